@@ -1,0 +1,159 @@
+//! Every refusal as problem details (RFC 9457).
+//!
+//! `type` is `urn:plimsoll:problem:<code>`, and `code` stands as a member of its own. A refusal that comes from another
+//! node keeps its code, and `node` says where it arose.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::names::NodeId;
+use crate::service::ApplicationError;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:ident;)*) => {
+        /// What went wrong, as a stable word.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        #[non_exhaustive]
+        pub enum Code {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Code {
+            /// The word itself.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// The HTTP status it travels under.
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)* }
+            }
+
+            /// All codes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+        }
+    };
+}
+
+codes! {
+    /// The service name breaks the rules.
+    BadName = "bad_name", BAD_REQUEST;
+    /// A frame or message that cannot be read.
+    BadFrame = "bad_frame", BAD_REQUEST;
+    /// `plimsoll-deadline-ms` is not a whole number from 1.
+    BadDeadline = "bad_deadline", BAD_REQUEST;
+    /// No credentials, or unknown ones.
+    Unauthenticated = "unauthenticated", UNAUTHORIZED;
+    /// Known, but not allowed.
+    Forbidden = "forbidden", FORBIDDEN;
+    /// No such path.
+    NoSuchRoute = "no_such_route", NOT_FOUND;
+    /// Nobody provides the service.
+    NoProvider = "no_provider", NOT_FOUND;
+    /// The path exists, the method does not fit it.
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED;
+    /// The request did not arrive in time.
+    SlowRequest = "slow_request", REQUEST_TIMEOUT;
+    /// The body is larger than the cap.
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE;
+    /// The service refused in its own words.
+    ApplicationError = "application_error", UNPROCESSABLE_ENTITY;
+    /// More than the rate allows.
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS;
+    /// The header section is larger than the cap.
+    HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
+    /// The worker panicked.
+    WorkerPanicked = "worker_panicked", INTERNAL_SERVER_ERROR;
+    /// The worker was killed, or ended without a reply.
+    WorkerDied = "worker_died", INTERNAL_SERVER_ERROR;
+    /// The connection to the provider is gone; the call may have run.
+    ProviderDied = "provider_died", BAD_GATEWAY;
+    /// The gateway has as many clients as it may.
+    MaxClientsReached = "max_clients_reached", SERVICE_UNAVAILABLE;
+    /// The service has as many calls in flight as it may.
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE;
+    /// Memory is short; new work is refused first.
+    Pressure = "pressure", SERVICE_UNAVAILABLE;
+    /// The node is stopping.
+    ShuttingDown = "shutting_down", SERVICE_UNAVAILABLE;
+    /// The deadline passed.
+    Deadline = "deadline", GATEWAY_TIMEOUT;
+}
+
+/// A refusal or failure, as it goes to the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The stable word.
+    pub code: Code,
+    /// What happened and what the caller may do, for people.
+    pub detail: String,
+    /// The node on which it arose.
+    pub node: Option<NodeId>,
+    /// When trying again makes sense (`Retry-After`).
+    pub retry_after: Option<Duration>,
+    /// The service's own body; only with [`Code::ApplicationError`].
+    pub application: Option<ApplicationError>,
+}
+
+/// The JSON document of a problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// `urn:plimsoll:problem:<code>`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The code in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened.
+    pub detail: String,
+    /// The stable word.
+    pub code: Code,
+    /// Where it happened.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub node: Option<NodeId>,
+}
+
+impl Problem {
+    /// A problem; the codes of status 503 and 429 get a `Retry-After` of one second.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let again = matches!(code.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        let retry_after = again.then_some(Duration::from_secs(1));
+        Self { code, detail: detail.into(), node: None, retry_after, application: None }
+    }
+
+    /// A service's own refusal.
+    pub fn application(error: ApplicationError) -> Self {
+        let mut problem = Self::new(Code::ApplicationError, "the service refused");
+        problem.application = Some(error);
+        problem
+    }
+
+    /// Names the node, unless an earlier one is named already.
+    #[must_use]
+    pub fn on(mut self, node: NodeId) -> Self {
+        self.node.get_or_insert(node);
+        self
+    }
+
+    /// The `problem+json` document.
+    pub fn document(&self) -> Document {
+        Document {
+            kind: format!("urn:plimsoll:problem:{}", self.code.as_str()),
+            title: self.code.as_str().replace('_', " "),
+            status: self.code.status().as_u16(),
+            detail: self.detail.clone(),
+            code: self.code,
+            node: self.node,
+        }
+    }
+
+    /// The document as JSON bytes.
+    pub fn to_json(&self) -> Bytes {
+        serde_json::to_vec(&self.document()).map(Bytes::from).unwrap_or_default()
+    }
+}

@@ -1,0 +1,102 @@
+//! The one `Request -> Response` trait in which every edge of the mesh ends.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use serde::Serialize;
+
+use crate::names::{NodeId, ServiceName};
+use crate::problem::Problem;
+
+/// One call, from whichever edge it came.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The service called.
+    pub service: ServiceName,
+    /// The body, whole; its size was checked against the cap at the edge.
+    pub body: Bytes,
+    /// The body's media type, as the caller gave it.
+    pub content_type: Option<Arc<str>>,
+    /// When the caller stops waiting. It only ever shrinks on the way.
+    pub deadline: Instant,
+    /// The caller's name for this call, for logs on every node it touches.
+    pub call_id: Arc<str>,
+    /// W3C trace context, passed on as it came.
+    pub traceparent: Option<Arc<str>>,
+    /// Who calls, as far as the edge could prove it.
+    pub caller: Caller,
+}
+
+/// Who is behind a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Caller {
+    /// A client of this node's gateway.
+    Client,
+    /// Another node. Its requests are served here or not at all: no call makes a third hop.
+    Peer(NodeId),
+}
+
+/// A served call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    /// Media type of the body.
+    pub content_type: Arc<str>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A service's own refusal: 422, with the service's own body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplicationError {
+    /// Media type of the body.
+    pub content_type: Arc<str>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// Serves requests: the router of a node, or a test's stand-in.
+pub trait Dispatch: Send + Sync + 'static {
+    /// Serves one request by its deadline.
+    ///
+    /// Cancel safe: dropping the future gives the call up, here and on whichever node serves it.
+    fn dispatch(&self, request: Request) -> BoxFuture<'_, Result<Response, Problem>>;
+}
+
+/// A service of the mesh, as `GET /v1/services` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceEntry {
+    /// Its name.
+    pub name: ServiceName,
+    /// The nodes that provide it.
+    pub providers: Vec<NodeId>,
+    /// Whether a call can reach a provider now.
+    pub callable: bool,
+    /// Whether every provider declares that a call may run twice.
+    pub idempotent: bool,
+}
+
+/// A node of the mesh, as `GET /v1/nodes` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeEntry {
+    /// Its identity.
+    pub id: NodeId,
+    /// Where its endpoint is, if known.
+    pub address: Option<std::net::SocketAddr>,
+    /// Whether this is the node that answers.
+    pub this: bool,
+    /// `up`, `connecting`, `suspect`, `down` or `refused`.
+    pub state: String,
+    /// Why it is not up, in words.
+    pub reason: Option<String>,
+}
+
+/// What a node knows of the mesh, readable at any time without a turn of any actor.
+pub trait Overview: Send + Sync + 'static {
+    /// All services, sorted by name.
+    fn services(&self) -> Vec<ServiceEntry>;
+    /// All nodes, this one first.
+    fn nodes(&self) -> Vec<NodeEntry>;
+}

@@ -1,0 +1,92 @@
+//! One typed, versioned snapshot of the whole runtime.
+//!
+//! Whoever has something to show implements [`Inspect`] and hands it to its supervisor with its
+//! [`Child`](crate::supervisor::Child). Reading takes no turn of any actor: it works while one is stuck.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the snapshot's JSON; it rises when a field changes its meaning or goes away.
+pub const SCHEMA: u32 = 1;
+
+/// Something that can describe itself at any time, without blocking.
+pub trait Inspect: Send + Sync + 'static {
+    /// Its counters and, for whatever has children, the nodes below it.
+    fn inspect(&self) -> Details;
+}
+
+/// What an [`Inspect`] adds to its place in the tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Details {
+    /// Counters and gauges by name, for instance `in_flight`.
+    pub counters: BTreeMap<String, u64>,
+    /// Children, in start order.
+    pub children: Vec<TreeNode>,
+}
+
+/// What a place in the tree is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// A supervisor.
+    Supervisor,
+    /// Any other actor, or a task child.
+    Worker,
+}
+
+/// The state of a child as its supervisor sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Status {
+    /// Starting for the first time.
+    Starting,
+    /// Running.
+    Running,
+    /// Waiting for its restart.
+    Restarting,
+    /// Being stopped.
+    Stopping,
+    /// No child: ended, ignored or terminated; the spec is kept.
+    Stopped,
+}
+
+/// One place in the supervision tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeNode {
+    /// The child's id within its supervisor.
+    pub id: String,
+    /// Supervisor or worker.
+    pub kind: Kind,
+    /// How its supervisor sees it.
+    pub status: Status,
+    /// The actor's id, while there is one.
+    pub actor: Option<String>,
+    /// How often it was restarted.
+    pub restarts: u64,
+    /// Counters, gauges and children.
+    #[serde(flatten)]
+    pub details: Details,
+}
+
+/// The whole runtime at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// See [`SCHEMA`].
+    pub schema: u32,
+    /// Milliseconds since the Unix epoch.
+    pub taken_at_ms: u64,
+    /// The supervision tree from its root.
+    pub tree: TreeNode,
+}
+
+impl Snapshot {
+    /// A snapshot of `tree`, taken now.
+    pub fn of(tree: TreeNode) -> Self {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { schema: SCHEMA, taken_at_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX), tree }
+    }
+}

@@ -1,0 +1,19 @@
+//! OTP supervision, supervised calls and bounded memory for long-running Rust services, on [`ractor`] and tokio.
+//!
+//! - [`supervisor`]: child specs, strategies, restart intensity, ordered stop.
+//! - [`call`]: calls that settle exactly once, each served by a short-lived worker of its own.
+//! - [`exit`]: why an actor or a task ended.
+//! - [`inspect`]: one typed snapshot of the whole runtime.
+
+#[cfg(panic = "abort")]
+compile_error!(
+    "plimsoll cannot supervise under `panic = \"abort\"`: a panicking child would end the process. \
+     Remove `panic = \"abort\"` from the profile."
+);
+
+pub mod call;
+pub mod exit;
+pub mod inspect;
+pub mod supervisor;
+
+pub use ractor;

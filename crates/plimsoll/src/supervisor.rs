@@ -1,0 +1,5 @@
+//! Supervision.
+
+mod child;
+
+pub use child::Child;

@@ -1,0 +1,2 @@
+//! mesh-node
+fn main() {}
