@@ -1,0 +1,21 @@
+# Each recipe is one line and works without just by running that line.
+
+# the recipes
+default:
+    @just --list
+
+# the tour: three nodes on loopback, faults included
+demo *args:
+    cargo run --release -p mesh-node -- demo {{args}}
+
+# all the tests, as CI runs them
+test:
+    scripts/test
+
+# end-to-end scenarios in full size: e2e [mesh] [--short]
+e2e *args:
+    scripts/e2e {{args}}
+
+# known vulnerabilities in dependencies; exit code 3 means: cannot tell
+audit:
+    scripts/audit
