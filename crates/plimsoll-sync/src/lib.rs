@@ -1,1 +1,11 @@
-//! plimsoll-sync
+//! The state machines behind Plimsoll's calls and mailboxes: synchronous, small, checked by loom.
+//!
+//! Nothing here parks a thread, reads a clock or knows of an executor: whoever waits leaves a waiter of a type of its
+//! own (a [`std::task::Waker`] as a rule) and gets it back when there is something to do. Under `--cfg plimsoll_loom`
+//! atomics and locks are loom's, and the models in `tests/loom_*.rs` explore their interleavings.
+//!
+//! - [`slots`]: a table whose keys never resolve to a later entry.
+
+mod sync;
+
+pub mod slots;

@@ -1,0 +1,11 @@
+//! `std` in every ordinary build, loom's model-checked stand-ins under `cfg(plimsoll_loom)`.
+
+#[cfg(plimsoll_loom)]
+pub(crate) use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(plimsoll_loom))]
+pub(crate) use std::sync::{Mutex, MutexGuard};
+
+/// Locks, also when another holder panicked: every critical section here leaves its data whole before it can unwind.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
