@@ -19,3 +19,7 @@ e2e *args:
 # known vulnerabilities in dependencies; exit code 3 means: cannot tell
 audit:
     scripts/audit
+
+# which requirements the last test run met, id by id; exit code 3 means: cannot tell
+requirements:
+    scripts/requirements
