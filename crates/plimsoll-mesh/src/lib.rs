@@ -3,6 +3,7 @@
 //! Every edge ends in one `Request -> Response` trait, [`service::Dispatch`]: the gateway and the peers hand requests to
 //! it, the router implements it.
 
+pub mod identity;
 pub mod names;
 pub mod problem;
 pub mod service;

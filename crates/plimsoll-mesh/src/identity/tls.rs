@@ -1,0 +1,294 @@
+//! TLS for quinn and for TCP: ring only, TLS 1.3 only, nothing that resumes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use ring::digest::{Context, SHA256};
+use ring::hmac;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WantsClientCert};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring as provider, verify_tls13_signature};
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
+    PeerMisbehaved, ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+
+use super::proof::node_id_of_certificate;
+use super::{Identity, IdentityError};
+use crate::names::NodeId;
+
+/// ALPN of HTTP/3 (RFC 9114).
+pub const ALPN_H3: &[u8] = b"h3";
+/// ALPN of the protocol between nodes, version 1.
+pub const ALPN_PEER: &[u8] = b"plimsoll-peer/1";
+/// The server name that nodes use among themselves. It selects nothing: a node is known by its key.
+pub const SERVER_NAME: &str = "node.plimsoll.internal";
+
+/// What a finished handshake established.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handshake {
+    /// The protocol agreed on.
+    pub protocol: Protocol,
+    /// The node whose key the other side proved, if it showed a certificate.
+    pub node: Option<NodeId>,
+}
+
+/// The protocols of a node's UDP port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// A client's HTTP/3.
+    Http3,
+    /// Another node's `plimsoll-peer/1`.
+    Peer,
+}
+
+/// Reads ALPN and certificate of a connection. `None` before the handshake is finished, and for a protocol that this
+/// version does not know.
+pub fn handshake(connection: &quinn::Connection) -> Option<Handshake> {
+    let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
+    let protocol = match data.protocol.as_deref() {
+        Some(ALPN_H3) => Protocol::Http3,
+        Some(ALPN_PEER) => Protocol::Peer,
+        _ => return None,
+    };
+    let chain =
+        connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let node = chain.and_then(|chain| node_id_of_certificate(chain.first()?).ok());
+    Some(Handshake { protocol, node })
+}
+
+/// The QUIC server of a node's one UDP port: `h3` and `plimsoll-peer/1`.
+///
+/// A certificate is asked for and not required. Whoever shows one proves its key, no more: a connection under
+/// `plimsoll-peer/1` must still be checked against the trust store, and is refused in words there.
+///
+/// # Errors
+/// [`IdentityError::Crypto`] when the key does not suit TLS.
+pub fn server_config(
+    identity: &Identity,
+    transport: Arc<quinn::TransportConfig>,
+) -> Result<quinn::ServerConfig, IdentityError> {
+    let tls = tls_server_config(identity, &[ALPN_H3, ALPN_PEER])?;
+    let quic = QuicServerConfig::try_from(tls).map_err(crypto)?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(quic));
+    config.transport_config(transport);
+    config.migration(false);
+    Ok(config)
+}
+
+/// TLS for a server on TCP or QUIC with these protocols, by preference.
+///
+/// # Errors
+/// [`IdentityError::Crypto`] when the key does not suit TLS.
+pub fn tls_server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<ServerConfig, IdentityError> {
+    let (certificate, key) = credentials(identity);
+    let mut tls = ServerConfig::builder_with_provider(ring_only())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(crypto)?
+        .with_client_cert_verifier(Arc::new(AnyKey::new()))
+        .with_single_cert(vec![certificate], key)
+        .map_err(crypto)?;
+    tls.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    // A ticket or stored session would let a node back in after its trust was withdrawn.
+    tls.session_storage = Arc::new(NoServerSessionStorage {});
+    tls.send_tls13_tickets = 0;
+    Ok(tls)
+}
+
+/// The client side between nodes: shows this node's certificate, and takes only `expected` when that is known.
+///
+/// # Errors
+/// [`IdentityError::Crypto`] when the key does not suit TLS.
+pub fn peer_client_config(
+    identity: &Identity,
+    expected: Option<NodeId>,
+    transport: Arc<quinn::TransportConfig>,
+) -> Result<quinn::ClientConfig, IdentityError> {
+    let (certificate, key) = credentials(identity);
+    let tls = client_builder(expected)?.with_client_auth_cert(vec![certificate], key).map_err(crypto)?;
+    quic_client(tls, ALPN_PEER, transport)
+}
+
+/// A client of a node's HTTP/3 that shows no certificate and takes only the node `pin`.
+///
+/// # Errors
+/// [`IdentityError::Crypto`] when the TLS library refuses its own settings.
+pub fn client_config(
+    pin: NodeId,
+    transport: Arc<quinn::TransportConfig>,
+) -> Result<quinn::ClientConfig, IdentityError> {
+    quic_client(client_builder(Some(pin))?.with_no_client_auth(), ALPN_H3, transport)
+}
+
+/// The endpoint's settings: stateless resets are keyed from the node's key, so that a node that restarts on its port
+/// ends the connections of its former life at once instead of leaving them to time out.
+pub fn endpoint_config(identity: &Identity) -> quinn::EndpointConfig {
+    let mut context = Context::new(&SHA256);
+    context.update(b"plimsoll stateless reset 1");
+    context.update(identity.0.key.secret_pkcs8_der());
+    quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, context.finish().as_ref())))
+}
+
+fn quic_client(
+    mut tls: ClientConfig,
+    alpn: &[u8],
+    transport: Arc<quinn::TransportConfig>,
+) -> Result<quinn::ClientConfig, IdentityError> {
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.resumption = Resumption::disabled();
+    let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).map_err(crypto)?));
+    config.transport_config(transport);
+    Ok(config)
+}
+
+fn client_builder(expected: Option<NodeId>) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, IdentityError> {
+    Ok(ClientConfig::builder_with_provider(ring_only())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(crypto)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PinnedKey { expected, algorithms: algorithms() })))
+}
+
+fn credentials(identity: &Identity) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    (identity.0.certificate.clone(), PrivateKeyDer::Pkcs8(identity.0.key.clone_key()))
+}
+
+fn ring_only() -> Arc<CryptoProvider> {
+    Arc::new(provider::default_provider())
+}
+
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    provider::default_provider().signature_verification_algorithms
+}
+
+fn crypto(error: impl fmt::Display) -> IdentityError {
+    IdentityError::Crypto(error.to_string())
+}
+
+/// Node keys are P-256; no other signature is taken as proof.
+const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
+
+fn verify_proof(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    proof: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    if proof.scheme != SCHEME {
+        return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+    }
+    verify_tls13_signature(message, certificate, proof, algorithms)
+}
+
+/// Takes any certificate whose key the client proves.
+#[derive(Debug)]
+struct AnyKey {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl AnyKey {
+    fn new() -> Self {
+        Self { algorithms: algorithms() }
+    }
+}
+
+impl ClientCertVerifier for AnyKey {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        node_id_of_certificate(end_entity).map(|_| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_proof(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SCHEME]
+    }
+}
+
+/// Takes a server by its key alone: the expected one, or any when none is known yet.
+#[derive(Debug)]
+struct PinnedKey {
+    expected: Option<NodeId>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for PinnedKey {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let shown = node_id_of_certificate(end_entity)?;
+        match self.expected {
+            Some(expected) if expected != shown => Err(wrong_node(expected, shown)),
+            _ => Ok(ServerCertVerified::assertion()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_proof(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SCHEME]
+    }
+}
+
+fn wrong_node(expected: NodeId, shown: NodeId) -> Error {
+    let said = format!("expected node {expected}, found node {shown}");
+    CertificateError::Other(rustls::OtherError(Arc::new(WrongNode(said)))).into()
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongNode(String);
