@@ -1,1 +1,17 @@
-//! plimsoll-console
+//! The admin side of a plimsoll service: its snapshot as JSON over a Unix socket that only its user can open.
+//!
+//! [`Console`] is a supervised child; [`client::get`] is what a command line tool reads it with.
+//!
+//! | route | answer |
+//! |---|---|
+//! | `GET /v1/admin/snapshot` | whatever the service's snapshot function returns, as JSON |
+//!
+//! One request a connection; at most [`MAX_CONNECTIONS`] at once, later ones wait in the socket's backlog.
+
+pub mod client;
+mod console;
+mod routes;
+mod socket;
+
+pub use console::{Console, MAX_CONNECTIONS, StartError};
+pub use socket::BindError;
