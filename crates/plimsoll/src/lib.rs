@@ -2,6 +2,7 @@
 //!
 //! - [`supervisor`]: child specs, strategies, restart intensity, ordered stop.
 //! - [`call`]: calls that settle exactly once, each served by a short-lived worker of its own.
+//! - [`bounded`]: pools, registries, caches and queues that cannot grow without a limit.
 //! - [`exit`]: why an actor or a task ended.
 //! - [`inspect`]: one typed snapshot of the whole runtime.
 
@@ -11,6 +12,7 @@ compile_error!(
      Remove `panic = \"abort\"` from the profile."
 );
 
+pub mod bounded;
 pub mod call;
 pub mod exit;
 pub mod inspect;

@@ -1,0 +1,19 @@
+//! Parts to build services from, none of which grows without a limit.
+//!
+//! Each has a [`Cap`] in entries, and a [`ByteCap`] where it holds payloads; an owner or an expiry for every entry; a
+//! typed refusal at the cap; [`Counters`] that can be read at any time; and [`Compact`], by which it gives back the
+//! room that a spike left behind. They are plain structures that take the time as an argument, so that an actor owns
+//! one as its state and a test needs no clock.
+//!
+//! There is no value of a cap that means "unlimited": zero and whatever lies above [`Cap::MAX`] are refused when the cap
+//! is made, which is when the configuration is read.
+
+mod cap;
+mod compact;
+mod counters;
+
+pub use cap::{ByteCap, Cap, InvalidCap};
+pub use compact::{Compact, CompactPolicy, Compacted, Footprint};
+pub use counters::{Counters, Event, Level, Usage};
+
+pub(crate) use counters::events;

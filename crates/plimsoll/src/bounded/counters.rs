@@ -1,0 +1,270 @@
+//! What a bounded part counts, readable at any time without a turn of whoever owns it.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::{ByteCap, Cap};
+use crate::inspect::{Details, Inspect};
+
+/// The things that one kind of part counts, its refusals by reason among them.
+///
+/// A name appears in the snapshot behind the part's own; those of refusals begin with `refused_`.
+pub trait Event: Copy + Send + Sync + 'static {
+    /// Every event's name, in the order of [`Event::index`].
+    const NAMES: &'static [&'static str];
+
+    /// Its place in [`Event::NAMES`].
+    fn index(self) -> usize;
+}
+
+/// Declares an enum whose variants are [`Event`]s: `Variant = "name"`.
+macro_rules! events {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[non_exhaustive]
+        $vis enum $name { $($(#[$variant_meta])* $variant,)+ }
+
+        impl $crate::bounded::Event for $name {
+            const NAMES: &'static [&'static str] = &[$($text),+];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+pub(crate) use events;
+
+/// How much of something is used, how much there may be, and the most that ever was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    /// In use now.
+    pub used: u64,
+    /// The cap in force.
+    pub cap: u64,
+    /// The most that was ever in use.
+    pub high_water: u64,
+}
+
+/// The gauge behind a [`Level`].
+#[derive(Debug)]
+pub struct Usage {
+    used: AtomicU64,
+    cap: AtomicU64,
+    high_water: AtomicU64,
+}
+
+impl Usage {
+    fn new(cap: u64) -> Self {
+        Self { used: AtomicU64::new(0), cap: AtomicU64::new(cap), high_water: AtomicU64::new(0) }
+    }
+
+    // ORDERING: gauges are figures to look at. Nothing is decided by them and nothing else is published through them, so
+    // relaxed accesses do; what they say is exact once whoever writes them has been heard from.
+
+    /// Sets what is in use. For parts with one owner, which know their own size.
+    pub fn set(&self, used: u64) {
+        self.used.store(used, Relaxed);
+        if used > self.high_water.load(Relaxed) {
+            self.high_water.fetch_max(used, Relaxed);
+        }
+    }
+
+    /// Adds to what is in use. For parts that several tasks change.
+    pub fn add(&self, n: u64) {
+        let used = self.used.fetch_add(n, Relaxed) + n;
+        self.high_water.fetch_max(used, Relaxed);
+    }
+
+    /// Takes from what is in use as much as was added before.
+    pub fn sub(&self, n: u64) {
+        self.used.fetch_sub(n, Relaxed);
+    }
+
+    /// Changes the cap that is shown.
+    pub fn set_cap(&self, cap: u64) {
+        self.cap.store(cap, Relaxed);
+    }
+
+    /// The figures.
+    pub fn level(&self) -> Level {
+        Level { used: self.used.load(Relaxed), cap: self.cap.load(Relaxed), high_water: self.high_water.load(Relaxed) }
+    }
+}
+
+/// The counters of one bounded part: entries, bytes where it holds payloads, and its events. Cloning shares them.
+///
+/// Whoever owns the part writes; anybody reads, also while the owner is busy or stuck. As an [`Inspect`] it shows
+/// `<name>_used`, `<name>_cap`, `<name>_high_water`, the same with `_bytes_`, and `<name>_<event>`.
+///
+/// ```
+/// use plimsoll::bounded::{Cap, Counters, Event};
+/// use plimsoll::inspect::Inspect;
+///
+/// #[derive(Clone, Copy)]
+/// enum Shelf { RefusedFull }
+///
+/// impl Event for Shelf {
+///     const NAMES: &'static [&'static str] = &["refused_full"];
+///     fn index(self) -> usize { self as usize }
+/// }
+///
+/// let counters = Counters::<Shelf>::new("shelf", Cap::of::<10>());
+/// counters.entries().set(3);
+/// counters.count(Shelf::RefusedFull);
+/// assert_eq!(counters.inspect().counters["shelf_used"], 3);
+/// assert_eq!(counters.inspect().counters["shelf_refused_full"], 1);
+/// ```
+pub struct Counters<E> {
+    shared: Arc<Shared>,
+    events: PhantomData<fn(E)>,
+}
+
+struct Shared {
+    name: Box<str>,
+    entries: Usage,
+    bytes: Option<Usage>,
+    counts: Box<[AtomicU64]>,
+}
+
+impl<E: Event> Counters<E> {
+    /// The counters of a part called `name` that holds at most `cap` entries.
+    pub fn new(name: &str, cap: Cap) -> Self {
+        Self::build(name, cap, None)
+    }
+
+    /// The counters of a part that is capped in bytes as well.
+    pub fn with_bytes(name: &str, cap: Cap, bytes: ByteCap) -> Self {
+        Self::build(name, cap, Some(Usage::new(bytes.get())))
+    }
+
+    fn build(name: &str, cap: Cap, bytes: Option<Usage>) -> Self {
+        let counts = E::NAMES.iter().map(|_| AtomicU64::new(0)).collect();
+        let shared = Shared { name: name.into(), entries: Usage::new(cap.get() as u64), bytes, counts };
+        Self { shared: Arc::new(shared), events: PhantomData }
+    }
+
+    /// The name of the part.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Entries in use.
+    pub fn entries(&self) -> &Usage {
+        &self.shared.entries
+    }
+
+    /// Bytes in use, where the part holds payloads.
+    pub fn bytes(&self) -> Option<&Usage> {
+        self.shared.bytes.as_ref()
+    }
+
+    /// Counts one event.
+    pub fn count(&self, event: E) {
+        self.count_many(event, 1);
+    }
+
+    /// Counts an event that happened `n` times.
+    pub fn count_many(&self, event: E, n: u64) {
+        if let Some(count) = self.shared.counts.get(event.index()) {
+            count.fetch_add(n, Relaxed);
+        }
+    }
+
+    /// How often `event` happened.
+    pub fn counted(&self, event: E) -> u64 {
+        self.shared.counts.get(event.index()).map_or(0, |count| count.load(Relaxed))
+    }
+
+    /// All refusals together, whatever their reason.
+    pub fn refused(&self) -> u64 {
+        let refusals = E::NAMES.iter().zip(&self.shared.counts).filter(|(name, _)| name.starts_with("refused_"));
+        refusals.map(|(_, count)| count.load(Relaxed)).sum()
+    }
+
+    /// Adds the figures to those of whatever the part belongs to.
+    pub fn add_to(&self, details: &mut Details) {
+        let shared = &*self.shared;
+        let mut show = |what: &str, value: u64| {
+            details.counters.insert(format!("{}_{what}", shared.name), value);
+        };
+        let level = shared.entries.level();
+        show("used", level.used);
+        show("cap", level.cap);
+        show("high_water", level.high_water);
+        if let Some(bytes) = shared.bytes.as_ref().map(Usage::level) {
+            show("bytes_used", bytes.used);
+            show("bytes_cap", bytes.cap);
+            show("bytes_high_water", bytes.high_water);
+        }
+        for (name, count) in E::NAMES.iter().zip(&shared.counts) {
+            show(name, count.load(Relaxed));
+        }
+    }
+}
+
+impl<E: Event> Inspect for Counters<E> {
+    fn inspect(&self) -> Details {
+        let mut details = Details::default();
+        self.add_to(&mut details);
+        details
+    }
+}
+
+impl<E> Clone for Counters<E> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), events: PhantomData }
+    }
+}
+
+impl<E: Event> fmt::Debug for Counters<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.inspect().counters).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    events! {
+        enum Test {
+            RefusedFull = "refused_full",
+            RefusedRate = "refused_rate",
+            Evicted = "evicted",
+        }
+    }
+
+    /// M-19: size, cap, high-water mark and refusals by reason are in the snapshot.
+    #[test]
+    fn a_part_shows_its_figures() {
+        let counters = Counters::<Test>::with_bytes("pool", Cap::of::<10>(), ByteCap::of::<100>());
+        counters.entries().set(7);
+        counters.entries().set(2);
+        counters.bytes().unwrap().add(30);
+        counters.bytes().unwrap().sub(10);
+        counters.count(Test::RefusedFull);
+        counters.count_many(Test::RefusedRate, 2);
+        counters.count(Test::Evicted);
+        let shown = counters.clone().inspect().counters;
+        let figures: Vec<_> = shown.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        assert_eq!(
+            figures,
+            [
+                ("pool_bytes_cap", 100),
+                ("pool_bytes_high_water", 30),
+                ("pool_bytes_used", 20),
+                ("pool_cap", 10),
+                ("pool_evicted", 1),
+                ("pool_high_water", 7),
+                ("pool_refused_full", 1),
+                ("pool_refused_rate", 2),
+                ("pool_used", 2),
+            ]
+        );
+        assert_eq!(counters.refused(), 3);
+    }
+}
