@@ -3,6 +3,11 @@
 //! Every edge ends in one `Request -> Response` trait, [`service::Dispatch`]: the gateway and the peers hand requests to
 //! it, the router implements it.
 
+#![allow(clippy::result_large_err, reason = "a refusal carries its problem whole; refusing is the rare path")]
+
+mod controls;
+pub mod gateway;
+pub mod http3;
 pub mod identity;
 pub mod names;
 pub mod problem;

@@ -1,0 +1,199 @@
+//! The gateway: where clients come in over HTTP/3.
+//!
+//! ```text
+//! listener      one accept loop: door (cap, refusal desk), handshake, which protocol
+//! connection    one pump that alone drives h3's accept
+//! request       one task that only holds the stream; the work is done behind `Dispatch`
+//! ```
+
+mod admission;
+mod answer;
+mod body;
+mod desk;
+mod limits;
+mod listener;
+mod pump;
+mod recent;
+mod request;
+mod requests;
+mod routes;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use plimsoll::inspect::{Details, Inspect};
+use tokio_util::sync::CancellationToken;
+
+use crate::names::NodeId;
+use crate::service::{Dispatch, Overview};
+
+pub use admission::Attempts;
+pub use limits::Limits;
+pub use listener::{CLIENT_PROTOCOL, PEER_PROTOCOL};
+pub use requests::RequestCounts;
+
+/// Takes over a connection that turned out to be a peer's.
+pub trait AcceptPeer: Send + Sync + 'static {
+    /// Takes `connection`, whose handshake is complete and whose protocol is [`PEER_PROTOCOL`]. Returns at once; whether
+    /// the peer may stay is decided by the peers, who close the connection with the reason if not.
+    fn accept_peer(&self, connection: quinn::Connection);
+}
+
+/// A gateway. Cloning shares it.
+#[derive(Clone)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    endpoint: quinn::Endpoint,
+    server: quinn::ServerConfig,
+    grace: Duration,
+}
+
+/// What all connections share.
+struct Shared {
+    node: NodeId,
+    limits: Limits,
+    door: admission::Door,
+    requests: requests::Requests,
+    bodies: body::Bodies,
+    dispatch: Arc<dyn Dispatch>,
+    overview: Arc<dyn Overview>,
+    peers: Arc<dyn AcceptPeer>,
+    calls_named: AtomicU64,
+}
+
+/// Where a gateway's requests go, and what it can say about the mesh.
+#[derive(Clone)]
+pub struct Behind {
+    /// Serves calls.
+    pub dispatch: Arc<dyn Dispatch>,
+    /// Lists services and nodes.
+    pub overview: Arc<dyn Overview>,
+    /// Takes connections of peers.
+    pub peers: Arc<dyn AcceptPeer>,
+}
+
+/// Why a gateway ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GatewayError {
+    /// The endpoint was closed under it.
+    #[error("the endpoint was closed")]
+    EndpointClosed,
+}
+
+impl Gateway {
+    /// A gateway of `node` on `endpoint`. `server` is the TLS side; the limits' transport settings are put into it.
+    ///
+    /// Nothing is accepted before [`Gateway::run`].
+    pub fn new(
+        node: NodeId,
+        endpoint: quinn::Endpoint,
+        mut server: quinn::ServerConfig,
+        limits: Limits,
+        behind: Behind,
+    ) -> Self {
+        limits.apply(&mut server);
+        let Behind { dispatch, overview, peers } = behind;
+        let shared = Shared {
+            node,
+            door: admission::Door::new(limits.clients, limits.desk_places),
+            requests: requests::Requests::default(),
+            bodies: body::Bodies::new(limits.all_bodies_bytes),
+            limits,
+            dispatch,
+            overview,
+            peers,
+            calls_named: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared), endpoint, server, grace: Duration::from_secs(5) }
+    }
+
+    /// How long requests in flight may take when the gateway stops. Default 5 s.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Serves until `stop` is cancelled; then says GOAWAY on every connection, serves what is in flight within the
+    /// grace, answers the rest with 503 `shutting_down`, and closes.
+    ///
+    /// # Errors
+    /// [`GatewayError::EndpointClosed`] when the endpoint is closed under it.
+    ///
+    /// Not cancel safe: dropped, it closes every connection at once.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), GatewayError> {
+        listener::run(self, stop).await
+    }
+
+    /// How attempts to connect ended.
+    pub fn attempts(&self) -> Attempts {
+        self.shared.door.attempts()
+    }
+
+    /// How requests ended.
+    pub fn requests(&self) -> RequestCounts {
+        self.shared.requests.counts()
+    }
+}
+
+impl Shared {
+    /// A name for a call whose caller gave none.
+    fn call_id(&self) -> Arc<str> {
+        let nth = self.calls_named.fetch_add(1, Relaxed);
+        format!("{}-{nth:x}", self.node.short()).into()
+    }
+}
+
+impl Inspect for Gateway {
+    fn inspect(&self) -> Details {
+        let attempts = self.attempts();
+        let requests = self.requests();
+        let mut counters: std::collections::BTreeMap<String, u64> = [
+            ("offered", attempts.offered),
+            ("served", attempts.served),
+            ("peers", attempts.peers),
+            ("told", attempts.told),
+            ("turned_away", attempts.turned_away),
+            ("failed_handshakes", attempts.failed_handshakes),
+            ("deciding", attempts.deciding),
+            ("clients", attempts.clients),
+            ("clients_high_water", attempts.clients_high_water),
+            ("clients_cap", self.shared.limits.clients as u64),
+            ("at_desk", attempts.at_desk),
+            ("requests_started", requests.started),
+            ("requests_in_flight", requests.in_flight),
+            ("requests_answered", requests.answered),
+            ("requests_left", requests.left),
+            ("requests_broken", requests.broken),
+            ("requests_panicked", requests.panicked),
+            ("body_bytes_held", self.shared.bodies.held() as u64),
+        ]
+        .map(|(name, count)| (name.to_owned(), count))
+        .into();
+        for (code, count) in self.shared.requests.refusals() {
+            counters.insert(format!("refused_{}", code.as_str()), count);
+        }
+        Details { counters, children: Vec::new() }
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("node", &self.shared.node).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Behind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Behind").finish_non_exhaustive()
+    }
+}

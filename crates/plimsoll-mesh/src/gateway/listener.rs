@@ -1,0 +1,93 @@
+//! The accept loop.
+
+use std::sync::Arc;
+
+use quinn::crypto::rustls::HandshakeData;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::{Arrival, Outcome, Place};
+use super::{Gateway, GatewayError, Shared, desk, pump};
+
+/// The protocol of clients.
+pub const CLIENT_PROTOCOL: &[u8] = b"h3";
+/// The protocol of peers.
+pub const PEER_PROTOCOL: &[u8] = b"plimsoll-peer/1";
+
+/// What a connection speaks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Spoken {
+    Client,
+    Peer,
+}
+
+/// The protocol that the handshake agreed on. TLS has refused all but these two.
+pub(super) fn spoken(connection: &quinn::Connection) -> Spoken {
+    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
+    match data.and_then(|data| data.protocol).as_deref() {
+        Some(PEER_PROTOCOL) => Spoken::Peer,
+        _ => Spoken::Client,
+    }
+}
+
+/// Closes `connection` with a code of HTTP/3 and a reason in words. The first close counts.
+pub(super) fn close(connection: &quinn::Connection, code: h3::error::Code, reason: &str) {
+    let code = quinn::VarInt::from_u64(code.value()).unwrap_or(quinn::VarInt::MAX);
+    connection.close(code, reason.as_bytes());
+}
+
+/// Accepts connections until `stop` is cancelled.
+pub(super) async fn run(gateway: Gateway, stop: CancellationToken) -> Result<(), GatewayError> {
+    let endpoint = gateway.endpoint.clone();
+    endpoint.set_server_config(Some(gateway.server.clone()));
+    // INVARIANT: at most one task a place at the door.
+    let mut tasks = JoinSet::new();
+    let ended = loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break Ok(()),
+            Some(_) = tasks.join_next() => {}
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) => consider(&gateway, incoming, &mut tasks, &stop),
+                None => break Err(GatewayError::EndpointClosed),
+            },
+        }
+    };
+    // From here on quinn refuses newcomers by itself.
+    endpoint.set_server_config(None);
+    while tasks.join_next().await.is_some() {}
+    ended
+}
+
+fn consider(gateway: &Gateway, incoming: quinn::Incoming, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
+    let shared = Arc::clone(&gateway.shared);
+    match shared.door.arrive(incoming.remote_address(), &incoming.orig_dst_cid()) {
+        Arrival::Client(place) => {
+            tasks.spawn(welcome(gateway.clone(), incoming, place, stop.clone()));
+        }
+        Arrival::Desk(place) => {
+            tasks.spawn(desk::attend(shared, incoming, place));
+        }
+        Arrival::TurnAway | Arrival::Repeated => incoming.refuse(),
+    }
+}
+
+/// Does the handshake and shows the newcomer to its place.
+async fn welcome(gateway: Gateway, incoming: quinn::Incoming, mut place: Place, stop: CancellationToken) {
+    let shared: Arc<Shared> = Arc::clone(&gateway.shared);
+    let Ok(connecting) = incoming.accept() else { return };
+    let Ok(Ok(connection)) = timeout(shared.limits.handshake_time, connecting).await else { return };
+    match spoken(&connection) {
+        Spoken::Peer => {
+            place.settle(Outcome::Peer);
+            drop(place);
+            shared.peers.accept_peer(connection);
+        }
+        Spoken::Client => {
+            place.settle(Outcome::Served);
+            pump::run(shared, connection, stop, gateway.grace).await;
+            drop(place);
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The pump of a connection: the one task that drives h3's accept.
+//!
+//! It takes streams as they come, starts a task for each, owns these tasks, and leads the connection through its end:
+//! GOAWAY, time for what is in flight, `503 shutting_down` for the rest, close.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h3::error::{Code as H3Code, ConnectionError};
+use h3::frame::FrameStream;
+use h3::stream::BufRecvStream;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::listener::close;
+use super::{Shared, request};
+use crate::http3::{BidiStream, Connection};
+
+/// How long the end of a connection waits for the client: to acknowledge the last answers, or to send what it had sent
+/// before it heard that the node stops.
+pub(super) const FAREWELL: Duration = Duration::from_millis(200);
+
+/// What the tasks of one connection share.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) shared: Arc<Shared>,
+    draining: AtomicBool,
+    /// Ends the calls still in flight when the grace is over.
+    pub(super) expire: CancellationToken,
+}
+
+impl Session {
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+}
+
+type H3 = h3::server::Connection<Connection, Bytes>;
+
+/// Serves the requests of `connection` until it ends, or, once `stop` is cancelled, until what is in flight is served
+/// or `grace` is over.
+///
+/// Not cancel safe: dropped, it aborts the connection's requests and closes the connection.
+pub(super) async fn run(shared: Arc<Shared>, connection: quinn::Connection, stop: CancellationToken, grace: Duration) {
+    let closing = CloseOnDrop(connection.clone());
+    let built = timeout(shared.limits.header_time, shared.limits.h3().build(Connection::server(connection))).await;
+    let Ok(Ok(h3)) = built else { return };
+    let session = Arc::new(Session { shared, draining: AtomicBool::new(false), expire: CancellationToken::new() });
+    let mut pump = Pump { h3, session, tasks: JoinSet::new() };
+    if let Err(error) = pump.serve(&stop).await {
+        tracing::debug!(target: "plimsoll::mesh", %error, "connection ended");
+        return;
+    }
+    if stop.is_cancelled() {
+        pump.drain(grace).await;
+    }
+    close(&closing.0, H3Code::H3_NO_ERROR, "the node is stopping");
+}
+
+/// A connection whose pump is gone serves nobody: it must not look alive.
+struct CloseOnDrop(quinn::Connection);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        close(&self.0, H3Code::H3_INTERNAL_ERROR, "the connection's keeper ended");
+    }
+}
+
+struct Pump {
+    h3: H3,
+    session: Arc<Session>,
+    /// INVARIANT: at most as many as the client may have streams open (`Limits::bidi_streams`).
+    tasks: JoinSet<()>,
+}
+
+impl Pump {
+    /// Until the client is done (`Ok`), `stop` is cancelled (`Ok`) or the connection is lost (`Err`).
+    async fn serve(&mut self, stop: &CancellationToken) -> Result<(), ConnectionError> {
+        let mut stopped = std::pin::pin!(stop.cancelled());
+        loop {
+            tokio::select! {
+                biased;
+                accepted = poll_fn(|cx| self.h3.poll_accept_request_stream(cx)) => match accepted? {
+                    Some(stream) => self.start(stream),
+                    None => {
+                        self.h3.shutdown(0).await?;
+                        return Ok(());
+                    }
+                },
+                Some(ended) = self.tasks.join_next() => self.note(ended),
+                () = &mut stopped => return Ok(()),
+            }
+        }
+    }
+
+    fn start(&mut self, stream: BidiStream) {
+        let left = stream.stopped();
+        let resolver = self.h3.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
+        self.tasks.spawn(request::hold(Arc::clone(&self.session), resolver, left));
+    }
+
+    fn note(&self, ended: Result<(), tokio::task::JoinError>) {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            self.session.shared.requests.panicked();
+            tracing::error!(target: "plimsoll::mesh", "a request's task panicked; its stream was reset");
+        }
+    }
+
+    /// Announces the end, answers what comes until then with 503, and gives what is in flight `grace`.
+    async fn drain(&mut self, grace: Duration) {
+        let end = Instant::now() + grace;
+        self.session.draining.store(true, Relaxed);
+        // As many as may be on their way: they are told by name instead of being rejected.
+        let on_their_way = self.session.shared.limits.bidi_streams();
+        if !matches!(timeout(FAREWELL, self.h3.shutdown(on_their_way)).await, Ok(Ok(()))) {
+            return;
+        }
+        let last_call = Instant::now() + FAREWELL;
+        if self.serve_until(last_call.min(end), false).await && self.serve_until(end, true).await {
+            self.session.expire.cancel();
+            self.serve_until(end + FAREWELL, true).await;
+        }
+    }
+
+    /// Serves on until `end`, or until nothing is in flight if `all` is set; `false` when the connection is lost.
+    async fn serve_until(&mut self, end: Instant, all: bool) -> bool {
+        while !(all && self.tasks.is_empty()) {
+            tokio::select! {
+                biased;
+                accepted = poll_fn(|cx| self.h3.poll_accept_request_stream(cx)) => match accepted {
+                    Ok(Some(stream)) => self.start(stream),
+                    Ok(None) | Err(_) => return false,
+                },
+                Some(ended) = self.tasks.join_next() => self.note(ended),
+                () = sleep_until(end) => return true,
+            }
+        }
+        true
+    }
+}

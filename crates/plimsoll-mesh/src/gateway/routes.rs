@@ -1,0 +1,161 @@
+//! Which route a request takes: decided from its head alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, Method, request};
+
+use super::Limits;
+use crate::names::ServiceName;
+use crate::problem::{Code, Problem};
+
+/// What a client asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `POST /v1/call/{service}`
+    Call(CallHead),
+    /// `GET /v1/services`
+    Services,
+    /// `GET /v1/nodes`
+    Nodes,
+}
+
+/// The head of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CallHead {
+    pub(super) service: ServiceName,
+    /// From the arrival of the head.
+    pub(super) deadline: Duration,
+    pub(super) call_id: Option<Arc<str>>,
+    pub(super) traceparent: Option<Arc<str>>,
+    pub(super) content_type: Option<Arc<str>>,
+    pub(super) content_length: Option<usize>,
+}
+
+/// A refusal, and the methods that the path does have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) problem: Problem,
+    pub(super) allow: Option<&'static str>,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, allow: None }
+    }
+}
+
+/// The longest call id that is carried. Trace context is 55 bytes (W3C, version 00), a media type rarely more than 100.
+const LONGEST_ID: usize = 128;
+
+/// Finds the route of `head`.
+///
+/// # Errors
+/// The refusal to send: over a header limit, no such route, wrong method, or a head that breaks the route's rules.
+pub(super) fn route(head: &request::Parts, limits: &Limits) -> Result<Route, Refusal> {
+    check_header_size(&head.headers, limits)?;
+    let path = head.uri.path();
+    match path {
+        "/v1/services" => only(&Method::GET, &head.method).map(|()| Route::Services),
+        "/v1/nodes" => only(&Method::GET, &head.method).map(|()| Route::Nodes),
+        _ => match path.strip_prefix("/v1/call/") {
+            Some(service) if !service.contains('/') => {
+                only(&Method::POST, &head.method)?;
+                Ok(Route::Call(call_head(service, &head.headers, limits)?))
+            }
+            _ => Err(Problem::new(Code::NoSuchRoute, "there is nothing at this path").into()),
+        },
+    }
+}
+
+fn only(allowed: &'static Method, given: &Method) -> Result<(), Refusal> {
+    if given == allowed {
+        return Ok(());
+    }
+    let problem = Problem::new(Code::MethodNotAllowed, format!("this path takes {allowed} only"));
+    Err(Refusal { problem, allow: Some(allowed.as_str()) })
+}
+
+fn check_header_size(headers: &HeaderMap, limits: &Limits) -> Result<(), Problem> {
+    const FIELD_OVERHEAD: usize = 32;
+    let (mut fields, mut bytes) = (0, 0);
+    for (name, value) in headers {
+        fields += 1;
+        bytes += name.as_str().len() + value.len() + FIELD_OVERHEAD;
+    }
+    if fields > limits.header_fields {
+        let detail = format!("{fields} header fields, at most {} are taken", limits.header_fields);
+        return Err(Problem::new(Code::HeadersTooLarge, detail));
+    }
+    if bytes > limits.header_bytes {
+        let detail = format!("a header section of {bytes} bytes, at most {} are taken", limits.header_bytes);
+        return Err(Problem::new(Code::HeadersTooLarge, detail));
+    }
+    Ok(())
+}
+
+fn call_head(service: &str, headers: &HeaderMap, limits: &Limits) -> Result<CallHead, Problem> {
+    let service = service.parse().map_err(|error| Problem::new(Code::BadName, format!("{error}")))?;
+    let content_length = content_length(headers)?;
+    if content_length.is_some_and(|length| length > limits.body_bytes) {
+        return Err(body_too_large(limits));
+    }
+    Ok(CallHead {
+        service,
+        deadline: deadline(headers, limits)?,
+        call_id: call_id(headers)?,
+        // A broken trace context is dropped, not refused (W3C Trace Context, 3.2.2.3).
+        traceparent: visible(headers.get("traceparent")),
+        content_type: visible(headers.get(CONTENT_TYPE)),
+        content_length,
+    })
+}
+
+pub(super) fn body_too_large(limits: &Limits) -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("the body is larger than {} bytes", limits.body_bytes))
+}
+
+/// A whole number from 1, clamped; digits only, so no sign, no space, no exponent.
+fn deadline(headers: &HeaderMap, limits: &Limits) -> Result<Duration, Problem> {
+    let mut values = headers.get_all("plimsoll-deadline-ms").iter();
+    let Some(value) = values.next() else { return Ok(limits.deadline) };
+    let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
+    match digits {
+        Some(digits) if values.next().is_none() && digits.bytes().any(|b| b != b'0') => {
+            // More digits than fit are more than the longest deadline.
+            let millis = digits.parse().unwrap_or(u64::MAX);
+            Ok(Duration::from_millis(millis).min(limits.longest_deadline))
+        }
+        _ => Err(Problem::new(Code::BadDeadline, "plimsoll-deadline-ms is a whole number of milliseconds from 1")),
+    }
+}
+
+fn call_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
+    let Some(value) = headers.get("plimsoll-call-id") else { return Ok(None) };
+    match visible(Some(value)) {
+        Some(id) if !id.is_empty() => Ok(Some(id)),
+        _ => {
+            let detail = format!("plimsoll-call-id is 1 to {LONGEST_ID} visible ASCII characters");
+            Err(Problem::new(Code::BadFrame, detail))
+        }
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Result<Option<usize>, Problem> {
+    let Some(value) = headers.get(CONTENT_LENGTH) else { return Ok(None) };
+    let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
+    match digits {
+        Some(digits) => Ok(Some(digits.parse().unwrap_or(usize::MAX))),
+        None => Err(Problem::new(Code::BadFrame, "content-length is not a number")),
+    }
+}
+
+/// The value as text, if it is short and plain enough to be carried on.
+fn visible(value: Option<&http::HeaderValue>) -> Option<Arc<str>> {
+    let text = value?.to_str().ok()?;
+    (text.len() <= LONGEST_ID).then(|| text.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! HTTP/3 over quinn: an adapter of our own at h3's transport traits.
+//!
+//! It stands where the crate `h3-quinn` would, for the server and the client side, and adds what a server that must not
+//! be harmed by a client or by its own panics needs:
+//!
+//! - a **frame guard**: h3 buffers every frame but DATA whole, whatever its limits say, so a frame that announces more
+//!   than its cap ends its request stream with `H3_EXCESSIVE_LOAD`, or the connection if it comes on the control stream;
+//! - a send stream that is dropped without `finish` is **reset**: quinn alone would end it cleanly, and half an answer
+//!   would look like a whole one;
+//! - [`BidiStream::stopped`] tells when **the other side leaves**, also after it has sent its whole request;
+//! - an empty DATA frame inside a body is taken out: h3 would report the end of the body there.
+
+mod connection;
+mod guard;
+mod recv;
+mod send;
+
+pub use connection::{BidiStream, Connection, Left, OpenStreams};
+pub use guard::{ANY_FRAME_CAP, HEADERS_FRAME_CAP};
+pub use recv::RecvStream;
+pub use send::SendStream;
+
+use h3::error::Code;
+use h3::quic::ConnectionErrorIncoming;
+use std::sync::Arc;
+
+/// Which side of the connection this is. It decides the codes that a dropped stream is ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Server,
+    Client,
+}
+
+impl Role {
+    /// A send stream dropped without `finish`: the server failed to answer, the client gave up.
+    const fn reset_code(self) -> Code {
+        match self {
+            Self::Server => Code::H3_INTERNAL_ERROR,
+            Self::Client => Code::H3_REQUEST_CANCELLED,
+        }
+    }
+
+    /// A receive stream dropped before its end: the server needed no more of the request (RFC 9114, 4.1).
+    const fn stop_code(self) -> Code {
+        match self {
+            Self::Server => Code::H3_NO_ERROR,
+            Self::Client => Code::H3_REQUEST_CANCELLED,
+        }
+    }
+}
+
+fn quic_code(code: u64) -> quinn::VarInt {
+    quinn::VarInt::from_u64(code).unwrap_or(quinn::VarInt::MAX)
+}
+
+fn connection_error(error: quinn::ConnectionError) -> ConnectionErrorIncoming {
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            ConnectionErrorIncoming::ApplicationClose { error_code: close.error_code.into_inner() }
+        }
+        quinn::ConnectionError::TimedOut => ConnectionErrorIncoming::Timeout,
+        other => ConnectionErrorIncoming::Undefined(Arc::new(other)),
+    }
+}

@@ -1,0 +1,252 @@
+//! A connection, and how streams are accepted and opened on it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures::stream::{self, Stream};
+use h3::error::Code;
+use h3::quic::{self, ConnectionErrorIncoming, SendStream as _, StreamErrorIncoming, StreamId, WriteBuf};
+
+use super::recv::RecvStream;
+use super::send::SendStream;
+use super::{Role, connection_error, quic_code};
+
+/// quinn's accept and open futures keep their place in a queue, so each lives on in a box between polls.
+type Accepting<T> = Pin<Box<dyn Stream<Item = Result<T, quinn::ConnectionError>> + Send + Sync>>;
+type Opening<T> = Pin<Box<dyn Future<Output = Result<T, quinn::ConnectionError>> + Send + Sync>>;
+type BidiPair = (quinn::SendStream, quinn::RecvStream);
+
+/// A quinn connection as h3 wants to see it.
+pub struct Connection {
+    open: OpenStreams,
+    accepting_bidi: Accepting<BidiPair>,
+    accepting_uni: Accepting<quinn::RecvStream>,
+}
+
+impl Connection {
+    /// The server's side of `connection`.
+    pub fn server(connection: quinn::Connection) -> Self {
+        Self::new(connection, Role::Server)
+    }
+
+    /// The client's side of `connection`.
+    pub fn client(connection: quinn::Connection) -> Self {
+        Self::new(connection, Role::Client)
+    }
+
+    fn new(connection: quinn::Connection, role: Role) -> Self {
+        let accepting_bidi = Box::pin(stream::unfold(connection.clone(), |connection| async {
+            Some((connection.accept_bi().await, connection))
+        }));
+        let accepting_uni = Box::pin(stream::unfold(connection.clone(), |connection| async {
+            Some((connection.accept_uni().await, connection))
+        }));
+        Self { open: OpenStreams::new(connection, role), accepting_bidi, accepting_uni }
+    }
+}
+
+impl quic::Connection<Bytes> for Connection {
+    type RecvStream = RecvStream;
+    type OpenStreams = OpenStreams;
+
+    fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
+        let accepted = ready!(self.accepting_bidi.as_mut().poll_next(cx)).unwrap_or(Err(GONE));
+        Poll::Ready(accepted.map(|pair| BidiStream::new(pair, self.open.role)).map_err(connection_error))
+    }
+
+    fn poll_accept_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
+        let accepted = ready!(self.accepting_uni.as_mut().poll_next(cx)).unwrap_or(Err(GONE));
+        let connection = &self.open.connection;
+        Poll::Ready(
+            accepted.map(|recv| RecvStream::uni(recv, connection.clone(), self.open.role)).map_err(connection_error),
+        )
+    }
+
+    fn opener(&self) -> OpenStreams {
+        self.open.clone()
+    }
+}
+
+/// What an accept queue that has ended would mean; quinn's never end.
+const GONE: quinn::ConnectionError = quinn::ConnectionError::LocallyClosed;
+
+impl quic::OpenStreams<Bytes> for Connection {
+    type BidiStream = BidiStream;
+    type SendStream = SendStream;
+
+    fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
+        self.open.poll_open_bidi(cx)
+    }
+
+    fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, StreamErrorIncoming>> {
+        self.open.poll_open_send(cx)
+    }
+
+    fn close(&mut self, code: Code, reason: &[u8]) {
+        self.open.close(code, reason);
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+/// Opens streams on a connection. Cloning shares the connection.
+pub struct OpenStreams {
+    connection: quinn::Connection,
+    role: Role,
+    opening_bidi: Option<Opening<BidiPair>>,
+    opening_uni: Option<Opening<quinn::SendStream>>,
+}
+
+impl OpenStreams {
+    fn new(connection: quinn::Connection, role: Role) -> Self {
+        Self { connection, role, opening_bidi: None, opening_uni: None }
+    }
+}
+
+impl quic::OpenStreams<Bytes> for OpenStreams {
+    type BidiStream = BidiStream;
+    type SendStream = SendStream;
+
+    fn poll_open_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, StreamErrorIncoming>> {
+        let connection = &self.connection;
+        let opening = self.opening_bidi.get_or_insert_with(|| {
+            let connection = connection.clone();
+            Box::pin(async move { connection.open_bi().await })
+        });
+        let opened = ready!(opening.as_mut().poll(cx));
+        self.opening_bidi = None;
+        Poll::Ready(opened.map(|pair| BidiStream::new(pair, self.role)).map_err(open_error))
+    }
+
+    fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, StreamErrorIncoming>> {
+        let connection = &self.connection;
+        let opening = self.opening_uni.get_or_insert_with(|| {
+            let connection = connection.clone();
+            Box::pin(async move { connection.open_uni().await })
+        });
+        let opened = ready!(opening.as_mut().poll(cx));
+        self.opening_uni = None;
+        Poll::Ready(opened.map(|send| SendStream::new(send, self.role)).map_err(open_error))
+    }
+
+    fn close(&mut self, code: Code, reason: &[u8]) {
+        self.connection.close(quic_code(code.value()), reason);
+    }
+}
+
+fn open_error(error: quinn::ConnectionError) -> StreamErrorIncoming {
+    StreamErrorIncoming::ConnectionErrorIncoming { connection_error: connection_error(error) }
+}
+
+impl Clone for OpenStreams {
+    fn clone(&self) -> Self {
+        Self::new(self.connection.clone(), self.role)
+    }
+}
+
+impl fmt::Debug for OpenStreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenStreams").field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+/// How the other side left a stream that was being answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Left {
+    /// It wants no answer any more, and gave this code.
+    Stopped(u64),
+    /// It has the whole answer.
+    Answered,
+    /// The connection is gone.
+    ConnectionLost(quinn::ConnectionError),
+}
+
+/// Both halves of a request.
+#[derive(Debug)]
+pub struct BidiStream {
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl BidiStream {
+    fn new((send, recv): BidiPair, role: Role) -> Self {
+        Self { send: SendStream::new(send, role), recv: RecvStream::request(recv, role) }
+    }
+
+    /// Completes when the other side stops reading, has read everything, or is gone.
+    ///
+    /// The only sign of a client that leaves after it has sent its whole request. The future is independent of the
+    /// stream's life; once the stream is reset or acknowledged it completes.
+    ///
+    /// Cancel safe: it only watches.
+    pub fn stopped(&self) -> impl Future<Output = Left> + Send + Sync + 'static {
+        let stopped = self.send.quinn().stopped();
+        async move {
+            match stopped.await {
+                Ok(Some(code)) => Left::Stopped(code.into_inner()),
+                Ok(None) => Left::Answered,
+                Err(quinn::StoppedError::ConnectionLost(error)) => Left::ConnectionLost(error),
+                Err(quinn::StoppedError::ZeroRttRejected) => Left::ConnectionLost(quinn::ConnectionError::Reset),
+            }
+        }
+    }
+}
+
+impl quic::BidiStream<Bytes> for BidiStream {
+    type SendStream = SendStream;
+    type RecvStream = RecvStream;
+
+    fn split(self) -> (SendStream, RecvStream) {
+        (self.send, self.recv)
+    }
+}
+
+impl quic::RecvStream for BidiStream {
+    type Buf = Bytes;
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        let polled = self.recv.poll_data(cx);
+        if self.recv.was_refused() {
+            self.send.reset(Code::H3_EXCESSIVE_LOAD.value());
+        }
+        polled
+    }
+
+    fn stop_sending(&mut self, error_code: u64) {
+        self.recv.stop_sending(error_code);
+    }
+
+    fn recv_id(&self) -> StreamId {
+        self.recv.recv_id()
+    }
+}
+
+impl quic::SendStream<Bytes> for BidiStream {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        self.send.poll_ready(cx)
+    }
+
+    fn send_data<D: Into<WriteBuf<Bytes>>>(&mut self, data: D) -> Result<(), StreamErrorIncoming> {
+        self.send.send_data(data)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        self.send.poll_finish(cx)
+    }
+
+    fn reset(&mut self, reset_code: u64) {
+        self.send.reset(reset_code);
+    }
+
+    fn send_id(&self) -> StreamId {
+        self.send.send_id()
+    }
+}

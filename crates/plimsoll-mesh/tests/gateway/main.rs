@@ -1,0 +1,4 @@
+//! The gateway over real QUIC on loopback.
+
+mod calls;
+mod support;
