@@ -4,8 +4,12 @@
 //! own (a [`std::task::Waker`] as a rule) and gets it back when there is something to do. Under `--cfg plimsoll_loom`
 //! atomics and locks are loom's, and the models in `tests/loom_*.rs` explore their interleavings.
 //!
+//! - [`cell`]: the settlement of one call.
+//! - [`permits`]: admission by count and bytes, fair.
 //! - [`slots`]: a table whose keys never resolve to a later entry.
 
 mod sync;
 
+pub mod cell;
+pub mod permits;
 pub mod slots;

@@ -292,9 +292,7 @@ impl<T> SlotTable<T> {
 
     /// Takes the entry out, if it is still there.
     pub fn remove(&self, key: SlotKey) -> Option<T> {
-        // The guard goes before the value does: a value's drop may come back to this table.
-        let taken = lock(&self.slots).remove(key);
-        taken
+        lock(&self.slots).remove(key)
     }
 
     /// Runs `f` on the whole table under its lock: for what must see several entries at one moment.

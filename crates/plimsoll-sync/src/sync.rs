@@ -1,9 +1,9 @@
 //! `std` in every ordinary build, loom's model-checked stand-ins under `cfg(plimsoll_loom)`.
 
 #[cfg(plimsoll_loom)]
-pub(crate) use loom::sync::{Mutex, MutexGuard};
+pub(crate) use loom::sync::{Mutex, MutexGuard, atomic};
 #[cfg(not(plimsoll_loom))]
-pub(crate) use std::sync::{Mutex, MutexGuard};
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic};
 
 /// Locks, also when another holder panicked: every critical section here leaves its data whole before it can unwind.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

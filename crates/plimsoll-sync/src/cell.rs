@@ -1,0 +1,191 @@
+//! The cell in which one call settles.
+//!
+//! A call can end in many ways at once: the worker replies while the deadline passes while the caller goes away. One
+//! atomic byte decides: whoever sets `SETTLED` has won, everybody else has lost and learns so, and there is no second
+//! settlement. The winner then does its book-keeping and only afterwards hands over the value, so that whoever sees an
+//! outcome finds everything that the call held already released.
+//!
+//! ```text
+//!            begin            settle (worker)          end
+//!   open ------------> begun ----------------> settled -------> settled, ended
+//!     |                  |      settle (any)             end
+//!     |                  `--------------------> abandoned -----> abandoned, ended
+//!     `-- settle (any) --> settled: begin is refused, there never is a worker
+//! ```
+//!
+//! The value and the two waiters stand under a lock that is held for a few moves. A lost wake-up cannot happen: a waiter
+//! is left and a value is looked for in one critical section.
+
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::{Mutex, lock};
+
+const SETTLED: u8 = 1;
+const BEGUN: u8 = 2;
+const ENDED: u8 = 4;
+const ABANDONED: u8 = 8;
+
+/// Who settles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// The worker that serves the call.
+    Worker,
+    /// Anyone else: the clock, the caller, the server.
+    Other,
+}
+
+/// What the winner of the settlement must know. It owes the cell a [`CallCell::fill`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "the caller waits until the cell is filled"]
+pub struct Won {
+    /// A worker is at it and does not know yet: it is overrunning until it ends.
+    pub abandoned: bool,
+}
+
+/// What a worker learns as it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// The call was settled by someone else while this worker was at it.
+    pub abandoned: bool,
+}
+
+/// Whom to tell that the cell has been filled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "waiters that are not woken wait for ever"]
+pub struct Waiters<W> {
+    /// Waits for the outcome.
+    pub caller: Option<W>,
+    /// Must stop working.
+    pub worker: Option<W>,
+}
+
+/// The settlement of one call: an outcome `V`, awaited with waiters `W` (a [`std::task::Waker`] as a rule).
+#[derive(Debug)]
+pub struct CallCell<V, W> {
+    state: AtomicU8,
+    inner: Mutex<Inner<V, W>>,
+}
+
+#[derive(Debug)]
+struct Inner<V, W> {
+    value: Option<V>,
+    caller: Option<W>,
+    worker: Option<W>,
+}
+
+impl<V, W> CallCell<V, W> {
+    /// An open cell.
+    pub fn new() -> Self {
+        Self { state: AtomicU8::new(0), inner: Mutex::new(Inner { value: None, caller: None, worker: None }) }
+    }
+
+    /// A worker takes the call up; `false` when it has been settled already and there is nothing to do.
+    pub fn begin(&self) -> bool {
+        // ORDERING: AcqRel on every transition: whoever comes later sees what the earlier party did before it.
+        self.state.fetch_or(BEGUN, Ordering::AcqRel) & SETTLED == 0
+    }
+
+    /// Tries to settle the call; `None` when someone else has.
+    pub fn settle(&self, by: Party) -> Option<Won> {
+        let mut state = self.state.load(Ordering::Acquire);
+        loop {
+            if state & SETTLED != 0 {
+                return None;
+            }
+            let abandoned = by == Party::Other && state & BEGUN != 0 && state & ENDED == 0;
+            let next = state | SETTLED | if abandoned { ABANDONED } else { 0 };
+            match self.state.compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(Won { abandoned }),
+                Err(seen) => state = seen,
+            }
+        }
+    }
+
+    /// Hands the outcome over: the second half of a settlement, for its winner alone.
+    pub fn fill(&self, value: V) -> Waiters<W> {
+        let mut inner = lock(&self.inner);
+        inner.value = Some(value);
+        Waiters { caller: inner.caller.take(), worker: inner.worker.take() }
+    }
+
+    /// The worker has ended, in whatever way.
+    pub fn end(&self) -> Ended {
+        Ended { abandoned: self.state.fetch_or(ENDED, Ordering::AcqRel) & ABANDONED != 0 }
+    }
+
+    /// Takes the outcome, or leaves the caller's waiter.
+    pub fn take_or_wait(&self, waiter: impl FnOnce(Option<W>) -> W) -> Option<V> {
+        let mut inner = lock(&self.inner);
+        let value = inner.value.take();
+        if value.is_none() {
+            let old = inner.caller.take();
+            inner.caller = Some(waiter(old));
+        }
+        value
+    }
+
+    /// Takes the outcome if there is one.
+    pub fn take(&self) -> Option<V> {
+        lock(&self.inner).value.take()
+    }
+
+    /// Leaves the worker's waiter, unless the call has been settled: then `true`, and the worker must stop.
+    pub fn settled_or_wait(&self, waiter: impl FnOnce(Option<W>) -> W) -> bool {
+        if self.is_settled() {
+            return true;
+        }
+        let mut inner = lock(&self.inner);
+        let old = inner.worker.take();
+        inner.worker = Some(waiter(old));
+        drop(inner);
+        // A settlement between the look above and the waiter left has not yet filled the cell, or has filled it before
+        // it could see the waiter: look again.
+        self.is_settled()
+    }
+
+    /// Whether someone has settled it; the outcome may be on its way still.
+    pub fn is_settled(&self) -> bool {
+        self.state.load(Ordering::Acquire) & SETTLED != 0
+    }
+}
+
+impl<V, W> Default for CallCell<V, W> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(plimsoll_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_settlement_wins_and_the_others_know() {
+        let cell: CallCell<&str, ()> = CallCell::new();
+        assert!(cell.begin());
+        assert_eq!(cell.settle(Party::Other), Some(Won { abandoned: true }));
+        assert_eq!(cell.settle(Party::Worker), None);
+        let _ = cell.fill("timeout");
+        assert_eq!(cell.take(), Some("timeout"));
+        assert_eq!(cell.take(), None);
+        assert_eq!(cell.end(), Ended { abandoned: true });
+    }
+
+    #[test]
+    fn a_settled_call_is_never_begun() {
+        let cell: CallCell<(), ()> = CallCell::new();
+        assert_eq!(cell.settle(Party::Other), Some(Won { abandoned: false }));
+        assert!(!cell.begin());
+        assert_eq!(cell.end(), Ended { abandoned: false });
+    }
+
+    #[test]
+    fn both_waiters_come_back_with_the_outcome() {
+        let cell: CallCell<u8, &str> = CallCell::new();
+        cell.begin();
+        assert_eq!(cell.take_or_wait(|_| "caller"), None);
+        assert!(!cell.settled_or_wait(|_| "worker"));
+        let _won = cell.settle(Party::Other).unwrap();
+        let waiters = cell.fill(1);
+        assert_eq!(waiters, Waiters { caller: Some("caller"), worker: Some("worker") });
+    }
+}

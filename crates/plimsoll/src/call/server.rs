@@ -1,0 +1,201 @@
+//! Starting a call server.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use plimsoll_sync::permits::{Load, MAX_BYTES, MAX_COUNT};
+use ractor::concurrency::JoinHandle;
+use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
+
+use super::router::Router;
+use super::shared::{Bell, Limits, Shared, Weigh};
+use super::{CallClient, Service, Worker};
+use crate::inspect::Inspect;
+use crate::supervisor::Child;
+
+/// A server that runs each call in a worker of its own.
+///
+/// ```
+/// # use plimsoll::call::{CallContext, CallError, CallServer, Service};
+/// # struct Double;
+/// # impl Service for Double {
+/// #     type Request = u32; type Reply = u32; type Error = std::convert::Infallible;
+/// #     async fn call(&self, _: CallContext, n: u32) -> Result<u32, Self::Error> { Ok(2 * n) }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let server = CallServer::builder(Double).max_in_flight(100).start().await?;
+/// assert_eq!(server.client().call(21).await, Ok(42));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct CallServer;
+
+impl CallServer {
+    /// A server for `service`, not started yet.
+    pub fn builder<S: Service>(service: S) -> CallServerBuilder<S> {
+        CallServerBuilder {
+            service,
+            name: None,
+            load: Load { count: 1_024, bytes: MAX_BYTES },
+            queue: 0,
+            weigh: None,
+            deadline: Duration::from_secs(5),
+            worker: Worker::default(),
+            serve_queued: true,
+        }
+    }
+}
+
+/// How a call server is to be started.
+#[must_use = "a server runs once it is started"]
+pub struct CallServerBuilder<S: Service> {
+    service: S,
+    name: Option<String>,
+    load: Load,
+    queue: u32,
+    weigh: Option<Weigh<S>>,
+    deadline: Duration,
+    worker: Worker,
+    serve_queued: bool,
+}
+
+impl<S: Service> CallServerBuilder<S> {
+    /// The name under which ractor's registry knows the server. Default: none.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How many calls may be in flight, workers that overrun included. Default: 1,024. At most 8,388,607.
+    pub fn max_in_flight(mut self, count: u32) -> Self {
+        self.load.count = count.min(MAX_COUNT);
+        self
+    }
+
+    /// How many bytes the requests in flight may hold, as told by `weigh`. Default: requests are not weighed.
+    pub fn max_bytes(mut self, bytes: u64, weigh: impl Fn(&S::Request) -> u64 + Send + Sync + 'static) -> Self {
+        self.load.bytes = bytes.min(MAX_BYTES);
+        self.weigh = Some(Box::new(weigh));
+        self
+    }
+
+    /// How many callers may wait for a permit, first come first served, each until its deadline. Default: 0, a call
+    /// without a permit is refused at once.
+    pub fn queue(mut self, callers: u32) -> Self {
+        self.queue = callers;
+        self
+    }
+
+    /// The deadline of a call that names none. Default: 5 s, as in OTP.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Which kind of worker serves a call. Default: an actor.
+    pub fn worker(mut self, worker: Worker) -> Self {
+        self.worker = worker;
+        self
+    }
+
+    /// Whether a stop still serves calls that were let in and have no worker yet. Default: yes. Otherwise they end as
+    /// [`CallError::ShuttingDown`](super::CallError::ShuttingDown), and those with a worker are served.
+    pub fn serve_queued_on_stop(mut self, serve: bool) -> Self {
+        self.serve_queued = serve;
+        self
+    }
+
+    /// Starts it unlinked: a root.
+    ///
+    /// # Errors
+    /// ractor's, when the name is taken.
+    ///
+    /// Cancel safe: a start that is given up leaves nothing behind.
+    pub async fn start(self) -> Result<StartedServer<S>, SpawnErr> {
+        let (name, router) = self.router();
+        let shared = Arc::clone(&router.shared);
+        let (actor, ended) = Router::spawn(name, router, ()).await?;
+        Ok(StartedServer { actor, ended, shared })
+    }
+
+    /// Starts it as a child of `parent`.
+    ///
+    /// # Errors
+    /// ractor's, when the name is taken or the parent is stopping.
+    ///
+    /// Cancel safe: a start that is given up leaves nothing behind.
+    pub async fn start_linked(self, parent: ActorCell) -> Result<StartedServer<S>, SpawnErr> {
+        let (name, router) = self.router();
+        let shared = Arc::clone(&router.shared);
+        let (actor, ended) = Router::spawn_linked(name, router, (), parent).await?;
+        Ok(StartedServer { actor, ended, shared })
+    }
+
+    fn router(self) -> (Option<String>, Router<S>) {
+        let limits = Limits { deadline: self.deadline, queue: self.queue, weigh: self.weigh };
+        let shared = Arc::new(Shared::new(self.service, self.load, limits));
+        (self.name, Router { shared, worker: self.worker, serve_queued: self.serve_queued, clock: OnceLock::new() })
+    }
+}
+
+impl<S: Service> fmt::Debug for CallServerBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallServerBuilder")
+            .field("name", &self.name)
+            .field("load", &self.load)
+            .field("queue", &self.queue)
+            .field("deadline", &self.deadline)
+            .field("worker", &self.worker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running server, as its start hands it over. Goes into a [`Child`] with its counters and its client.
+///
+/// Dropping this does not stop the server.
+pub struct StartedServer<S: Service> {
+    actor: ActorRef<Bell>,
+    ended: JoinHandle<()>,
+    shared: Arc<Shared<S>>,
+}
+
+impl<S: Service> StartedServer<S> {
+    /// A client for it.
+    pub fn client(&self) -> CallClient<S> {
+        CallClient::new(Arc::clone(&self.shared))
+    }
+
+    /// Its actor: to stop it, kill it, wait for it.
+    pub fn actor(&self) -> ActorCell {
+        self.actor.get_cell()
+    }
+
+    /// Its counters, readable at any time, also after its end.
+    pub fn inspector(&self) -> Arc<dyn Inspect> {
+        Arc::clone(&self.shared) as Arc<dyn Inspect>
+    }
+
+    /// Waits until its task has ended.
+    ///
+    /// Cancel safe: waiting again is allowed only before it has ended.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+}
+
+impl<S: Service> From<StartedServer<S>> for Child {
+    fn from(started: StartedServer<S>) -> Self {
+        let client = started.client();
+        let inspect = started.inspector();
+        Child::new(started.actor.get_cell(), started.ended).inspect(inspect).value(client)
+    }
+}
+
+impl<S: Service> fmt::Debug for StartedServer<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartedServer").field("actor", &self.actor.get_id()).finish_non_exhaustive()
+    }
+}
