@@ -8,6 +8,7 @@
 
 mod admission;
 mod answer;
+mod bind;
 mod body;
 mod desk;
 mod limits;
@@ -30,13 +31,13 @@ use crate::names::NodeId;
 use crate::service::{Dispatch, Overview};
 
 pub use admission::Attempts;
+pub use bind::bind;
 pub use limits::Limits;
-pub use listener::{CLIENT_PROTOCOL, PEER_PROTOCOL};
 pub use requests::RequestCounts;
 
 /// Takes over a connection that turned out to be a peer's.
 pub trait AcceptPeer: Send + Sync + 'static {
-    /// Takes `connection`, whose handshake is complete and whose protocol is [`PEER_PROTOCOL`]. Returns at once; whether
+    /// Takes `connection`, whose handshake is complete and whose protocol is [`ALPN_PEER`](crate::identity::ALPN_PEER). Returns at once; whether
     /// the peer may stay is decided by the peers, who close the connection with the reason if not.
     fn accept_peer(&self, connection: quinn::Connection);
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Shared;
 use super::admission::{Outcome, Place};
 use super::answer::Answer;
-use super::listener::{Spoken, close, spoken};
+use super::listener::{close, is_peer};
 use crate::http3::Connection;
 use crate::problem::{Code, Problem};
 
@@ -20,7 +20,7 @@ pub(super) async fn attend(shared: Arc<Shared>, incoming: quinn::Incoming, mut p
     let end = Instant::now() + shared.limits.desk_time;
     let Ok(connecting) = incoming.accept() else { return };
     let Ok(Ok(connection)) = timeout_at(end, connecting).await else { return };
-    if spoken(&connection) == Spoken::Peer {
+    if is_peer(&connection) {
         place.settle(Outcome::Peer);
         return shared.peers.accept_peer(connection);
     }

@@ -2,33 +2,17 @@
 
 use std::sync::Arc;
 
-use quinn::crypto::rustls::HandshakeData;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Arrival, Outcome, Place};
 use super::{Gateway, GatewayError, Shared, desk, pump};
+use crate::identity::{Protocol, handshake};
 
-/// The protocol of clients.
-pub const CLIENT_PROTOCOL: &[u8] = b"h3";
-/// The protocol of peers.
-pub const PEER_PROTOCOL: &[u8] = b"plimsoll-peer/1";
-
-/// What a connection speaks.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Spoken {
-    Client,
-    Peer,
-}
-
-/// The protocol that the handshake agreed on. TLS has refused all but these two.
-pub(super) fn spoken(connection: &quinn::Connection) -> Spoken {
-    let data = connection.handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
-    match data.and_then(|data| data.protocol).as_deref() {
-        Some(PEER_PROTOCOL) => Spoken::Peer,
-        _ => Spoken::Client,
-    }
+/// Whether the handshake agreed on the protocol of peers. TLS has refused all but that and HTTP/3.
+pub(super) fn is_peer(connection: &quinn::Connection) -> bool {
+    handshake(connection).is_some_and(|done| done.protocol == Protocol::Peer)
 }
 
 /// Closes `connection` with a code of HTTP/3 and a reason in words. The first close counts.
@@ -78,16 +62,12 @@ async fn welcome(gateway: Gateway, incoming: quinn::Incoming, mut place: Place, 
     let shared: Arc<Shared> = Arc::clone(&gateway.shared);
     let Ok(connecting) = incoming.accept() else { return };
     let Ok(Ok(connection)) = timeout(shared.limits.handshake_time, connecting).await else { return };
-    match spoken(&connection) {
-        Spoken::Peer => {
-            place.settle(Outcome::Peer);
-            drop(place);
-            shared.peers.accept_peer(connection);
-        }
-        Spoken::Client => {
-            place.settle(Outcome::Served);
-            pump::run(shared, connection, stop, gateway.grace).await;
-            drop(place);
-        }
+    if is_peer(&connection) {
+        place.settle(Outcome::Peer);
+        drop(place);
+        return shared.peers.accept_peer(connection);
     }
+    place.settle(Outcome::Served);
+    pump::run(shared, connection, stop, gateway.grace).await;
+    drop(place);
 }

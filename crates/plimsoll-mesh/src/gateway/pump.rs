@@ -53,6 +53,8 @@ pub(super) async fn run(shared: Arc<Shared>, connection: quinn::Connection, stop
     let mut pump = Pump { h3, session, tasks: JoinSet::new() };
     if let Err(error) = pump.serve(&stop).await {
         tracing::debug!(target: "plimsoll::mesh", %error, "connection ended");
+        // Each request sees for itself that its client is gone, and gives its call up; what does not is aborted.
+        let _ = timeout(FAREWELL, async { while pump.tasks.join_next().await.is_some() {} }).await;
         return;
     }
     if stop.is_cancelled() {

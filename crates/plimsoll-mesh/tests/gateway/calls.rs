@@ -5,7 +5,7 @@ use http::{Request, StatusCode};
 use plimsoll_mesh::gateway::Limits;
 use plimsoll_mesh::problem::Code;
 
-use crate::support::{NODE, Server, post};
+use crate::support::{PROVIDER, Server, post};
 
 #[tokio::test]
 async fn a_call_is_answered_with_the_services_body_and_media_type() {
@@ -47,11 +47,11 @@ async fn every_refusal_is_a_problem_that_says_where() {
         let answer = client.call(code.as_str(), "").await.unwrap();
         let problem = answer.problem();
         assert_eq!(problem.code, code);
-        assert_ne!(problem.node, Some(NODE), "a refusal from another node keeps its place");
+        assert_eq!(problem.node, Some(PROVIDER), "a refusal from another node keeps its place");
         assert_eq!(answer.header("retry-after").is_some(), matches!(answer.status.as_u16(), 429 | 503), "{code:?}");
     }
     let problem = client.call("nobody-offers-this", "").await.unwrap().problem();
-    assert_eq!((problem.code, problem.node), (Code::NoProvider, Some(NODE)));
+    assert_eq!((problem.code, problem.node), (Code::NoProvider, Some(server.node)));
     server.stop().await;
 }
 

@@ -1,4 +1,5 @@
 //! The gateway over real QUIC on loopback.
 
+mod aioquic;
 mod calls;
 mod support;

@@ -10,31 +10,30 @@ use futures::future::BoxFuture;
 use h3::error::StreamError;
 use http::{Request, StatusCode};
 use parking_lot::Mutex;
-use plimsoll_mesh::gateway::{AcceptPeer, Behind, CLIENT_PROTOCOL, Gateway, GatewayError, Limits, PEER_PROTOCOL};
+use plimsoll_mesh::gateway::{AcceptPeer, Behind, Gateway, GatewayError, Limits};
 use plimsoll_mesh::http3::{BidiStream, Connection, OpenStreams};
+use plimsoll_mesh::identity::{Identity, client_config, endpoint_config, peer_client_config, server_config};
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::problem::{Code, Document, Problem};
 use plimsoll_mesh::service::{
     ApplicationError, Dispatch, NodeEntry, Overview, Request as Call, Response, ServiceEntry,
 };
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub const NODE: NodeId = NodeId::from_digest([7; 32]);
+/// Where the stand-in's refusals happen.
+pub(crate) const PROVIDER: NodeId = NodeId::from_digest([9; 32]);
 
 /// Services for the tests, by name.
 #[derive(Default)]
-pub struct Stand {
+pub(crate) struct Stand {
     /// Calls of `hang` that run now.
-    pub hanging: AtomicUsize,
+    pub(crate) hanging: AtomicUsize,
     /// Lets calls of `gate` through.
-    pub gate: Notify,
-    pub last: Mutex<Option<Call>>,
-    pub peers: Mutex<Vec<quinn::Connection>>,
+    pub(crate) gate: Notify,
+    pub(crate) last: Mutex<Option<Call>>,
+    pub(crate) peers: Mutex<Vec<quinn::Connection>>,
 }
 
 struct Hanging<'a>(&'a AtomicUsize);
@@ -64,10 +63,20 @@ impl Dispatch for Stand {
                     self.gate.notified().await;
                     Ok(Response { content_type: text, body: call.body })
                 }
+                "sleep" => {
+                    let millis = String::from_utf8_lossy(&call.body).parse().unwrap_or(0);
+                    self.hanging.fetch_add(1, Ordering::SeqCst);
+                    let _running = Hanging(&self.hanging);
+                    let nap = tokio::time::sleep(Duration::from_millis(millis));
+                    match tokio::time::timeout_at(call.deadline.into(), nap).await {
+                        Ok(()) => Ok(Response { content_type: text, body: call.body }),
+                        Err(_) => Err(Problem::new(Code::Deadline, "the deadline passed")),
+                    }
+                }
                 "big" => Ok(Response { content_type: text, body: vec![7; 8 << 20].into() }),
                 "refuse" => Err(Problem::application(ApplicationError { content_type: text, body: call.body })),
                 code => match serde_json::from_value::<Code>(code.into()) {
-                    Ok(code) => Err(Problem::new(code, "as asked").on(NodeId::from_digest([9; 32]))),
+                    Ok(code) => Err(Problem::new(code, "as asked").on(PROVIDER)),
                     Err(_) => Err(Problem::new(Code::NoProvider, "nobody provides this")),
                 },
             }
@@ -78,11 +87,11 @@ impl Dispatch for Stand {
 impl Overview for Stand {
     fn services(&self) -> Vec<ServiceEntry> {
         let name = "echo".parse().unwrap();
-        vec![ServiceEntry { name, providers: vec![NODE], callable: true, idempotent: true }]
+        vec![ServiceEntry { name, providers: vec![PROVIDER], callable: true, idempotent: true }]
     }
 
     fn nodes(&self) -> Vec<NodeEntry> {
-        vec![NodeEntry { id: NODE, address: None, this: true, state: "up".into(), reason: None }]
+        vec![NodeEntry { id: PROVIDER, address: None, this: true, state: "up".into(), reason: None }]
     }
 }
 
@@ -93,47 +102,40 @@ impl AcceptPeer for Stand {
 }
 
 /// A running gateway. Stopped with [`Server::stop`], and at the latest when the test's runtime ends.
-pub struct Server {
-    pub gateway: Gateway,
-    pub stand: Arc<Stand>,
-    pub address: SocketAddr,
-    pub endpoint: quinn::Endpoint,
+pub(crate) struct Server {
+    pub(crate) node: NodeId,
+    pub(crate) gateway: Gateway,
+    pub(crate) stand: Arc<Stand>,
+    pub(crate) address: SocketAddr,
+    pub(crate) endpoint: quinn::Endpoint,
     stop: CancellationToken,
     running: JoinHandle<Result<(), GatewayError>>,
 }
 
 impl Server {
-    pub fn start(limits: Limits) -> Self {
+    pub(crate) fn start(limits: Limits) -> Self {
         Self::start_with(limits, Duration::from_secs(5))
     }
 
-    pub fn start_with(limits: Limits, grace: Duration) -> Self {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(["node".to_owned()]).unwrap().self_signed(&key).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-        tls.alpn_protocols = vec![CLIENT_PROTOCOL.into(), PEER_PROTOCOL.into()];
-        let server = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-        let endpoint = quinn::Endpoint::server(server.clone(), ([127, 0, 0, 1], 0).into()).unwrap();
+    pub(crate) fn start_with(limits: Limits, grace: Duration) -> Self {
+        let identity = Identity::generate().unwrap();
+        let server = server_config(&identity, Arc::new(limits.transport())).unwrap();
+        let endpoint = plimsoll_mesh::gateway::bind(([127, 0, 0, 1], 0).into(), endpoint_config(&identity)).unwrap();
+        let node = identity.node_id();
         let stand = Arc::new(Stand::default());
         let behind = Behind { dispatch: stand.clone(), overview: stand.clone(), peers: stand.clone() };
-        let gateway = Gateway::new(NODE, endpoint.clone(), server, limits, behind).grace(grace);
+        let gateway = Gateway::new(node, endpoint.clone(), server, limits, behind).grace(grace);
         let stop = CancellationToken::new();
         let running = tokio::spawn(gateway.clone().run(stop.clone()));
-        Self { gateway, stand, address: endpoint.local_addr().unwrap(), endpoint, stop, running }
+        Self { node, gateway, stand, address: endpoint.local_addr().unwrap(), endpoint, stop, running }
     }
 
-    pub fn ask_to_stop(&self) {
+    pub(crate) fn ask_to_stop(&self) {
         self.stop.cancel();
     }
 
     /// Stops it and checks that its books balance and nothing is left.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.running.await.unwrap().unwrap();
         let (attempts, requests) = (self.gateway.attempts(), self.gateway.requests());
@@ -142,13 +144,21 @@ impl Server {
         assert!(requests.balanced() && requests.in_flight == 0, "{requests:?}");
     }
 
-    pub async fn client(&self) -> Client {
-        Client::connect(self.address).await.unwrap()
+    pub(crate) async fn client(&self) -> Client {
+        Client::connect(self).await.unwrap()
+    }
+
+    pub(crate) fn client_config(&self) -> quinn::ClientConfig {
+        client_config(self.node, Arc::default()).unwrap()
+    }
+
+    pub(crate) fn peer_config(&self) -> quinn::ClientConfig {
+        peer_client_config(&Identity::generate().unwrap(), Some(self.node), Arc::default()).unwrap()
     }
 }
 
 /// Polls real state until it holds; for what only a packet can bring about.
-pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let patience = tokio::time::Instant::now() + Duration::from_secs(10);
     while !holds() {
         assert!(tokio::time::Instant::now() < patience, "never: {what}");
@@ -156,92 +166,40 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
-/// Takes any certificate: these tests are about what comes after the handshake.
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.3 only".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-pub fn client_config(protocol: &[u8]) -> quinn::ClientConfig {
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer))
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![protocol.to_vec()];
-    quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
-}
-
 /// A bare QUIC connection to the gateway, for clients that do not play by the rules.
-pub async fn dial(address: SocketAddr, protocol: &[u8]) -> Result<quinn::Connection, quinn::ConnectionError> {
+pub(crate) async fn dial(
+    server: &Server,
+    config: quinn::ClientConfig,
+) -> Result<quinn::Connection, quinn::ConnectionError> {
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-    endpoint.connect_with(client_config(protocol), address, "node").unwrap().await
+    endpoint.connect_with(config, server.address, "node").unwrap().await
 }
 
-pub type Stream = h3::client::RequestStream<BidiStream, Bytes>;
+pub(crate) type Stream = h3::client::RequestStream<BidiStream, Bytes>;
 
 /// A well-behaved client.
-pub struct Client {
-    pub quic: quinn::Connection,
-    pub send: h3::client::SendRequest<OpenStreams, Bytes>,
-    pub driver: JoinHandle<h3::error::ConnectionError>,
+pub(crate) struct Client {
+    pub(crate) quic: quinn::Connection,
+    pub(crate) send: h3::client::SendRequest<OpenStreams, Bytes>,
+    pub(crate) driver: JoinHandle<h3::error::ConnectionError>,
 }
 
 /// An answer as a client sees it.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: http::HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
     }
 
     /// The problem document, checked for what every problem has.
     #[track_caller]
-    pub fn problem(&self) -> Document {
+    pub(crate) fn problem(&self) -> Document {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let document: Document = serde_json::from_slice(&self.body).unwrap();
         assert_eq!(document.kind, format!("urn:plimsoll:problem:{}", document.code.as_str()));
@@ -252,19 +210,19 @@ impl Answer {
 }
 
 impl Client {
-    pub async fn connect(address: SocketAddr) -> Result<Self, quinn::ConnectionError> {
-        let quic = dial(address, CLIENT_PROTOCOL).await?;
+    pub(crate) async fn connect(server: &Server) -> Result<Self, quinn::ConnectionError> {
+        let quic = dial(server, server.client_config()).await?;
         let connection = Connection::client(quic.clone());
         let (mut driver, send) = h3::client::builder().build(connection).await.unwrap();
         let driver = tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
         Ok(Self { quic, send, driver })
     }
 
-    pub async fn open(&self, request: Request<()>) -> Result<Stream, StreamError> {
+    pub(crate) async fn open(&self, request: Request<()>) -> Result<Stream, StreamError> {
         self.send.clone().send_request(request).await
     }
 
-    pub async fn request(&self, request: Request<Bytes>) -> Result<Answer, StreamError> {
+    pub(crate) async fn request(&self, request: Request<Bytes>) -> Result<Answer, StreamError> {
         let (parts, body) = request.into_parts();
         let mut stream = self.open(Request::from_parts(parts, ())).await?;
         if !body.is_empty() {
@@ -274,16 +232,16 @@ impl Client {
         answer(&mut stream).await
     }
 
-    pub async fn call(&self, service: &str, body: impl Into<Bytes>) -> Result<Answer, StreamError> {
+    pub(crate) async fn call(&self, service: &str, body: impl Into<Bytes>) -> Result<Answer, StreamError> {
         self.request(post(service).body(body.into()).unwrap()).await
     }
 }
 
-pub fn post(service: &str) -> http::request::Builder {
+pub(crate) fn post(service: &str) -> http::request::Builder {
     Request::post(format!("https://node/v1/call/{service}"))
 }
 
-pub async fn answer(stream: &mut Stream) -> Result<Answer, StreamError> {
+pub(crate) async fn answer(stream: &mut Stream) -> Result<Answer, StreamError> {
     let (head, ()) = stream.recv_response().await?.into_parts();
     let mut body = BytesMut::new();
     while let Some(mut piece) = stream.recv_data().await? {

@@ -1,0 +1,72 @@
+//! The gateway under a client that nobody here wrote: `tests/aioquic_client.py`.
+
+use std::path::{Path, PathBuf};
+
+use plimsoll_mesh::gateway::Limits;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::support::{Server, eventually};
+
+/// The Python that `scripts/test` makes.
+fn python() -> PathBuf {
+    let cache = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/plimsoll/venv/bin/python"));
+    let python = std::env::var_os("PLIMSOLL_PYTHON").map(PathBuf::from).or_else(cache);
+    python.filter(|path| path.exists()).expect("scripts/test makes the Python environment of the tests; run it once")
+}
+
+/// Runs a scenario against `server`; its report.
+async fn scenario(server: &Server, arguments: &[&str]) -> Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/aioquic_client.py");
+    let mut command = Command::new(python());
+    command.arg(script).arg(server.address.to_string()).args(["--pin", &server.node.to_string()]).args(arguments);
+    let output = command.kill_on_drop(true).output().await.unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{report}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(&report).unwrap()
+}
+
+#[tokio::test]
+async fn aioquic_is_served_and_refused_by_name() {
+    let server = Server::start(Limits::default());
+    scenario(&server, &["plain"]).await;
+    scenario(&server, &["concurrent", "--connections", "4", "--calls", "100"]).await;
+    scenario(&server, &["wrong-certificate"]).await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn calls_of_an_aioquic_client_that_leaves_are_given_up() {
+    let limits = Limits { idle_time: std::time::Duration::from_secs(1), ..Limits::default() };
+    let server = Server::start(limits);
+    scenario(&server, &["reset"]).await;
+    scenario(&server, &["left"]).await;
+    scenario(&server, &["vanished"]).await;
+    let hanging = &server.stand.hanging;
+    eventually("the calls are given up", || hanging.load(std::sync::atomic::Ordering::SeqCst) == 0).await;
+    eventually("nothing is in flight", || server.gateway.requests().in_flight == 0).await;
+    assert_eq!(server.gateway.requests().left, 40);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn aioquic_frames_that_announce_a_gibibyte_are_refused() {
+    let server = Server::start(Limits::default());
+    for on in ["headers", "grease", "control"] {
+        let report = scenario(&server, &["oversized-frame", "--on", on]).await;
+        assert!(report["taken"].as_u64().unwrap() < 1 << 20, "{report}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn of_an_aioquic_crowd_as_many_are_served_as_may_be() {
+    let server = Server::start(Limits { clients: 20, desk_places: 8, ..Limits::default() });
+    let report = scenario(&server, &["crowd", "--clients", "60", "--expect-served", "20"]).await;
+    let attempts = server.gateway.attempts();
+    assert!(attempts.balanced());
+    assert_eq!((attempts.offered, attempts.served, attempts.clients_high_water), (60, 20, 20));
+    assert_eq!(report["told"].as_u64(), Some(attempts.told));
+    assert_eq!(report["turned_away"].as_u64(), Some(attempts.turned_away));
+    server.stop().await;
+}
