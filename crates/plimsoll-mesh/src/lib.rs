@@ -11,4 +11,5 @@ pub mod http3;
 pub mod identity;
 pub mod names;
 pub mod problem;
+pub mod rpc;
 pub mod service;

@@ -65,6 +65,41 @@ pub trait Dispatch: Send + Sync + 'static {
     fn dispatch(&self, request: Request) -> BoxFuture<'_, Result<Response, Problem>>;
 }
 
+/// A call that was not answered, and whether another node may be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the caller is told.
+    pub problem: Problem,
+    /// The call certainly never ran: it may be tried elsewhere without running twice.
+    pub never_ran: bool,
+}
+
+impl Refusal {
+    /// A refusal before any worker existed.
+    pub fn never_ran(problem: Problem) -> Self {
+        Self { problem, never_ran: true }
+    }
+
+    /// An end that leaves open whether the service ran.
+    pub fn may_have_run(problem: Problem) -> Self {
+        Self { problem, never_ran: false }
+    }
+
+    /// Names the node, unless an earlier one is named already.
+    #[must_use]
+    pub fn on(self, node: NodeId) -> Self {
+        Self { problem: self.problem.on(node), never_ran: self.never_ran }
+    }
+}
+
+/// Serves the calls of other nodes: the local half of a router.
+pub trait ServePeer: Send + Sync + 'static {
+    /// Serves a call here or not at all: no call makes a third hop.
+    ///
+    /// Cancel safe: dropping the future gives the call up and stops its worker.
+    fn serve(&self, request: Request) -> BoxFuture<'static, Result<Response, Refusal>>;
+}
+
 /// A service of the mesh, as `GET /v1/services` lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceEntry {

@@ -100,17 +100,17 @@ pub fn tls_server_config(identity: &Identity, alpn: &[&[u8]]) -> Result<ServerCo
     Ok(tls)
 }
 
-/// The client side between nodes: shows this node's certificate, and takes only `expected` when that is known.
+/// The client side between nodes: shows this node's certificate, and takes any node that proves its key. Who answered is
+/// checked after the [handshake], so that a refusal can name both.
 ///
 /// # Errors
 /// [`IdentityError::Crypto`] when the key does not suit TLS.
 pub fn peer_client_config(
     identity: &Identity,
-    expected: Option<NodeId>,
     transport: Arc<quinn::TransportConfig>,
 ) -> Result<quinn::ClientConfig, IdentityError> {
     let (certificate, key) = credentials(identity);
-    let tls = client_builder(expected)?.with_client_auth_cert(vec![certificate], key).map_err(crypto)?;
+    let tls = client_builder(None)?.with_client_auth_cert(vec![certificate], key).map_err(crypto)?;
     quic_client(tls, ALPN_PEER, transport)
 }
 
@@ -238,7 +238,7 @@ impl ClientCertVerifier for AnyKey {
     }
 }
 
-/// Takes a server by its key alone: the expected one, or any when none is known yet.
+/// Takes a server by its key alone: the expected one, or any.
 #[derive(Debug)]
 struct PinnedKey {
     expected: Option<NodeId>,

@@ -153,7 +153,7 @@ impl Server {
     }
 
     pub(crate) fn peer_config(&self) -> quinn::ClientConfig {
-        peer_client_config(&Identity::generate().unwrap(), Some(self.node), Arc::default()).unwrap()
+        peer_client_config(&Identity::generate().unwrap(), Arc::default()).unwrap()
     }
 }
 
