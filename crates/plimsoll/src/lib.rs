@@ -5,6 +5,7 @@
 //! - [`bounded`]: pools, registries, caches and queues that cannot grow without a limit.
 //! - [`exit`]: why an actor or a task ended.
 //! - [`inspect`]: one typed snapshot of the whole runtime.
+//! - [`panics`]: opt-in places of panics in exit reasons.
 
 #[cfg(panic = "abort")]
 compile_error!(
@@ -16,6 +17,7 @@ pub mod bounded;
 pub mod call;
 pub mod exit;
 pub mod inspect;
+pub mod panics;
 pub mod supervisor;
 
 pub use ractor;

@@ -1,5 +1,26 @@
 //! Supervision.
 
+mod builder;
 mod child;
+mod error;
+mod handle;
+mod household;
+mod log;
+mod policy;
+mod report;
+mod rules;
+mod spec;
+mod start;
+mod task;
 
-pub use child::Child;
+pub use builder::{
+    DEFAULT_INTENSITY, DEFAULT_LEAVE_BEHIND, DEFAULT_PERIOD, Init, Supervisor, SupervisorBuilder, SupervisorInit, Tree,
+};
+pub use child::{Child, ChildRef, Start, Started};
+pub use error::{BoxError, ChildError, SpecError, StartError};
+pub use handle::{ChildCount, ChildEntry, ChildState, SupervisorRef};
+pub use policy::{Ask, AutoShutdown, Backoff, Restart, Shutdown, Strategy};
+pub use report::{MAX_TROUBLES, ShutdownCause, ShutdownReport, Trouble, TroubleKind};
+pub use spec::{ChildSettings, ChildSpec};
+/// What a task child is asked to stop by.
+pub use tokio_util::sync::CancellationToken;

@@ -2,11 +2,15 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorRef};
+use tokio_util::sync::CancellationToken;
 
+use super::report::ShutdownReport;
 use crate::inspect::Inspect;
 
 /// A running, linked actor on its way to its supervisor.
@@ -17,12 +21,23 @@ pub struct Child {
     pub(crate) ended: JoinHandle<()>,
     pub(crate) inspect: Option<Arc<dyn Inspect>>,
     pub(crate) value: Option<Arc<dyn Any + Send + Sync>>,
+    /// Cancelled to ask the child to stop, where it has no mailbox that listens.
+    pub(crate) token: Option<CancellationToken>,
+    pub(crate) nested: Option<Arc<dyn Nested>>,
+}
+
+/// What a supervisor knows of a child that is a supervisor of ours.
+pub(crate) trait Nested: Send + Sync {
+    /// Ready when the nested supervisor has ended and its report is complete. Stragglers may live on.
+    fn over(&self) -> Pin<Box<dyn Future<Output = Arc<ShutdownReport>> + Send + '_>>;
+    /// Hands its report to its own observer, when its parent has no use for it.
+    fn observe(&self);
 }
 
 impl Child {
     /// A child from its actor and the handle of the actor's task.
     pub fn new(actor: ActorCell, ended: JoinHandle<()>) -> Self {
-        Self { actor, ended, inspect: None, value: None }
+        Self { actor, ended, inspect: None, value: None, token: None, nested: None }
     }
 
     /// Lets the child show its counters and children in the snapshot.
@@ -32,7 +47,8 @@ impl Child {
         self
     }
 
-    /// A value for whoever asked for the start (OTP's `{ok, Child, Info}`).
+    /// A value for whoever asked for the start (OTP's `{ok, Child, Info}`), read again after every restart. A second
+    /// one takes the place of the first.
     #[must_use]
     pub fn value<T: Any + Send + Sync>(mut self, value: T) -> Self {
         self.value = Some(Arc::new(value));
@@ -49,5 +65,87 @@ impl<M> From<(ActorRef<M>, JoinHandle<()>)> for Child {
 impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Child").field("actor", &self.actor.get_id()).finish_non_exhaustive()
+    }
+}
+
+/// What a start function answers: a child, or nothing to run.
+///
+/// Anything that converts into a [`Child`] converts into a `Start`; `None` is [`Start::Ignore`].
+#[derive(Debug)]
+pub enum Start {
+    /// A running, linked child.
+    Child(Child),
+    /// There is nothing to run (OTP's `ignore`): the spec is kept without a child, that of a temporary or dynamic
+    /// child is dropped.
+    Ignore,
+}
+
+impl<C: Into<Child>> From<C> for Start {
+    fn from(child: C) -> Self {
+        Self::Child(child.into())
+    }
+}
+
+impl<C: Into<Child>> From<Option<C>> for Start {
+    fn from(child: Option<C>) -> Self {
+        child.map_or(Self::Ignore, |child| Self::Child(child.into()))
+    }
+}
+
+/// A child as the operations of a supervisor answer it.
+#[derive(Clone)]
+pub struct ChildRef {
+    pub(crate) actor: ActorCell,
+    pub(crate) value: Option<Arc<dyn Any + Send + Sync>>,
+}
+
+impl ChildRef {
+    /// The child's actor.
+    pub fn actor(&self) -> &ActorCell {
+        &self.actor
+    }
+
+    /// The child's actor as a typed reference; `None` when it takes messages of another type.
+    pub fn actor_ref<M: ractor::Message>(&self) -> Option<ActorRef<M>> {
+        (self.actor.is_message_type_of::<M>() == Some(true)).then(|| self.actor.clone().into())
+    }
+
+    /// The value that the start handed over with the child; `None` when there is none of this type.
+    pub fn value<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.value.clone()?.downcast().ok()
+    }
+}
+
+impl PartialEq for ChildRef {
+    fn eq(&self, other: &Self) -> bool {
+        self.actor.get_id() == other.actor.get_id()
+    }
+}
+
+impl Eq for ChildRef {}
+
+impl fmt::Debug for ChildRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ChildRef").field(&self.actor.get_id()).finish()
+    }
+}
+
+/// The answer of a start that did not fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Started {
+    /// The child runs.
+    Child(ChildRef),
+    /// Its start function had nothing to run.
+    Ignored,
+}
+
+impl Started {
+    /// The child, unless the start was ignored.
+    pub fn child(self) -> Option<ChildRef> {
+        match self {
+            Self::Child(child) => Some(child),
+            Self::Ignored => None,
+        }
     }
 }

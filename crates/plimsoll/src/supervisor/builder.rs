@@ -1,0 +1,289 @@
+//! Building a supervisor and starting it.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::ActorCell;
+
+use super::child::{Child, Start};
+use super::error::{BoxError, SpecError, StartError};
+use super::handle::SupervisorRef;
+use super::household::{Launch, launch};
+use super::policy::{AutoShutdown, Restart, Strategy};
+use super::report::ShutdownReport;
+use super::rules::Flags;
+use super::spec::ChildSpec;
+
+/// Restarts within the period that are not yet too many (OTP's default).
+pub const DEFAULT_INTENSITY: u32 = 1;
+/// The period in which restarts are counted (OTP's default).
+pub const DEFAULT_PERIOD: Duration = Duration::from_secs(5);
+/// How long a killed child is waited for before it is left behind.
+pub const DEFAULT_LEAVE_BEHIND: Duration = Duration::from_secs(1);
+
+pub(crate) type Observer = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
+
+/// A supervisor of named children in a fixed order. See [`Supervisor::builder`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Supervisor;
+
+impl Supervisor {
+    /// A supervisor without children yet.
+    ///
+    /// The name is for logs, reports and the snapshot; it is not registered and need not be unique.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use plimsoll::supervisor::{BoxError, ChildSpec, Strategy, Supervisor};
+    ///
+    /// # #[tokio::main] async fn main() -> Result<(), BoxError> {
+    /// let tree = Supervisor::builder("edge")
+    ///     .strategy(Strategy::RestForOne)
+    ///     .intensity(3, Duration::from_secs(10))
+    ///     .child(ChildSpec::task("sweeper", |stop| async move {
+    ///         stop.cancelled().await;
+    ///         Ok::<_, BoxError>(())
+    ///     }))
+    ///     .start()
+    ///     .await?;
+    /// assert!(tree.stop().await.is_clean());
+    /// # Ok(()) }
+    /// ```
+    pub fn builder(name: impl Into<Arc<str>>) -> SupervisorBuilder {
+        SupervisorBuilder {
+            name: name.into(),
+            flags: Flags {
+                strategy: Strategy::default(),
+                intensity: DEFAULT_INTENSITY,
+                period: DEFAULT_PERIOD,
+                auto_shutdown: AutoShutdown::default(),
+                leave_behind: DEFAULT_LEAVE_BEHIND,
+            },
+            children: Vec::new(),
+            observer: None,
+        }
+    }
+
+    /// A supervisor whose flags and children are worked out when it starts (OTP's `init/1`), each time anew.
+    ///
+    /// The function may answer [`Init::Ignore`], which ends the start normally and without an error.
+    pub fn init<F, Fut, E>(name: impl Into<Arc<str>>, init: F) -> SupervisorInit
+    where
+        F: FnOnce(SupervisorBuilder) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Init, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let builder = Self::builder(name);
+        SupervisorInit { run: Box::new(move || Box::pin(async move { init(builder).await.map_err(Into::into) })) }
+    }
+}
+
+/// What an init function answers.
+#[derive(Debug)]
+pub enum Init {
+    /// The supervisor, with its flags and children.
+    Run(SupervisorBuilder),
+    /// There is nothing to supervise.
+    Ignore,
+}
+
+/// A supervisor on its way to its start.
+#[must_use = "a supervisor does nothing until it is started"]
+pub struct SupervisorBuilder {
+    pub(crate) name: Arc<str>,
+    pub(crate) flags: Flags,
+    pub(crate) children: Vec<ChildSpec>,
+    pub(crate) observer: Option<Observer>,
+}
+
+impl SupervisorBuilder {
+    /// Which siblings a restart takes along. Default: one_for_one.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.flags.strategy = strategy;
+        self
+    }
+
+    /// The supervisor gives up when there are more than `restarts` restarts within `period`; a restart exactly `period`
+    /// ago still counts. Default: 1 in 5 s.
+    pub fn intensity(mut self, restarts: u32, period: Duration) -> Self {
+        self.flags.intensity = restarts;
+        self.flags.period = period;
+        self
+    }
+
+    /// Whether the end of significant children ends the supervisor. Default: never.
+    pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Self {
+        self.flags.auto_shutdown = auto_shutdown;
+        self
+    }
+
+    /// How long a killed child is waited for before it is named in the report and left behind. Default: 1 s.
+    pub fn leave_behind(mut self, after: Duration) -> Self {
+        self.flags.leave_behind = after;
+        self
+    }
+
+    /// Adds a child; children start in the order in which they were added.
+    pub fn child(mut self, spec: ChildSpec) -> Self {
+        self.children.push(spec);
+        self
+    }
+
+    /// Adds children, in order.
+    pub fn children(mut self, specs: impl IntoIterator<Item = ChildSpec>) -> Self {
+        self.children.extend(specs);
+        self
+    }
+
+    /// Told how the supervisor ended, when nobody who stopped it is told. Runs in the supervisor's task and must not
+    /// block; a panic in it is dropped.
+    pub fn on_shutdown(mut self, observer: impl Fn(&ShutdownReport) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Starts the children in order and answers when all of them run. The supervisor is nobody's child: it lives until
+    /// it is stopped, ends by itself, or the runtime is dropped.
+    ///
+    /// # Errors
+    /// [`StartError::Spec`] for a specification that contradicts itself, [`StartError::FailedToStart`] when a child does
+    /// not start: those already started have been stopped again, in reverse order.
+    ///
+    /// Cancel safe: dropping the future ends what had started.
+    pub async fn start(self) -> Result<SupervisorRef, StartError> {
+        self.check()?;
+        launch(self.into(), None).await.map(|(supervisor, _)| supervisor)
+    }
+
+    /// The same as a child of `parent`, for whoever starts a supervisor from a start function of his own;
+    /// [`ChildSpec::supervisor`] does it by itself.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and [`StartError::ShuttingDown`] when the parent is.
+    ///
+    /// Cancel safe: dropping the future ends what had started.
+    pub async fn start_linked(self, parent: ActorCell) -> Result<Child, StartError> {
+        self.check()?;
+        let (supervisor, ended) = launch(self.into(), Some(parent)).await?;
+        Ok(supervisor.into_child(ended))
+    }
+
+    fn check(&self) -> Result<(), SpecError> {
+        if self.flags.period.is_zero() {
+            return Err(SpecError::ZeroPeriod);
+        }
+        let mut ids = HashSet::new();
+        for spec in &self.children {
+            check_spec(spec, self.flags.auto_shutdown)?;
+            if !ids.insert(spec.id()) {
+                return Err(SpecError::DuplicateId { id: spec.settings.id.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn check_spec(spec: &ChildSpec, auto_shutdown: AutoShutdown) -> Result<(), SpecError> {
+    let id = || spec.settings.id.clone();
+    match (spec.settings.significant, spec.settings.restart) {
+        (true, Restart::Permanent) => Err(SpecError::SignificantPermanent { id: id() }),
+        (true, _) if auto_shutdown == AutoShutdown::Never => Err(SpecError::SignificantNever { id: id() }),
+        _ => Ok(()),
+    }
+}
+
+impl From<SupervisorBuilder> for Launch {
+    fn from(builder: SupervisorBuilder) -> Self {
+        Self { name: builder.name, flags: builder.flags, children: builder.children, observer: builder.observer }
+    }
+}
+
+impl fmt::Debug for SupervisorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SupervisorBuilder")
+            .field("name", &self.name)
+            .field("flags", &self.flags)
+            .field("children", &self.children)
+            .finish_non_exhaustive()
+    }
+}
+
+type InitFuture = Pin<Box<dyn Future<Output = Result<Init, BoxError>> + Send>>;
+
+/// A supervisor with an init function. See [`Supervisor::init`].
+#[must_use = "a supervisor does nothing until it is started"]
+pub struct SupervisorInit {
+    run: Box<dyn FnOnce() -> InitFuture + Send>,
+}
+
+impl SupervisorInit {
+    /// Runs the init function and starts what it answers; `None` when it answered [`Init::Ignore`].
+    ///
+    /// # Errors
+    /// [`StartError::Failed`] when the init function answers an error or panics, else as
+    /// [`SupervisorBuilder::start`].
+    ///
+    /// Cancel safe: dropping the future ends what had started.
+    pub async fn start(self) -> Result<Option<SupervisorRef>, StartError> {
+        match self.answer().await? {
+            Init::Run(builder) => builder.start().await.map(Some),
+            Init::Ignore => Ok(None),
+        }
+    }
+
+    /// The same as a child of `parent`; [`Start::Ignore`] when the init function answered [`Init::Ignore`].
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and [`StartError::ShuttingDown`] when the parent is.
+    ///
+    /// Cancel safe: dropping the future ends what had started.
+    pub async fn start_linked(self, parent: ActorCell) -> Result<Start, StartError> {
+        match self.answer().await? {
+            Init::Run(builder) => builder.start_linked(parent).await.map(Start::Child),
+            Init::Ignore => Ok(Start::Ignore),
+        }
+    }
+
+    async fn answer(self) -> Result<Init, StartError> {
+        let answer = super::start::guarded(self.run).await;
+        answer.map_err(|failure| StartError::Failed(super::start::describe(failure)))
+    }
+}
+
+impl fmt::Debug for SupervisorInit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SupervisorInit")
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What [`ChildSpec::supervisor`] takes: a [`SupervisorBuilder`], a [`SupervisorInit`] or a builder of a dynamic
+/// supervisor.
+pub trait Tree: sealed::Sealed + Send + 'static {
+    /// Starts it as a child of `parent`.
+    #[doc(hidden)]
+    fn start_under(self, parent: ActorCell) -> impl Future<Output = Result<Start, StartError>> + Send;
+}
+
+impl sealed::Sealed for SupervisorBuilder {}
+impl sealed::Sealed for SupervisorInit {}
+
+impl Tree for SupervisorBuilder {
+    async fn start_under(self, parent: ActorCell) -> Result<Start, StartError> {
+        self.start_linked(parent).await.map(Start::Child)
+    }
+}
+
+impl Tree for SupervisorInit {
+    async fn start_under(self, parent: ActorCell) -> Result<Start, StartError> {
+        self.start_linked(parent).await
+    }
+}

@@ -1,0 +1,594 @@
+//! The rules together with what they stand for: actors, tasks, start functions, waiting callers.
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use ractor::concurrency::JoinHandle;
+use ractor::{ActorCell, ActorId};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Garbage, Heard, Household, panic_of};
+use crate::exit::{ExitReason, Failure};
+use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
+use crate::panics;
+use crate::supervisor::child::{Child, ChildRef, Nested};
+use crate::supervisor::error::{ChildError, StartError};
+use crate::supervisor::log::Log;
+use crate::supervisor::policy::Ask;
+use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
+use crate::supervisor::rules::{
+    Action, Answer, Exit, Key, Note, Phase, Refusal, Rules, Run, StartFailure, Ticket, Trouble,
+};
+use crate::supervisor::spec::{ChildSettings, ChildSpec, StartFn};
+use crate::supervisor::start;
+
+/// Ends of linked actors that came before their start was told; the oldest goes beyond that.
+const EARLY_ENDS: usize = 1_024;
+
+/// What a waiting caller is told.
+pub(crate) enum Reply {
+    Started(ChildRef),
+    Ignored,
+    Done,
+    AlreadyStarted(ChildRef),
+    Refused(Refusal),
+}
+
+/// One incarnation that runs, or has not ended yet.
+pub(crate) struct Live {
+    pub(crate) actor: ActorCell,
+    pub(crate) value: Option<Arc<dyn Any + Send + Sync>>,
+    inspect: Option<Arc<dyn Inspect>>,
+    token: Option<CancellationToken>,
+    nested: Option<Arc<dyn Nested>>,
+    /// The handle of its task, until somebody waits for it.
+    join: Option<JoinHandle<()>>,
+    /// Its last words, while its task has not ended.
+    heard: Option<ExitReason>,
+    /// Its task has ended, but its last words were not heard yet.
+    joined: bool,
+    panic: Option<Failure>,
+    /// The rules know that it ended.
+    told: bool,
+    /// A nested supervisor that leaves stragglers behind.
+    hopeless: bool,
+    ask: Ask,
+}
+
+struct Spec {
+    settings: ChildSettings,
+    /// Gone for a temporary child that has been started.
+    start: Option<StartFn>,
+}
+
+/// The state behind the household's lock.
+pub(crate) struct Core {
+    pub(crate) rules: Rules,
+    specs: HashMap<Key, Spec>,
+    live: HashMap<Run, Live>,
+    actors: HashMap<ActorId, Run>,
+    starts: HashMap<Run, AbortHandle>,
+    early: VecDeque<(ActorId, Heard)>,
+    tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
+    /// Specs of `start_child` that have not been taken yet.
+    offered: HashMap<Ticket, ChildSpec>,
+    next_ticket: Ticket,
+    /// Told when the boot is over.
+    boot: Option<oneshot::Sender<Result<(), StartError>>>,
+    troubles: Troubles,
+    left_behind: u64,
+    restarts: u64,
+    closing_since: Option<Duration>,
+    asked_by_call: bool,
+    exit: Option<Exit>,
+    keeper_sleeps_until: Option<Duration>,
+    pub(super) log: Log,
+    garbage: Garbage,
+}
+
+impl Core {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            specs: HashMap::new(),
+            live: HashMap::new(),
+            actors: HashMap::new(),
+            starts: HashMap::new(),
+            early: VecDeque::new(),
+            tickets: HashMap::new(),
+            offered: HashMap::new(),
+            next_ticket: 0,
+            boot: None,
+            troubles: Troubles::default(),
+            left_behind: 0,
+            restarts: 0,
+            closing_since: None,
+            asked_by_call: false,
+            exit: None,
+            keeper_sleeps_until: None,
+            log: Log::default(),
+            garbage: Vec::new(),
+        }
+    }
+
+    pub(super) fn boot(&mut self, specs: Vec<ChildSpec>, now: Duration, told: oneshot::Sender<Result<(), StartError>>) {
+        self.boot = Some(told);
+        let rules: Vec<_> = specs.iter().map(|spec| spec.settings.rules()).collect();
+        for (key, spec) in specs.into_iter().enumerate() {
+            self.specs.insert(key as Key, Spec { settings: spec.settings, start: Some(spec.start) });
+        }
+        self.rules.boot(rules, now);
+    }
+
+    pub(super) fn ticket(&mut self, waiting: oneshot::Sender<Reply>) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, waiting);
+        ticket
+    }
+
+    /// Asks for a new child.
+    pub(crate) fn start_child(&mut self, spec: ChildSpec, ticket: Ticket, now: Duration) {
+        let rules = spec.settings.rules();
+        self.offered.insert(ticket, spec);
+        self.rules.start_child(rules, ticket, now);
+    }
+
+    pub(super) fn stop(&mut self, asked_by_call: bool, now: Duration) {
+        self.asked_by_call |= asked_by_call;
+        self.rules.stop(now);
+    }
+
+    /// The keeper sleeps until the next timer; this is when.
+    pub(super) fn keeper_sleeps(&mut self) -> Option<Duration> {
+        self.keeper_sleeps_until = self.rules.deadline();
+        self.keeper_sleeps_until
+    }
+
+    pub(super) fn keeper_is_wanted(&self) -> bool {
+        self.exit.is_some()
+            || match (self.rules.deadline(), self.keeper_sleeps_until) {
+                (Some(deadline), Some(until)) => deadline < until,
+                (Some(_), None) => true,
+                (None, _) => false,
+            }
+    }
+
+    pub(super) fn take_garbage(&mut self) -> Garbage {
+        std::mem::take(&mut self.garbage)
+    }
+
+    /// A start is over.
+    pub(super) fn start_over(
+        &mut self,
+        household: &Arc<Household>,
+        run: Run,
+        outcome: Result<Option<Child>, StartFailure>,
+        now: Duration,
+    ) {
+        self.starts.remove(&run);
+        match outcome {
+            Ok(Some(child)) => self.adopt(household, run, child, now),
+            Ok(None) => self.rules.ignored(run, now),
+            Err(why) => self.rules.start_failed(run, why, now),
+        }
+        if self.starts.is_empty() {
+            self.garbage.push(Box::new(std::mem::take(&mut self.early)));
+        }
+    }
+
+    fn adopt(&mut self, household: &Arc<Household>, run: Run, child: Child, now: Duration) {
+        let Child { actor, ended, inspect, value, token, nested } = child;
+        let key = self.rules.key_of_run(run);
+        let ask = key.and_then(|key| self.specs.get(&key)).map_or(Ask::Stop, |spec| spec.settings.ask);
+        let id = actor.get_id();
+        // Ending already: its last words may have been heard, are on their way, or will never come.
+        let ending = actor.get_status() >= ractor::ActorStatus::Stopping;
+        let mut join = Some(ended);
+        if let Some(join) = (ending || nested.is_some()).then(|| join.take()).flatten() {
+            household.watch(run, join, nested.clone());
+        }
+        let is_nested = nested.is_some();
+        let live = Live {
+            actor,
+            value,
+            inspect,
+            token,
+            nested,
+            join,
+            heard: None,
+            joined: false,
+            panic: None,
+            told: false,
+            hopeless: false,
+            ask,
+        };
+        self.live.insert(run, live);
+        self.actors.insert(id, run);
+        self.rules.started(run, is_nested, now);
+        if let Some(index) = self.early.iter().position(|(actor, _)| *actor == id)
+            && let Some((_, heard)) = self.early.remove(index)
+        {
+            self.heard(household, id, heard, now);
+        }
+    }
+
+    /// ractor told of the end of a linked actor.
+    pub(super) fn heard(&mut self, household: &Arc<Household>, actor: ActorId, heard: Heard, now: Duration) {
+        let Some(&run) = self.actors.get(&actor) else {
+            if !self.starts.is_empty() {
+                if self.early.len() == EARLY_ENDS {
+                    self.early.pop_front();
+                }
+                self.early.push_back((actor, heard));
+            }
+            return;
+        };
+        let Some(live) = self.live.get_mut(&run) else { return };
+        let reason = match heard {
+            Heard::Ended(_, Some(failure)) => ExitReason::Failed(failure),
+            Heard::Ended(reason, None) => reason,
+            Heard::Failed(text) => {
+                let task = live.join.as_ref().map(JoinHandle::id);
+                ExitReason::Failed(panics::located(&text, task))
+            }
+        };
+        live.heard.get_or_insert(reason);
+        if let Some(mut join) = live.join.take() {
+            match (&mut join).now_or_never() {
+                Some(result) => {
+                    live.joined = true;
+                    live.panic = result.err().and_then(panic_of);
+                }
+                None => household.watch(run, join, None),
+            }
+        }
+        self.tell_end(run, now);
+    }
+
+    /// The task of `run` has ended; whether its last words are still to come.
+    pub(super) fn joined(&mut self, run: Run, panic: Option<Failure>, now: Duration) -> bool {
+        let Some(live) = self.live.get_mut(&run) else { return false };
+        live.joined = true;
+        live.panic = panic;
+        if live.heard.is_none() {
+            return true;
+        }
+        self.tell_end(run, now);
+        false
+    }
+
+    /// All that could be heard of `run` has been heard.
+    pub(super) fn flushed(&mut self, run: Run, now: Duration) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        if live.joined {
+            live.heard.get_or_insert(ExitReason::Killed);
+            self.tell_end(run, now);
+        }
+    }
+
+    /// The task of `run` has not ended long after its last words.
+    pub(super) fn lingers(&mut self, run: Run, now: Duration) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        if let (Some(reason), false) = (&live.heard, live.told) {
+            live.told = true;
+            self.rules.exited(run, reason.clone(), false, true, now);
+        }
+    }
+
+    /// The nested supervisor of `run` has ended; its stragglers may live on.
+    pub(super) fn nested_over(&mut self, run: Run, report: &ShutdownReport, now: Duration) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        live.hopeless = report.left_behind().next().is_some();
+        if self.closing_since.is_some() {
+            if let Some(rules) = self.rules.key_of_run(run).and_then(|key| self.rules.rules_of(key)) {
+                let id = rules.id.clone();
+                self.left_behind += report.left_behind().count() as u64;
+                self.troubles.merge(&id, report);
+            }
+        } else if let Some(nested) = live.nested.clone() {
+            nested.observe();
+        }
+        self.tell_end(run, now);
+    }
+
+    /// Tells the rules what is known by now of the end of `run`.
+    fn tell_end(&mut self, run: Run, now: Duration) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        let Some(heard) = &live.heard else { return };
+        let reason = live.panic.clone().map_or_else(|| heard.clone(), ExitReason::Failed);
+        let (joined, told) = (live.joined, live.told);
+        if !joined && (!live.hopeless || told) {
+            return;
+        }
+        live.told = true;
+        if joined && let Some(live) = self.live.remove(&run) {
+            self.actors.remove(&live.actor.get_id());
+            self.garbage.push(Box::new(live));
+        }
+        match (joined, told) {
+            (true, true) => self.rules.ended(run, now),
+            (true, false) => self.rules.exited(run, reason, true, false, now),
+            (false, _) => self.rules.exited(run, reason, false, true, now),
+        }
+    }
+
+    /// Performs what the rules decided, and what they decide upon that.
+    pub(super) fn perform(&mut self, household: &Arc<Household>) {
+        for action in self.rules.take_actions() {
+            match action {
+                Action::Start { key, run } => self.start(household, key, run),
+                Action::CancelStart { run } => {
+                    if let Some(start) = self.starts.get(&run) {
+                        start.abort();
+                    }
+                }
+                Action::Ask { run } => self.ask_to_stop(household, run),
+                Action::Kill { run } => self.kill(household, run),
+                Action::Take { key, ticket } => {
+                    if let Some(ChildSpec { settings, start }) = self.offered.remove(&ticket) {
+                        self.specs.insert(key, Spec { settings, start: Some(start) });
+                    }
+                }
+                Action::Booted => {
+                    self.log.started(&household.name);
+                    self.told_boot(Ok(()));
+                }
+                Action::Answer { ticket, answer } => self.answer(ticket, answer),
+                Action::Forget { key } => {
+                    if let Some(Spec { start: Some(start), .. }) = self.specs.remove(&key) {
+                        self.garbage.push(Box::new(start));
+                    }
+                }
+                Action::Note(note) => self.note(household, note),
+                Action::Finish { exit } => self.exit = Some(exit),
+            }
+        }
+        if self.closing_since.is_none() && self.rules.is_closing() {
+            self.closing_since = Some(household.now());
+        }
+    }
+
+    fn start(&mut self, household: &Arc<Household>, key: Key, run: Run) {
+        let Some(spec) = self.specs.get_mut(&key) else { return };
+        let temporary = spec.settings.restart == crate::supervisor::policy::Restart::Temporary;
+        let start = if temporary { spec.start.take() } else { spec.start.clone() };
+        let Some(start) = start else { return };
+        let limit = spec.settings.start_timeout;
+        let starting = starting(household.clone(), run, start, limit);
+        self.starts.insert(run, household.runtime.spawn(starting).abort_handle());
+    }
+
+    fn ask_to_stop(&mut self, household: &Arc<Household>, run: Run) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        match (&live.token, live.ask) {
+            (Some(token), _) => token.cancel(),
+            (None, Ask::Stop) => live.actor.stop(Some("shutdown".to_owned())),
+            (None, Ask::Drain) => drop(live.actor.drain()),
+        }
+        self.make_sure(household, run);
+    }
+
+    fn kill(&mut self, household: &Arc<Household>, run: Run) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        live.actor.kill();
+        self.make_sure(household, run);
+    }
+
+    /// One that is linked no more dies without a word: its task is waited for instead.
+    fn make_sure(&mut self, household: &Arc<Household>, run: Run) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        let parent = live.actor.try_get_supervisor();
+        if parent.is_none_or(|parent| parent.get_id() != household.anchor().get_id())
+            && let Some(join) = live.join.take()
+        {
+            household.watch(run, join, None);
+        }
+    }
+
+    /// The anchor died: nothing will be heard any more.
+    pub(super) fn deaf(&mut self, household: &Arc<Household>, now: Duration) {
+        let runs: Vec<Run> = self.live.keys().copied().collect();
+        for run in runs {
+            if let Some(join) = self.live.get_mut(&run).and_then(|live| live.join.take()) {
+                household.watch(run, join, None);
+            }
+        }
+        self.rules.kill(now);
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Answer) {
+        if let Some(offer) = self.offered.remove(&ticket) {
+            self.garbage.push(Box::new(offer));
+        }
+        let Some(waiting) = self.tickets.remove(&ticket) else { return };
+        let child = |run: Run| {
+            let live = self.live.get(&run)?;
+            Some(ChildRef { actor: live.actor.clone(), value: live.value.clone() })
+        };
+        let reply = match answer {
+            Answer::Started { run } => child(run).map(Reply::Started),
+            Answer::Failed(Refusal::AlreadyStarted { run }) => child(run).map(Reply::AlreadyStarted),
+            Answer::Ignored => Some(Reply::Ignored),
+            Answer::Done => Some(Reply::Done),
+            Answer::Failed(refusal) => Some(Reply::Refused(refusal)),
+        };
+        let reply = reply.unwrap_or(Reply::Refused(Refusal::NotFound));
+        if let Err(unheard) = waiting.send(reply) {
+            self.garbage.push(Box::new(unheard));
+        }
+    }
+
+    fn told_boot(&mut self, outcome: Result<(), StartError>) {
+        if let Some(boot) = self.boot.take() {
+            let _ = boot.send(outcome);
+        }
+    }
+
+    fn note(&mut self, household: &Household, note: Note) {
+        let id = |key: Key| self.specs.get(&key).map(|spec| spec.settings.id.clone()).unwrap_or_else(|| "".into());
+        match note {
+            Note::Ended { key, reason, restarting } => {
+                self.restarts += u64::from(restarting);
+                let id = id(key);
+                self.log.ended(&household.name, &id, &reason, restarting, household.now());
+            }
+            Note::RestartFailed { key, reason } => {
+                let id = id(key);
+                self.log.restart_failed(&household.name, &id, &reason, household.now());
+            }
+            Note::GaveUp { key } => self.log.gave_up(&household.name, &id(key)),
+            Note::AutoShutdown { key } => self.log.auto_shutdown(&household.name, &id(key)),
+            Note::Trouble { key, run, trouble, closing, waited } => {
+                let what = match trouble {
+                    Trouble::Ended(reason) => TroubleKind::Ended(reason),
+                    Trouble::Killed => TroubleKind::Killed,
+                    Trouble::LeftBehind => TroubleKind::LeftBehind,
+                };
+                let actor = self.live.get(&run).map(|live| live.actor.get_id());
+                let reported = Reported { path: vec![id(key)], actor, what, waited };
+                self.left_behind += u64::from(reported.what == TroubleKind::LeftBehind);
+                self.log.trouble(&household.name, &reported);
+                if closing {
+                    self.troubles.push(reported);
+                }
+            }
+        }
+    }
+
+    /// How it ended, once it has.
+    pub(super) fn take_exit(&mut self) -> Option<Exit> {
+        self.exit.take()
+    }
+
+    /// The report, the last word to whoever waited for the boot, and whether the one who stopped it is told.
+    pub(super) fn conclude(&mut self, household: &Household, exit: &Exit, now: Duration) -> (ShutdownReport, bool) {
+        use crate::supervisor::report::ShutdownCause as Cause;
+        let (cause, reason) = match exit {
+            Exit::Stopped => (Cause::Stopped, ExitReason::Shutdown),
+            Exit::GaveUp => (Cause::GaveUp, ExitReason::Shutdown),
+            Exit::AutoShutdown => (Cause::AutoShutdown, ExitReason::Shutdown),
+            Exit::BootFailed { .. } => (Cause::StartFailed, ExitReason::Shutdown),
+            Exit::Killed => (Cause::Killed, ExitReason::Killed),
+        };
+        let troubles = std::mem::take(&mut self.troubles);
+        let report = ShutdownReport {
+            supervisor: household.name.clone(),
+            cause,
+            reason,
+            took: now.saturating_sub(self.closing_since.unwrap_or(now)),
+            troubles: troubles.list,
+            omitted: troubles.omitted,
+        };
+        let boot = match exit {
+            Exit::BootFailed { key, reason } => {
+                let id = self.specs.get(key).map(|spec| spec.settings.id.clone()).unwrap_or_else(|| "".into());
+                StartError::FailedToStart { id, reason: Box::new(reason.clone().into()) }
+            }
+            _ => StartError::ShuttingDown,
+        };
+        self.told_boot(Err(boot));
+        self.garbage.push(Box::new(std::mem::take(&mut self.specs)));
+        self.tickets.clear();
+        (report, self.asked_by_call)
+    }
+
+    /// Whether an incarnation is left that nothing could end.
+    pub(super) fn anything_left(&self) -> bool {
+        !self.live.is_empty() || !self.starts.is_empty()
+    }
+
+    /// Kills whatever is there, by itself: for when the keeper is no more.
+    pub(super) fn kill_everything(&mut self) {
+        for start in self.starts.values() {
+            start.abort();
+        }
+        for live in self.live.values() {
+            live.actor.kill();
+        }
+    }
+
+    /// # Errors
+    /// While the supervisor ends, and after.
+    pub(crate) fn serving(&self) -> Result<(), ChildError> {
+        if self.rules.is_closing() { Err(ChildError::ShuttingDown) } else { Ok(()) }
+    }
+
+    pub(crate) fn child(&self, run: Run) -> Option<ChildRef> {
+        self.live.get(&run).map(|live| ChildRef { actor: live.actor.clone(), value: live.value.clone() })
+    }
+
+    pub(crate) fn run_of(&self, actor: ActorId) -> Option<Run> {
+        self.actors.get(&actor).copied()
+    }
+
+    pub(crate) fn settings(&self, key: Key) -> Option<&ChildSettings> {
+        self.specs.get(&key).map(|spec| &spec.settings)
+    }
+
+    /// What the snapshot shows, and what its children add themselves.
+    pub(super) fn details(&self) -> (Details, Vec<Option<Arc<dyn Inspect>>>) {
+        let mut details = Details::default();
+        let mut shown = Vec::new();
+        for (_, rules, phase, restarts) in self.rules.phases() {
+            let (status, run) = match phase {
+                Phase::Vacant => (Status::Stopped, None),
+                Phase::Starting => (Status::Starting, None),
+                Phase::Up(run) => (Status::Running, Some(run)),
+                Phase::Stopping(run) => (Status::Stopping, Some(run)),
+                Phase::Restarting => (Status::Restarting, None),
+            };
+            let live = run.and_then(|run| self.live.get(&run));
+            details.children.push(TreeNode {
+                id: rules.id.to_string(),
+                kind: if rules.kind == Kind::Supervisor { Kind::Supervisor } else { Kind::Worker },
+                status,
+                actor: live.map(|live| live.actor.get_id().to_string()),
+                restarts,
+                details: Details::default(),
+            });
+            shown.push(live.and_then(|live| live.inspect.clone()));
+        }
+        details.counters = [
+            ("restarts", self.restarts),
+            ("left_behind", self.left_behind),
+            ("children", details.children.len() as u64),
+            ("active", self.live.len() as u64),
+        ]
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect();
+        (details, shown)
+    }
+}
+
+/// The task of one start.
+async fn starting(household: Arc<Household>, run: Run, start: StartFn, limit: Option<Duration>) {
+    // Made when the task first runs: one that is dropped before has nothing to tell, and may be dropped under the lock.
+    let mut untold = Untold { household, run, told: false };
+    let outcome = start::attempt(&start, untold.household.anchor(), limit).await;
+    drop(start);
+    untold.told = true;
+    untold.household.tell(|core, now| core.start_over(&untold.household, run, outcome, now));
+}
+
+/// Tells that a start was given up, when it was.
+struct Untold {
+    household: Arc<Household>,
+    run: Run,
+    told: bool,
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        if !self.told {
+            let run = self.run;
+            self.household.tell(|core, now| core.start_over(&self.household, run, Err(StartFailure::Cancelled), now));
+        }
+    }
+}

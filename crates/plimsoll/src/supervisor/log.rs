@@ -1,0 +1,133 @@
+//! What a supervisor says in the log: one event a change, repeated crashes folded.
+//!
+//! The first crash of a child is told at once. Further ones within [`FOLD`] are only counted; the next one after that is
+//! told with the number of those that were not. A crash loop of a million costs a line every ten seconds.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::report::{ShutdownReport, Trouble};
+use crate::exit::ExitReason;
+
+/// Crashes of one child within this time are one line.
+const FOLD: Duration = Duration::from_secs(10);
+/// Children whose crashes are folded apart; beyond that they are folded together.
+const FOLDED: usize = 1_024;
+
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    folds: HashMap<Arc<str>, Fold>,
+    others: Fold,
+    swept_at: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Fold {
+    told_at: Option<Duration>,
+    suppressed: u64,
+}
+
+impl Fold {
+    /// The number of crashes not told since the last line, when this one is to be told.
+    fn tell(&mut self, now: Duration) -> Option<u64> {
+        if self.told_at.is_some_and(|told| now < told + FOLD) {
+            self.suppressed += 1;
+            return None;
+        }
+        self.told_at = Some(now);
+        Some(std::mem::take(&mut self.suppressed))
+    }
+}
+
+impl Log {
+    fn fold(&mut self, id: &Arc<str>, now: Duration) -> Option<u64> {
+        if self.folds.len() >= FOLDED && !self.folds.contains_key(id) {
+            if now >= self.swept_at + FOLD {
+                // Those that have been quiet make room.
+                self.swept_at = now;
+                self.folds.retain(|_, fold| fold.suppressed > 0 || fold.told_at.is_some_and(|told| now < told + FOLD));
+            }
+            if self.folds.len() >= FOLDED {
+                return self.others.tell(now);
+            }
+        }
+        self.folds.entry(id.clone()).or_default().tell(now)
+    }
+
+    pub(crate) fn started(&self, supervisor: &str) {
+        tracing::info!(target: "plimsoll::supervisor", supervisor, "supervisor started");
+    }
+
+    pub(crate) fn ended(
+        &mut self,
+        supervisor: &str,
+        id: &Arc<str>,
+        reason: &ExitReason,
+        restarting: bool,
+        now: Duration,
+    ) {
+        if !reason.is_failure() {
+            tracing::debug!(target: "plimsoll::supervisor", supervisor, child = %id, %reason, restarting, "child ended");
+        } else if let Some(suppressed) = self.fold(id, now) {
+            tracing::warn!(
+                target: "plimsoll::supervisor", supervisor, child = %id, %reason, restarting, suppressed, "child failed"
+            );
+        }
+    }
+
+    pub(crate) fn restart_failed(&mut self, supervisor: &str, id: &Arc<str>, reason: &str, now: Duration) {
+        if let Some(suppressed) = self.fold(id, now) {
+            tracing::warn!(
+                target: "plimsoll::supervisor", supervisor, child = %id, reason, suppressed, "restart failed"
+            );
+        }
+    }
+
+    pub(crate) fn gave_up(&self, supervisor: &str, id: &str) {
+        tracing::error!(
+            target: "plimsoll::supervisor", supervisor, child = id, "more restarts than the intensity allows: giving up"
+        );
+    }
+
+    pub(crate) fn auto_shutdown(&self, supervisor: &str, id: &str) {
+        tracing::info!(target: "plimsoll::supervisor", supervisor, child = id, "significant child ended: shutting down");
+    }
+
+    pub(crate) fn trouble(&mut self, supervisor: &str, trouble: &Trouble) {
+        tracing::warn!(target: "plimsoll::supervisor", supervisor, %trouble, "child did not stop as it should have");
+    }
+
+    pub(crate) fn over(&self, report: &ShutdownReport) {
+        tracing::info!(
+            target: "plimsoll::supervisor",
+            supervisor = %report.supervisor,
+            reason = %report.reason,
+            took_ms = report.took.as_millis() as u64,
+            troubles = report.troubles.len() as u64 + report.omitted,
+            "supervisor ended"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_loop_is_one_line_with_a_count() {
+        let mut log = Log::default();
+        let id: Arc<str> = "worker".into();
+        let told: Vec<u64> = (0..25_000).filter_map(|ms| log.fold(&id, Duration::from_millis(ms))).collect();
+        assert_eq!(told, [0, 9_999, 9_999]);
+    }
+
+    #[test]
+    fn the_table_of_folds_has_a_cap() {
+        let mut log = Log::default();
+        let told =
+            (0..100_000).filter_map(|n| log.fold(&format!("child {n}").into(), Duration::from_millis(1))).count();
+        assert_eq!(log.folds.len(), FOLDED);
+        assert_eq!(told, FOLDED + 1);
+    }
+}

@@ -1,0 +1,112 @@
+//! What follows when a child ends by itself.
+
+use std::time::Duration;
+
+use super::entry::State;
+use super::group::{Cover, Stage};
+use super::{Action, Exit, Key, Life, Note, Rules, Run};
+use crate::exit::ExitReason;
+use crate::supervisor::policy::{AutoShutdown, Restart};
+
+/// Whether a child that ended so is started again.
+pub(crate) fn restarts(restart: Restart, reason: &ExitReason) -> bool {
+    match restart {
+        Restart::Permanent => true,
+        Restart::Transient => reason.is_failure(),
+        Restart::Temporary => false,
+    }
+}
+
+impl Rules {
+    /// A running child ended by itself: dealt with now, absorbed by a strategy at work, or left for afterwards.
+    pub(super) fn ended_by_itself(&mut self, key: Key, run: Run, reason: ExitReason, now: Duration) {
+        match self.life {
+            Life::Closing(_) | Life::Finished => self.report_end(key, run, &reason, now),
+            Life::Serving if self.being_stopped(key) => {}
+            Life::Serving if !self.stop_phase() => self.handle_end(key, run, reason, now),
+            Life::Serving | Life::Booting(_) => {
+                if let State::Down { pending, .. } = &mut self.entry(key).state {
+                    *pending = true;
+                }
+                self.deferred.push_back((key, run, reason));
+            }
+        }
+    }
+
+    /// Deals in full with a child that ended while others were being stopped.
+    pub(super) fn handle_deferred(&mut self, key: Key, run: Run, reason: ExitReason, now: Duration) {
+        self.handle_end(key, run, reason, now);
+        self.no_longer_pending(key, run, now);
+    }
+
+    /// Ends that waited and are covered by a restart that begins now are absorbed by it.
+    pub(super) fn absorb_deferred(&mut self, cover: Cover, now: Duration) {
+        let (covered, others) = self.deferred.drain(..).partition(|(key, ..)| cover.has(*key));
+        self.deferred = others;
+        for (key, run, _) in Vec::from(covered) {
+            self.no_longer_pending(key, run, now);
+        }
+    }
+
+    pub(super) fn no_longer_pending(&mut self, key: Key, ended: Run, now: Duration) {
+        if let Some(entry) = self.entries.get_mut(&key)
+            && let State::Down { run, pending, gone, .. } = &mut entry.state
+            && *run == ended
+        {
+            *pending = false;
+            if *gone {
+                self.finish_end(key, now);
+            }
+        }
+    }
+
+    fn handle_end(&mut self, key: Key, run: Run, reason: ExitReason, now: Duration) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let State::Down { run: ended, since, restarting, .. } = &mut entry.state else { return };
+        if *ended != run {
+            return;
+        }
+        *restarting = restarts(entry.rules.restart, &reason);
+        let since = *since;
+        let restarting = restarts(entry.rules.restart, &reason);
+        let significant = entry.rules.significant;
+        if now.saturating_sub(since) > self.window.period() {
+            entry.attempt = 0;
+        }
+        self.actions.push(Action::Note(Note::Ended { key, reason, restarting }));
+        if restarting {
+            self.restart(key, now);
+        } else if significant && self.ends_the_supervisor(key) {
+            self.actions.push(Action::Note(Note::AutoShutdown { key }));
+            self.close(Exit::AutoShutdown, now);
+        }
+    }
+
+    /// Whether the end of this significant child is the one that auto_shutdown waits for.
+    fn ends_the_supervisor(&self, key: Key) -> bool {
+        match self.flags.auto_shutdown {
+            AutoShutdown::Never => false,
+            AutoShutdown::AnySignificant => true,
+            AutoShutdown::AllSignificant => !self
+                .entries
+                .iter()
+                .any(|(other, entry)| *other != key && entry.rules.significant && self.active(*other)),
+        }
+    }
+
+    /// Whether a child runs or is going to: starting, restarting, or to be started by a restart under way.
+    fn active(&self, key: Key) -> bool {
+        let Some(entry) = self.entries.get(&key) else { return false };
+        match &entry.state {
+            State::Up { .. } | State::Starting { cancelled: false, .. } | State::Restarting => true,
+            State::Down { restarting, .. } => *restarting,
+            State::Starting { .. } | State::Stopping { .. } | State::Vacant => self.groups.values().any(|group| {
+                let ahead = match group.stage {
+                    Stage::Starting { next } => key >= next,
+                    Stage::Stopping { .. } | Stage::Waiting => true,
+                };
+                ahead && group.cover.has(key) && !entry.skip && entry.rules.restart != Restart::Temporary
+            }),
+        }
+    }
+}

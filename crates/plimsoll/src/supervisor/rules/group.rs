@@ -1,0 +1,272 @@
+//! A restart under way: stop the siblings it covers, wait for the delay, start in order.
+
+use std::time::Duration;
+
+use super::entry::{Cause, State};
+use super::{Action, Exit, Key, Note, Rules, StartFailure, Timer, Verdict};
+use crate::supervisor::policy::Strategy;
+
+/// Which specs a restart covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cover {
+    One(Key),
+    From(Key),
+    All,
+}
+
+impl Cover {
+    pub(super) fn has(self, key: Key) -> bool {
+        match self {
+            Self::One(only) => key == only,
+            Self::From(first) => key >= first,
+            Self::All => true,
+        }
+    }
+
+    fn first(self) -> Key {
+        match self {
+            Self::One(key) | Self::From(key) => key,
+            Self::All => 0,
+        }
+    }
+}
+
+/// One restart, named by the child that failed.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) cover: Cover,
+    pub(super) stage: Stage,
+    /// A start of this restart has failed before.
+    pub(super) retry: bool,
+}
+
+/// How far a restart is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Stopping what it covers, last first; below this key it still has to look. Then the delay, or the starts at once.
+    Stopping { below: Key, then: Option<Duration> },
+    /// Between tries.
+    Waiting,
+    /// Starting what it covers; the next is at or after this key.
+    Starting { next: Key },
+}
+
+impl Rules {
+    pub(super) fn cover_of(&self, key: Key) -> Cover {
+        match self.flags.strategy {
+            Strategy::OneForOne => Cover::One(key),
+            Strategy::RestForOne => Cover::From(key),
+            Strategy::OneForAll => Cover::All,
+        }
+    }
+
+    /// Whether a strategy is stopping siblings just now.
+    pub(super) fn stop_phase(&self) -> bool {
+        self.flags.strategy != Strategy::OneForOne
+            && self
+                .groups
+                .values()
+                .any(|group| !matches!(group.cover, Cover::One(_)) && matches!(group.stage, Stage::Stopping { .. }))
+    }
+
+    /// Whether a strategy that is stopping siblings covers this one.
+    pub(super) fn being_stopped(&self, key: Key) -> bool {
+        self.flags.strategy != Strategy::OneForOne
+            && self.groups.values().any(|group| group.cover.has(key) && matches!(group.stage, Stage::Stopping { .. }))
+    }
+
+    /// Charges a restart of `key` and begins it, or gives up.
+    pub(super) fn restart(&mut self, key: Key, now: Duration) {
+        if self.window.record(now) == Verdict::GiveUp {
+            self.actions.push(Action::Note(Note::GaveUp { key }));
+            return self.close(Exit::GaveUp, now);
+        }
+        let delay = self.next_delay(key);
+        let cover = self.cover_of(key);
+        // A wider restart whose starts have not come to this child yet will start it.
+        let reached = |stage: Stage| matches!(stage, Stage::Starting { next } if key >= next);
+        if self.groups.iter().any(|(_, group)| group.cover.has(key) && group.cover != cover && reached(group.stage)) {
+            return;
+        }
+        self.absorb(cover, now);
+        let stage = Stage::Stopping { below: Key::MAX, then: Some(delay) };
+        self.groups.insert(key, Group { cover, stage, retry: false });
+        self.advance(key, now);
+    }
+
+    /// A start in the restart `origin` failed: that child is tried again, and what its strategy covers from there.
+    pub(super) fn retry(&mut self, origin: Key, key: Key, why: &StartFailure, now: Duration) {
+        self.actions.push(Action::Note(Note::RestartFailed { key, reason: why.to_string().into() }));
+        self.end_group(origin);
+        if self.window.record(now) == Verdict::GiveUp {
+            self.actions.push(Action::Note(Note::GaveUp { key }));
+            return self.close(Exit::GaveUp, now);
+        }
+        let delay = self.next_delay(key);
+        let cover = self.cover_of(key);
+        self.entry(key).state = State::Restarting;
+        self.absorb(cover, now);
+        let stage = if delay.is_zero() { Stage::Stopping { below: Key::MAX, then: None } } else { Stage::Waiting };
+        self.groups.insert(key, Group { cover, stage, retry: true });
+        if delay.is_zero() {
+            self.advance(key, now);
+        } else {
+            self.set_timer(now + delay, key, Timer::Delay);
+        }
+    }
+
+    fn next_delay(&mut self, key: Key) -> Duration {
+        let random = self.random();
+        let entry = self.entry(key);
+        let delay = entry.rules.backoff.delay(entry.attempt, random);
+        entry.attempt = entry.attempt.saturating_add(1);
+        delay
+    }
+
+    /// Takes over the restarts that `cover` includes, and those whose remaining starts it includes.
+    fn absorb(&mut self, cover: Cover, now: Duration) {
+        let covered = |(origin, group): (&Key, &Group)| {
+            let rest = match group.stage {
+                Stage::Starting { next } => next.max(group.cover.first()),
+                Stage::Stopping { .. } | Stage::Waiting => group.cover.first(),
+            };
+            match (cover, group.cover) {
+                (Cover::One(key), _) => (*origin == key).then_some(*origin),
+                (Cover::All, _) => Some(*origin),
+                (Cover::From(_), Cover::One(_)) => cover.has(*origin).then_some(*origin),
+                (Cover::From(first), _) => (first <= rest).then_some(*origin),
+            }
+        };
+        let absorbed: Vec<Key> = self.groups.iter().filter_map(covered).collect();
+        for origin in absorbed {
+            self.end_group(origin);
+        }
+        if !matches!(cover, Cover::One(_)) {
+            self.absorb_deferred(cover, now);
+        }
+    }
+
+    pub(super) fn end_group(&mut self, origin: Key) {
+        if self.groups.remove(&origin).is_some() {
+            self.clear_timer(origin, Timer::Delay);
+        }
+    }
+
+    /// The delay of a group is over: what it covers is stopped again, then started.
+    pub(super) fn delay_over(&mut self, origin: Key, now: Duration) {
+        self.entry(origin).delay_at = None;
+        let Some(group) = self.groups.remove(&origin) else { return };
+        self.absorb(group.cover, now);
+        let stage = Stage::Stopping { below: Key::MAX, then: None };
+        self.groups.insert(origin, Group { stage, ..group });
+        self.advance(origin, now);
+    }
+
+    /// A start of this group is over; on to the next.
+    pub(super) fn advance_past(&mut self, origin: Key, key: Key, now: Duration) {
+        let Some(group) = self.groups.get_mut(&origin) else { return };
+        if let Stage::Starting { next } = &mut group.stage
+            && *next == key
+        {
+            *next = key + 1;
+            self.advance(origin, now);
+        }
+    }
+
+    /// Takes the restarts on that may have waited for this child.
+    pub(super) fn advance_for(&mut self, key: Key, now: Duration) {
+        if self.flags.strategy == Strategy::OneForOne {
+            return self.advance(key, now);
+        }
+        let origins: Vec<Key> = self.groups.keys().copied().collect();
+        for origin in origins {
+            self.advance(origin, now);
+        }
+    }
+
+    /// Takes a group as far as it can go without waiting.
+    pub(super) fn advance(&mut self, origin: Key, now: Duration) {
+        while let Some(group) = self.groups.get(&origin) {
+            let (cover, stage) = (group.cover, group.stage);
+            match stage {
+                Stage::Stopping { below, then } => match self.last_held(cover, below) {
+                    Some(key) => {
+                        self.set_stage(origin, Stage::Stopping { below: key + 1, then });
+                        return self.stop_covered(key, now);
+                    }
+                    None if then.is_some_and(|delay| !delay.is_zero()) => {
+                        self.set_stage(origin, Stage::Waiting);
+                        self.set_timer(now + then.unwrap_or_default(), origin, Timer::Delay);
+                        return;
+                    }
+                    None => self.set_stage(origin, Stage::Starting { next: cover.first() }),
+                },
+                Stage::Waiting => return,
+                Stage::Starting { next } => {
+                    let Some(key) = self.next_covered(cover, next) else {
+                        self.groups.remove(&origin);
+                        return;
+                    };
+                    let waits = self.start_covered(origin, key);
+                    self.set_stage(origin, Stage::Starting { next: if waits { key } else { key + 1 } });
+                    if waits {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Starts a covered child if it can be; whether there is something to wait for before the next one.
+    fn start_covered(&mut self, origin: Key, key: Key) -> bool {
+        let entry = self.entry(key);
+        if std::mem::take(&mut entry.skip) {
+            return false;
+        }
+        match entry.state {
+            State::Vacant | State::Restarting => {
+                self.begin_start(key, Cause::Group(origin), false);
+                true
+            }
+            State::Starting { cause, .. } => cause == Cause::Group(origin),
+            State::Down { left: false, .. } => true,
+            // One left behind follows when it is gone.
+            State::Down { left: true, .. } | State::Stopping { left: true, .. } => {
+                entry.respawn = true;
+                false
+            }
+            // Up again by hand, or on its way out by hand.
+            State::Up { .. } | State::Stopping { .. } => false,
+        }
+    }
+
+    fn next_covered(&self, cover: Cover, next: Key) -> Option<Key> {
+        match cover {
+            Cover::One(key) => (key >= next && self.entries.contains_key(&key)).then_some(key),
+            Cover::From(_) | Cover::All => self.entries.range(next..).next().map(|(key, _)| *key),
+        }
+    }
+
+    fn set_stage(&mut self, origin: Key, stage: Stage) {
+        if let Some(group) = self.groups.get_mut(&origin) {
+            group.stage = stage;
+        }
+    }
+
+    fn last_held(&self, cover: Cover, below: Key) -> Option<Key> {
+        match cover {
+            Cover::One(key) => self.entries.get(&key).is_some_and(|entry| entry.holds()).then_some(key),
+            Cover::From(_) | Cover::All => {
+                self.entries.range(cover.first()..below).rev().find(|(_, entry)| entry.holds()).map(|(key, _)| *key)
+            }
+        }
+    }
+
+    fn stop_covered(&mut self, key: Key, now: Duration) {
+        match &self.entry(key).state {
+            State::Up { .. } => self.begin_stop(key, now),
+            State::Starting { cancelled: false, .. } => self.cancel_start(key, now),
+            _ => {}
+        }
+    }
+}

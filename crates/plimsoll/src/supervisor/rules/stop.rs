@@ -1,0 +1,265 @@
+//! Stopping: one child, and the supervisor itself.
+
+use std::time::Duration;
+
+use super::entry::{Kill, State};
+use super::{Action, Answer, Exit, Key, Life, Note, Refusal, Rules, Run, Timer, Trouble};
+use crate::exit::ExitReason;
+use crate::supervisor::policy::{Ask, Restart, Shutdown};
+
+/// The supervisor's own end under way.
+#[derive(Debug)]
+pub(super) struct Closing {
+    exit: Exit,
+    /// Below this key it still has to look.
+    below: Key,
+    /// All at once, by kill.
+    killed: bool,
+}
+
+/// What a stop that ended with `reason` has to report, if anything. A brutal kill is expected, and so is `drained` where
+/// a drain was asked for.
+pub(crate) fn classify(restart: Restart, ask: Ask, killed: Option<bool>, reason: &ExitReason) -> Option<Trouble> {
+    match (reason, killed) {
+        (ExitReason::Killed, Some(true)) | (ExitReason::Shutdown, _) => None,
+        (ExitReason::Killed, Some(false)) => Some(Trouble::Killed),
+        (ExitReason::ShutdownWith { reason }, _) if ask == Ask::Drain && reason.as_ref() == "drained" => None,
+        (ExitReason::Normal | ExitReason::ShutdownWith { .. }, _) if restart != Restart::Permanent => None,
+        _ => Some(Trouble::Ended(reason.clone())),
+    }
+}
+
+impl Rules {
+    /// Stops everything in reverse order, then finishes.
+    pub(crate) fn stop(&mut self, now: Duration) {
+        self.close(Exit::Stopped, now);
+        self.settle(now);
+    }
+
+    /// The supervisor was killed: everything that is left is killed at once.
+    pub(crate) fn kill(&mut self, now: Duration) {
+        if matches!(self.life, Life::Finished) {
+            return;
+        }
+        self.close(Exit::Killed, now);
+        if let Life::Closing(closing) = &mut self.life {
+            closing.exit = Exit::Killed;
+            closing.killed = true;
+            closing.below = Key::MAX;
+        }
+        let keys: Vec<Key> = self.entries.keys().copied().collect();
+        for key in keys {
+            match &self.entry(key).state {
+                State::Starting { .. } => self.cancel_start(key, now),
+                State::Up { run, .. } => {
+                    let run = *run;
+                    self.stopping(key, run, now);
+                    self.kill_now(key, Kill::Brutal, now);
+                }
+                State::Stopping { killed: None, left: false, .. } => self.kill_now(key, Kill::Brutal, now),
+                _ => {}
+            }
+        }
+        self.settle(now);
+    }
+
+    pub(super) fn close(&mut self, exit: Exit, now: Duration) {
+        if self.is_closing() {
+            return;
+        }
+        self.life = Life::Closing(Closing { exit, below: Key::MAX, killed: false });
+        let origins: Vec<Key> = self.groups.keys().copied().collect();
+        for origin in origins {
+            self.end_group(origin);
+        }
+        // Ends that waited are reported like those that come now.
+        for (key, run, reason) in std::mem::take(&mut self.deferred) {
+            self.report_end(key, run, &reason, now);
+            self.no_longer_pending(key, run, now);
+        }
+        self.refuse_queued();
+        let mut waiting = Vec::new();
+        for entry in self.entries.values_mut() {
+            match &mut entry.state {
+                State::Starting { waiters, cause, .. } => {
+                    waiting.append(waiters);
+                    if let super::entry::Cause::Asked(ticket) = cause {
+                        waiting.push(*ticket);
+                    }
+                }
+                State::Down { waiters, .. } | State::Stopping { waiters, .. } => waiting.append(waiters),
+                _ => {}
+            }
+        }
+        self.answer_all(waiting, &Answer::Failed(Refusal::ShuttingDown));
+        let starting =
+            |(key, entry): (&Key, &super::entry::Entry)| matches!(entry.state, State::Starting { .. }).then_some(*key);
+        let starting: Vec<Key> = self.entries.iter().filter_map(starting).collect();
+        for key in starting {
+            self.cancel_start(key, now);
+        }
+    }
+
+    /// Takes the supervisor's end as far as it can go without waiting.
+    pub(super) fn advance_closing(&mut self, now: Duration) {
+        let Life::Closing(closing) = &mut self.life else { return };
+        let killed = closing.killed;
+        let held = self.entries.range(..closing.below).rev().find(|(_, entry)| entry.holds()).map(|(key, _)| *key);
+        let Some(key) = held else {
+            let exit = closing.exit.clone();
+            self.life = Life::Finished;
+            return self.actions.push(Action::Finish { exit });
+        };
+        closing.below = key + 1;
+        match &self.entry(key).state {
+            State::Up { .. } if !killed => self.begin_stop(key, now),
+            State::Starting { cancelled: false, .. } => self.cancel_start(key, now),
+            _ => {}
+        }
+    }
+
+    /// Stops a running child as its spec says.
+    pub(super) fn begin_stop(&mut self, key: Key, now: Duration) {
+        let State::Up { run, .. } = self.entry(key).state else { return };
+        let shutdown = self.entry(key).rules.shutdown;
+        self.stopping(key, run, now);
+        match shutdown {
+            Shutdown::Brutal => return self.kill_now(key, Kill::Brutal, now),
+            Shutdown::After(grace) => self.set_timer(now + grace, key, Timer::Grace),
+            Shutdown::Infinity => {}
+        }
+        self.actions.push(Action::Ask { run });
+    }
+
+    fn stopping(&mut self, key: Key, run: Run, now: Duration) {
+        self.entry(key).state =
+            State::Stopping { run, began: now, killed: None, ended_with: None, left: false, waiters: Vec::new() };
+    }
+
+    /// The grace is over.
+    pub(super) fn kill_child(&mut self, key: Key, now: Duration) {
+        self.entry(key).grace_at = None;
+        if matches!(self.entry(key).state, State::Stopping { killed: None, .. }) {
+            self.kill_now(key, Kill::Overdue, now);
+        }
+    }
+
+    fn kill_now(&mut self, key: Key, why: Kill, now: Duration) {
+        let nested = self.entry(key).nested;
+        if let State::Stopping { run, killed, .. } = &mut self.entry(key).state {
+            *killed = Some(why);
+            let run = *run;
+            self.actions.push(Action::Kill { run });
+            self.clear_timer(key, Timer::Grace);
+            if !nested {
+                self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
+            }
+        }
+    }
+
+    pub(super) fn cancel_start(&mut self, key: Key, now: Duration) {
+        if let State::Starting { run, cancelled, .. } = &mut self.entry(key).state
+            && !*cancelled
+        {
+            *cancelled = true;
+            let run = *run;
+            self.actions.push(Action::CancelStart { run });
+            self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
+        }
+    }
+
+    /// A child that a kill did not end is no longer waited for.
+    pub(super) fn leave(&mut self, key: Key, now: Duration) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.leave_at = None;
+        let mut given_up = None;
+        let (run, began, waiters) = match &mut entry.state {
+            State::Down { run, left, gone: false, waiters, .. } => {
+                *left = true;
+                (*run, now.saturating_sub(self.flags.leave_behind), std::mem::take(waiters))
+            }
+            State::Stopping { run, left, began, waiters, .. } => {
+                *left = true;
+                (*run, *began, std::mem::take(waiters))
+            }
+            State::Starting { run, cause, cancelled: true, waiters, .. } => {
+                let (run, waiters) = (*run, std::mem::take(waiters));
+                given_up = Some(*cause);
+                entry.state = State::Stopping {
+                    run,
+                    began: now.saturating_sub(self.flags.leave_behind),
+                    killed: Some(Kill::Brutal),
+                    ended_with: None,
+                    left: true,
+                    waiters: Vec::new(),
+                };
+                (run, now.saturating_sub(self.flags.leave_behind), waiters)
+            }
+            _ => return,
+        };
+        self.note_trouble(key, run, Trouble::LeftBehind, began, now);
+        self.answer_all(waiters, &Answer::Failed(Refusal::LeftBehind));
+        if let Some(cause) = given_up {
+            self.over_without_child(cause, key, now);
+        }
+        self.advance_for(key, now);
+    }
+
+    /// The task of an incarnation has ended.
+    pub(super) fn gone(&mut self, key: Key, ended: Run, now: Duration) {
+        self.runs.remove(&ended);
+        self.cancel_timers(key);
+        let (restart, ask) = (self.entry(key).rules.restart, self.entry(key).rules.ask);
+        match &mut self.entry(key).state {
+            State::Down { gone, pending, .. } => {
+                *gone = true;
+                if *pending {
+                    return self.advance_for(key, now);
+                }
+            }
+            State::Stopping { began, killed, ended_with, left, .. } => {
+                let began = *began;
+                let reason = ended_with.take().unwrap_or(ExitReason::Killed);
+                let killed = killed.map(|why| why == Kill::Brutal);
+                if !*left && let Some(trouble) = classify(restart, ask, killed, &reason) {
+                    self.note_trouble(key, ended, trouble, began, now);
+                }
+            }
+            _ => {}
+        }
+        self.finish_end(key, now);
+    }
+
+    /// Nothing of the incarnation is left: what becomes of the spec.
+    pub(super) fn finish_end(&mut self, key: Key, now: Duration) {
+        let entry = self.entry(key);
+        let restarting = matches!(entry.state, State::Down { restarting: true, .. });
+        let waiters = match &mut entry.state {
+            State::Down { waiters, .. } | State::Stopping { waiters, .. } => std::mem::take(waiters),
+            _ => Vec::new(),
+        };
+        entry.state = if restarting { State::Restarting } else { State::Vacant };
+        let respawn = std::mem::take(&mut entry.respawn);
+        let temporary = entry.rules.restart == Restart::Temporary;
+        self.answer_all(waiters, &Answer::Done);
+        if temporary {
+            self.forget(key);
+        } else if respawn && matches!(self.life, Life::Serving) {
+            self.start_late(key, now);
+        }
+        self.advance_for(key, now);
+    }
+
+    /// Reports a child that ended by itself during the supervisor's own stop.
+    pub(super) fn report_end(&mut self, key: Key, run: Run, reason: &ExitReason, now: Duration) {
+        let Some(entry) = self.entries.get(&key) else { return };
+        if let Some(trouble) = classify(entry.rules.restart, entry.rules.ask, None, reason) {
+            self.note_trouble(key, run, trouble, now, now);
+        }
+    }
+
+    fn note_trouble(&mut self, key: Key, run: Run, trouble: Trouble, began: Duration, now: Duration) {
+        let (closing, waited) = (self.is_closing(), now.saturating_sub(began));
+        self.actions.push(Action::Note(Note::Trouble { key, run, trouble, closing, waited }));
+    }
+}

@@ -1,0 +1,219 @@
+//! Child specs.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::ActorCell;
+use tokio_util::sync::CancellationToken;
+
+use super::builder::Tree;
+use super::child::Start;
+use super::error::BoxError;
+use super::policy::{Ask, Backoff, Restart, Shutdown};
+use super::rules::ChildRules;
+use super::task;
+use crate::inspect::Kind;
+
+/// The grace of a worker that was given none.
+pub(crate) const WORKER_GRACE: Duration = Duration::from_secs(5);
+
+pub(crate) type StartFuture = Pin<Box<dyn Future<Output = Result<Start, BoxError>> + Send>>;
+pub(crate) type StartFn = Arc<dyn Fn(ActorCell) -> StartFuture + Send + Sync>;
+
+/// How one child is started, restarted and stopped.
+///
+/// | field | default |
+/// |---|---|
+/// | restart | [`Restart::Permanent`] |
+/// | shutdown | five seconds for a worker, [`Shutdown::Infinity`] for a supervisor |
+/// | ask | [`Ask::Stop`] |
+/// | significant | no |
+/// | backoff | 50 ms doubling to 30 s, full jitter |
+/// | start_timeout | none: a start may take as long as it likes, and can be cancelled at any time |
+///
+/// ```
+/// use std::time::Duration;
+/// use plimsoll::supervisor::{BoxError, ChildSpec, Restart, Shutdown};
+///
+/// let sweeper = ChildSpec::task("sweeper", |stop| async move {
+///     stop.cancelled().await;
+///     Ok::<_, BoxError>(())
+/// })
+/// .restart(Restart::Transient)
+/// .shutdown(Shutdown::After(Duration::from_secs(1)));
+/// assert_eq!(sweeper.id(), "sweeper");
+/// ```
+#[derive(Clone)]
+#[must_use = "a spec does nothing until it is given to a supervisor"]
+pub struct ChildSpec {
+    pub(crate) settings: ChildSettings,
+    pub(crate) start: StartFn,
+}
+
+/// What a [`ChildSpec`] says, without its start function.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ChildSettings {
+    /// The id, unique within the supervisor.
+    pub id: Arc<str>,
+    /// Supervisor or worker.
+    pub kind: Kind,
+    /// When it is started again.
+    pub restart: Restart,
+    /// How long it may take to stop.
+    pub shutdown: Shutdown,
+    /// Whether its end may end the supervisor.
+    pub significant: bool,
+    /// How it is asked to stop.
+    pub ask: Ask,
+    /// The delay before a restart.
+    pub backoff: Backoff,
+    /// How long its start may take; none: as long as it likes.
+    pub start_timeout: Option<Duration>,
+}
+
+impl ChildSpec {
+    /// A worker, started by an async function that gets the actor to link to.
+    ///
+    /// It answers what `ractor::Actor::spawn_linked` answers, a [`Child`](super::Child), or `None` when there is nothing
+    /// to run. The actor must be linked to the function's argument. The function is kept for restarts; that of a temporary
+    /// child is dropped once it runs.
+    pub fn new<F, Fut, C, E>(id: impl Into<Arc<str>>, start: F) -> Self
+    where
+        F: Fn(ActorCell) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<C, E>> + Send + 'static,
+        C: Into<Start>,
+        E: Into<BoxError>,
+    {
+        let start: StartFn = Arc::new(move |parent| {
+            let start = start(parent);
+            Box::pin(async move { start.await.map(Into::into).map_err(Into::into) })
+        });
+        Self::with_start(id.into(), Kind::Worker, start)
+    }
+
+    /// A plain async function as a child. It is asked to stop by the token and killed (dropped at its next `await`)
+    /// when its grace is over. `Ok` is a normal end, or a shutdown once it was asked to stop; `Err` and a panic are
+    /// failures.
+    pub fn task<F, Fut, E>(id: impl Into<Arc<str>>, run: F) -> Self
+    where
+        F: Fn(CancellationToken) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let start: StartFn = Arc::new(move |parent| {
+            let token = CancellationToken::new();
+            let work = run(token.clone());
+            Box::pin(task::start(parent, token, Box::pin(async move { work.await.map_err(Into::into) })))
+        });
+        Self::with_start(id.into(), Kind::Worker, start)
+    }
+
+    /// A supervisor, built anew for every start.
+    ///
+    /// The supervisor's reference is the child's [`value`](super::ChildRef::value).
+    pub fn supervisor<F, T>(id: impl Into<Arc<str>>, build: F) -> Self
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Tree,
+    {
+        let start: StartFn = Arc::new(move |parent| {
+            let tree = build();
+            Box::pin(async move { tree.start_under(parent).await.map_err(Into::into) })
+        });
+        Self::with_start(id.into(), Kind::Supervisor, start)
+    }
+
+    pub(crate) fn with_start(id: Arc<str>, kind: Kind, start: StartFn) -> Self {
+        let shutdown = match kind {
+            Kind::Supervisor => Shutdown::Infinity,
+            _ => Shutdown::After(WORKER_GRACE),
+        };
+        let settings = ChildSettings {
+            id,
+            kind,
+            restart: Restart::default(),
+            shutdown,
+            significant: false,
+            ask: Ask::default(),
+            backoff: Backoff::default(),
+            start_timeout: None,
+        };
+        Self { settings, start }
+    }
+
+    /// When it is started again. Default: permanent.
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.settings.restart = restart;
+        self
+    }
+
+    /// How long it may take to stop. Default: five seconds, infinity for a supervisor.
+    pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
+        self.settings.shutdown = shutdown;
+        self
+    }
+
+    /// Whether its end may end the supervisor, see [`AutoShutdown`](super::AutoShutdown). Default: no.
+    pub fn significant(mut self, significant: bool) -> Self {
+        self.settings.significant = significant;
+        self
+    }
+
+    /// How it is asked to stop. Default: [`Ask::Stop`].
+    pub fn ask(mut self, ask: Ask) -> Self {
+        self.settings.ask = ask;
+        self
+    }
+
+    /// The delay before a restart. Default: 50 ms to 30 s, full jitter.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// How long its start may take before it is given up. Default: as long as it likes.
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.settings.start_timeout = Some(limit);
+        self
+    }
+
+    /// Says that the child started by [`new`](Self::new) is a supervisor: it is counted as one.
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.settings.kind = kind;
+        self
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.settings.id
+    }
+
+    /// What it says.
+    pub fn settings(&self) -> &ChildSettings {
+        &self.settings
+    }
+}
+
+impl ChildSettings {
+    pub(crate) fn rules(&self) -> ChildRules {
+        ChildRules {
+            id: self.id.clone(),
+            kind: self.kind,
+            restart: self.restart,
+            shutdown: self.shutdown,
+            significant: self.significant,
+            ask: self.ask,
+            backoff: self.backoff,
+        }
+    }
+}
+
+impl fmt::Debug for ChildSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ChildSpec").field(&self.settings).finish()
+    }
+}

@@ -1,0 +1,91 @@
+//! Performing one start: the user's function, its panics, its time-out, and whether the child is linked.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::FutureExt;
+use ractor::{ActorCell, ActorStatus, SpawnErr};
+
+use super::child::{Child, Start};
+use super::error::{BoxError, StartError};
+use super::rules::StartFailure;
+use super::spec::StartFn;
+use crate::exit::Failure;
+use crate::panics;
+
+/// How long a child that came back unlinked is waited for after its kill.
+const UNLINKED_GRACE: Duration = Duration::from_secs(1);
+
+/// Why a start function did not answer.
+pub(crate) enum NoAnswer {
+    Error(BoxError),
+    Panic(Failure),
+}
+
+/// Calls a function and awaits its future; a panic in either is a value.
+pub(crate) async fn guarded<T, F, Fut>(function: F) -> Result<T, NoAnswer>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<T, BoxError>>,
+{
+    let caught = AssertUnwindSafe(async move { function().await }).catch_unwind().await;
+    match caught {
+        Ok(answer) => answer.map_err(NoAnswer::Error),
+        Err(payload) => Err(NoAnswer::Panic(panics::failure_here(payload.as_ref()))),
+    }
+}
+
+pub(crate) fn describe(no_answer: NoAnswer) -> Failure {
+    match no_answer {
+        NoAnswer::Error(error) => panics::error_failure(&*error),
+        NoAnswer::Panic(failure) => failure,
+    }
+}
+
+/// Runs a start to its end. When this future is dropped, the half-started actor goes with it.
+pub(crate) async fn attempt(
+    start: &StartFn,
+    parent: &ActorCell,
+    limit: Option<Duration>,
+) -> Result<Option<Child>, StartFailure> {
+    let answer = guarded(|| start(parent.clone()));
+    let answer = match limit {
+        Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| StartFailure::Timeout(limit))?,
+        None => answer.await,
+    };
+    match answer {
+        Ok(Start::Ignore) => Ok(None),
+        Ok(Start::Child(child)) => linked(child, parent).await.map(Some),
+        Err(NoAnswer::Error(error)) => Err(why(error)),
+        Err(NoAnswer::Panic(failure)) => Err(StartFailure::Failed(failure)),
+    }
+}
+
+fn why(error: BoxError) -> StartFailure {
+    let error = match error.downcast::<StartError>() {
+        Ok(nested) => return StartFailure::Nested(nested),
+        Err(error) => error,
+    };
+    match error.downcast_ref::<SpawnErr>() {
+        Some(SpawnErr::ActorAlreadyRegistered(name)) => StartFailure::NameTaken(name.as_str().into()),
+        // A panic in `pre_start` was in this very task.
+        Some(SpawnErr::StartupFailed(inner)) => StartFailure::Failed(panics::error_failure(inner.as_ref())),
+        _ => StartFailure::Failed(panics::error_failure(&*error)),
+    }
+}
+
+/// The child, provided that it is the supervisor's to watch.
+async fn linked(child: Child, parent: &ActorCell) -> Result<Child, StartFailure> {
+    let ours = child.actor.try_get_supervisor().is_some_and(|supervisor| supervisor.get_id() == parent.get_id());
+    // One that has ended already is linked no more; the reason is on its way.
+    if ours || child.actor.get_status() >= ActorStatus::Stopping {
+        return Ok(child);
+    }
+    child.actor.kill();
+    let _ = tokio::time::timeout(UNLINKED_GRACE, child.ended).await;
+    Err(StartFailure::NotLinked)
+}
+
+pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
