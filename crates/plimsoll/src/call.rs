@@ -13,22 +13,32 @@
 //!   <------------------------------------------- reply, or the panic's message
 //! ```
 
+mod admit;
+mod binding;
 mod book;
+mod callers;
 mod client;
+mod clock;
 mod context;
 mod counters;
 mod door;
 mod error;
+mod protocol;
 mod router;
 mod server;
 mod service;
 mod shared;
+mod started;
+mod waits;
 mod wheel;
+mod work;
 mod worker;
 
 pub use client::{CallClient, Calling};
 pub use context::CallContext;
 pub use error::{CallError, Died, Overload};
-pub use server::{CallServer, CallServerBuilder, StartedServer};
+pub use protocol::Protocol;
+pub use server::{CallServer, CallServerBuilder};
 pub use service::Service;
+pub use started::StartedServer;
 pub use worker::Worker;

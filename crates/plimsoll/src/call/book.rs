@@ -1,10 +1,12 @@
-//! The books of a call server: which calls are open, when each is due, how many ended in which way.
+//! The books of a call server: which calls are open, when each is due, whose they are, how many ended in which way.
 //!
 //! Pure rules: no clock, no task, no lock. Time comes in as ticks. `started = settled + open` holds after every
 //! operation, because each changes both sides at once.
 
 use plimsoll_sync::slots::{SlotKey, Slots};
+use ractor::ActorId;
 
+use super::callers::{Callers, Link};
 use super::wheel::Wheel;
 
 /// How a call ended, for the counters.
@@ -62,6 +64,7 @@ pub(crate) enum NotOpened {
     Draining,
     Closed,
     Full,
+    CallerGone,
 }
 
 /// A call that has been opened.
@@ -71,11 +74,20 @@ pub(crate) struct Opened {
     pub(crate) earliest: bool,
 }
 
+/// What an open call is kept with.
+#[derive(Debug)]
+pub(crate) struct Entry<C> {
+    call: C,
+    /// Its place among the calls of its caller, if that is bound.
+    pub(crate) link: Option<Link>,
+}
+
 /// The open calls of one server; `C` is a handle to a call.
 #[derive(Debug)]
 pub(crate) struct Book<C> {
-    open: Slots<C>,
+    open: Slots<Entry<C>>,
     wheel: Wheel,
+    callers: Callers,
     tally: Tally,
     door: Door,
     /// Until when the clock sleeps.
@@ -87,20 +99,33 @@ impl<C: Clone> Book<C> {
         Self {
             open: Slots::with_limit(limit),
             wheel: Wheel::new(),
+            callers: Callers::new(),
             tally: Tally::default(),
             door: Door::Open,
             alarm: u64::MAX,
         }
     }
 
-    /// Opens a call that is due at tick `due`; `make` makes its handle from its key.
-    pub(crate) fn open(&mut self, due: u64, make: impl FnOnce(SlotKey) -> C) -> Result<Opened, NotOpened> {
+    /// Opens a call that is due at tick `due`, perhaps of a bound caller; `make` makes its handle from its key.
+    pub(crate) fn open(
+        &mut self,
+        due: u64,
+        caller: Option<SlotKey>,
+        make: impl FnOnce(SlotKey) -> C,
+    ) -> Result<Opened, NotOpened> {
         match self.door {
             Door::Open => {}
             Door::Draining => return Err(NotOpened::Draining),
             Door::Closed => return Err(NotOpened::Closed),
         }
-        let key = self.open.insert_with(make).map_err(|_| NotOpened::Full)?;
+        if caller.is_some_and(|caller| !self.callers.lives(caller)) {
+            return Err(NotOpened::CallerGone);
+        }
+        let key = self.open.insert_with(|key| Entry { call: make(key), link: None });
+        let key = key.map_err(|_| NotOpened::Full)?;
+        if let Some(caller) = caller {
+            self.callers.add(&mut self.open, caller, key);
+        }
         self.wheel.insert(key.index(), due);
         self.tally.started += 1;
         let earliest = due < self.alarm;
@@ -112,10 +137,11 @@ impl<C: Clone> Book<C> {
 
     /// Closes a call and frees everything that was kept for it.
     pub(crate) fn close(&mut self, key: SlotKey, outcome: Outcome) -> Option<C> {
-        let call = self.open.remove(key)?;
+        self.callers.take_off(&mut self.open, key);
+        let entry = self.open.remove(key)?;
         self.wheel.remove(key.index());
         self.tally.settled[outcome as usize] += 1;
-        Some(call)
+        Some(entry.call)
     }
 
     /// Up to `slice` calls whose deadline has passed at `now`, to be settled by the caller of this.
@@ -123,7 +149,7 @@ impl<C: Clone> Book<C> {
         let mut due = Vec::new();
         while due.len() < slice {
             let Some(index) = self.wheel.pop(now) else { break };
-            due.extend(self.open.at(index).map(|(_, call)| call.clone()));
+            due.extend(self.open.at(index).map(|(_, entry)| entry.call.clone()));
         }
         due
     }
@@ -145,11 +171,31 @@ impl<C: Clone> Book<C> {
     /// Takes no more calls and hands out all that are open, to be settled by the caller of this.
     pub(crate) fn shut(&mut self) -> Vec<C> {
         self.door = Door::Closed;
-        self.open.iter().map(|(_, call)| call.clone()).collect()
+        self.open_calls()
     }
 
     pub(crate) fn open_calls(&self) -> Vec<C> {
-        self.open.iter().map(|(_, call)| call.clone()).collect()
+        self.open.iter().map(|(_, entry)| entry.call.clone()).collect()
+    }
+
+    /// A caller has ended: takes no more calls of it. Its key, if it was bound.
+    pub(crate) fn caller_gone(&mut self, id: ActorId) -> Option<SlotKey> {
+        self.callers.gone(id)
+    }
+
+    /// Up to `slice` open calls of a caller that has gone, to be settled by the caller of this.
+    pub(crate) fn calls_of(&mut self, caller: SlotKey, slice: usize) -> Vec<C> {
+        let mut calls = Vec::new();
+        while calls.len() < slice {
+            let Some(key) = self.callers.first(&self.open, caller) else { break };
+            self.callers.take_off(&mut self.open, key);
+            calls.extend(self.open.get(key).map(|entry| entry.call.clone()));
+        }
+        calls
+    }
+
+    pub(crate) fn callers(&mut self) -> &mut Callers {
+        &mut self.callers
     }
 
     pub(crate) fn door(&self) -> Door {
@@ -177,7 +223,21 @@ impl<C: Clone> Book<C> {
 
 #[cfg(test)]
 mod tests {
+    use ractor::{Actor, ActorProcessingErr, ActorRef};
+
     use super::*;
+
+    struct Idle;
+
+    impl Actor for Idle {
+        type Msg = ();
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+    }
 
     fn book() -> Book<SlotKey> {
         Book::new(2)
@@ -187,7 +247,7 @@ mod tests {
     fn a_closed_call_leaves_neither_slot_nor_timer() {
         let mut book = book();
         let mut key = None;
-        book.open(10, |k| *key.insert(k)).unwrap();
+        book.open(10, None, |k| *key.insert(k)).unwrap();
         assert_eq!((book.in_flight(), book.timers()), (1, 1));
         assert!(book.close(key.unwrap(), Outcome::Reply).is_some());
         assert!(book.close(key.unwrap(), Outcome::Timeout).is_none());
@@ -197,9 +257,9 @@ mod tests {
     #[test]
     fn only_an_earlier_deadline_wakes_the_clock() {
         let mut book = book();
-        assert!(book.open(10, |k| k).unwrap().earliest);
-        assert!(!book.open(20, |k| k).unwrap().earliest);
-        assert_eq!(book.open(30, |k| k), Err(NotOpened::Full));
+        assert!(book.open(10, None, |k| k).unwrap().earliest);
+        assert!(!book.open(20, None, |k| k).unwrap().earliest);
+        assert_eq!(book.open(30, None, |k| k), Err(NotOpened::Full));
         assert_eq!(book.expire(10, 8).len(), 1);
         assert_eq!(book.set_alarm(), Some(20));
     }
@@ -207,11 +267,51 @@ mod tests {
     #[test]
     fn a_door_that_is_not_open_says_which_way_it_is_shut() {
         let mut book = book();
-        book.open(1, |k| k).unwrap();
+        book.open(1, None, |k| k).unwrap();
         book.drain();
-        assert_eq!(book.open(1, |k| k), Err(NotOpened::Draining));
+        assert_eq!(book.open(1, None, |k| k), Err(NotOpened::Draining));
         assert_eq!(book.shut().len(), 1);
         book.drain();
-        assert_eq!(book.open(1, |k| k), Err(NotOpened::Closed));
+        assert_eq!(book.open(1, None, |k| k), Err(NotOpened::Closed));
+    }
+
+    /// M-16: from a caller to its calls and back, without a look at anybody else's.
+    #[tokio::test]
+    async fn a_gone_callers_calls_are_found_and_no_others() {
+        let mut book: Book<SlotKey> = Book::new(100);
+        let mut callers = Vec::new();
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let (actor, _) = Actor::spawn(None, Idle, ()).await.unwrap();
+            ids.push(actor.get_id());
+            callers.push(book.callers().bind(&actor.get_cell()).0);
+        }
+        let mut of = [Vec::new(), Vec::new()];
+        for n in 0..50 {
+            book.open(n, Some(callers[n as usize % 2]), |k| {
+                of[n as usize % 2].push(k);
+                k
+            })
+            .unwrap();
+        }
+        // Every third call of the first settles on its own.
+        for key in of[0].iter().step_by(3) {
+            book.close(*key, Outcome::Reply);
+        }
+        let gone = book.caller_gone(ids[0]).unwrap();
+        assert_eq!(book.open(1, Some(callers[0]), |k| k), Err(NotOpened::CallerGone));
+        let mut found = Vec::new();
+        loop {
+            let slice = book.calls_of(gone, 4);
+            if slice.is_empty() {
+                break;
+            }
+            found.extend(slice.iter().copied());
+            slice.iter().for_each(|key| assert!(book.close(*key, Outcome::Cancelled).is_some()));
+        }
+        found.sort_unstable();
+        let expected: Vec<_> = of[0].iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, key)| *key).collect();
+        assert_eq!(found, expected);
+        assert_eq!((book.in_flight(), book.timers()), (25, 25));
     }
 }

@@ -4,34 +4,42 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use plimsoll_sync::cell::Party;
 use plimsoll_sync::permits::Place;
-use ractor::ActorId;
+use plimsoll_sync::slots::SlotKey;
+use ractor::ActorCell;
 use tokio::time::Instant;
 
-use super::book::{NotOpened, Outcome};
-use super::shared::{Call, Settled, Shared, overload};
-use super::{CallError, Died, Overload, Service};
+use super::binding::Binding;
+use super::book::{Door, Outcome};
+use super::shared::{Call, Item, Settled, Shared};
+use super::waits::{self, Waiting};
+use super::{CallError, Protocol};
 
 /// Stands in for a deadline that the clock cannot express: 30 years.
 const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// A way to call one running [`CallServer`](super::CallServer). Cheap to clone; it does not keep the server alive.
+/// A way to call one running [`CallServer`](super::CallServer) or [`Server`](super::Server). Cheap to clone; it does not
+/// keep the server alive.
 ///
-/// A client belongs to one incarnation of its server: once that has ended every call is [`Died::NoProcess`], and a call
-/// is never answered by a successor.
-pub struct CallClient<S: Service> {
-    shared: Arc<Shared<S>>,
+/// A client belongs to one incarnation of its server: once that has ended every call is
+/// [`Died::NoProcess`](super::Died::NoProcess), and a call is never answered by a successor.
+pub struct CallClient<P: Protocol> {
+    pub(crate) shared: Arc<Shared<P>>,
     /// No call of this client has a later deadline.
     within: Option<Instant>,
+    binding: Option<Arc<Binding<P>>>,
+    /// Whether the bound actor itself waits for the replies.
+    awaited: bool,
 }
 
-impl<S: Service> CallClient<S> {
-    pub(crate) fn new(shared: Arc<Shared<S>>) -> Self {
-        Self { shared, within: None }
+impl<P: Protocol> CallClient<P> {
+    pub(crate) fn new(shared: Arc<Shared<P>>) -> Self {
+        Self { shared, within: None, binding: None, awaited: true }
     }
 
     /// Calls with the server's default deadline.
@@ -43,7 +51,7 @@ impl<S: Service> CallClient<S> {
     /// worker where that awaits.
     ///
     /// Cost: one allocation for the call, and the worker's own.
-    pub fn call(&self, request: S::Request) -> Calling<S> {
+    pub fn call(&self, request: P::Request) -> Calling<P> {
         let now = Instant::now();
         self.call_by(request, now.checked_add(self.shared.limits.deadline).unwrap_or(now + FAR))
     }
@@ -54,10 +62,15 @@ impl<S: Service> CallClient<S> {
     /// As [`call`](Self::call); a deadline that has passed is [`CallError::Timeout`] at once, and nothing runs.
     ///
     /// Cancel safe: as [`call`](Self::call).
-    pub fn call_by(&self, request: S::Request, deadline: impl Into<Instant>) -> Calling<S> {
+    pub fn call_by(&self, request: P::Request, deadline: impl Into<Instant>) -> Calling<P> {
         let deadline = deadline.into();
         let deadline = self.within.map_or(deadline, |latest| latest.min(deadline));
-        Calling { shared: Arc::clone(&self.shared), state: State::New(request, deadline) }
+        Calling {
+            shared: Arc::clone(&self.shared),
+            binding: self.binding.clone(),
+            waiting: None,
+            state: State::New { request, deadline, awaited: self.awaited },
+        }
     }
 
     /// This client, with no deadline later than `latest`.
@@ -65,7 +78,26 @@ impl<S: Service> CallClient<S> {
     pub fn within(&self, latest: impl Into<Instant>) -> Self {
         let latest = latest.into();
         let within = Some(self.within.map_or(latest, |before| before.min(latest)));
-        Self { shared: Arc::clone(&self.shared), within }
+        Self { within, ..self.clone() }
+    }
+
+    /// This client, tied to `actor`: when the actor ends, in whatever way, the calls of this client end with it, also
+    /// those that were moved to other tasks.
+    ///
+    /// However many clients are bound to one actor, the server watches it once, for as long as one of them exists. While
+    /// a call waits for its reply the actor counts as waiting for the server: a circle of such waits is
+    /// [`CallError::Deadlock`] at once. See [`unawaited`](Self::unawaited) for calls that the actor itself does not await.
+    #[must_use]
+    pub fn bind(&self, actor: &ActorCell) -> Self {
+        let binding = Some(Arc::new(Binding::new(&self.shared, actor)));
+        Self { binding, ..self.clone() }
+    }
+
+    /// This client, for calls whose reply the bound actor does not wait for in its own turn, because another task does:
+    /// they never count as part of a circle.
+    #[must_use]
+    pub fn unawaited(&self) -> Self {
+        Self { awaited: false, ..self.clone() }
     }
 
     /// Gives back the memory that a spike left in the server's tables when they are more than `factor` times as large as
@@ -76,76 +108,89 @@ impl<S: Service> CallClient<S> {
 
     /// Whether the server still takes calls.
     pub fn is_open(&self) -> bool {
-        self.shared.is_open()
+        self.shared.door() == Door::Open
     }
 }
 
-impl<S: Service> Clone for CallClient<S> {
+impl<P: Protocol> Clone for CallClient<P> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), within: self.within }
+        Self {
+            shared: Arc::clone(&self.shared),
+            within: self.within,
+            binding: self.binding.clone(),
+            awaited: self.awaited,
+        }
     }
 }
 
-impl<S: Service> fmt::Debug for CallClient<S> {
+impl<P: Protocol> fmt::Debug for CallClient<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallClient").field("within", &self.within).finish_non_exhaustive()
+        f.debug_struct("CallClient")
+            .field("within", &self.within)
+            .field("bound_to", &self.binding.as_ref().map(|binding| &binding.party.label))
+            .finish_non_exhaustive()
     }
 }
 
 /// A request on its way into the books.
-pub(crate) struct Opening<S: Service> {
-    pub(crate) request: S::Request,
+pub(crate) struct Opening<P: Protocol> {
+    pub(crate) request: P::Request,
     pub(crate) deadline: Instant,
     pub(crate) bytes: u64,
-    pub(crate) caller: Option<ActorId>,
+    pub(crate) caller: Option<(SlotKey, waits::Party)>,
 }
 
 /// A call: the future that [`CallClient::call`] returns. It starts when it is first polled; dropping it gives it up.
 #[must_use = "a call that is not awaited is never made"]
-pub struct Calling<S: Service> {
-    shared: Arc<Shared<S>>,
-    state: State<S>,
+pub struct Calling<P: Protocol> {
+    pub(crate) shared: Arc<Shared<P>>,
+    pub(crate) binding: Option<Arc<Binding<P>>>,
+    pub(crate) waiting: Option<Waiting>,
+    state: State<P>,
 }
 
-enum State<S: Service> {
-    New(S::Request, Instant),
+pub(crate) enum State<P: Protocol> {
+    New {
+        request: P::Request,
+        deadline: Instant,
+        awaited: bool,
+    },
     /// Waits for a permit.
-    Waiting(Arc<Call<S>>, Place),
-    Open(Arc<Call<S>>),
+    Queued(Arc<Call<P>>, Place),
+    Open(Arc<Call<P>>),
     Done,
 }
 
 // Nothing in here is ever pinned.
-impl<S: Service> Unpin for Calling<S> {}
+impl<P: Protocol> Unpin for Calling<P> {}
 
-impl<S: Service> Future for Calling<S> {
-    type Output = Settled<S>;
+impl<P: Protocol> Future for Calling<P> {
+    type Output = Settled<P>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let State::New(..) = this.state {
-            let State::New(request, deadline) = std::mem::replace(&mut this.state, State::Done) else {
-                return Poll::Pending;
-            };
-            match this.shared.admit(request, deadline, cx.waker()) {
+        if let State::New { .. } = this.state
+            && let State::New { request, deadline, awaited } = std::mem::replace(&mut this.state, State::Done)
+        {
+            match this.admit(request, deadline, awaited, cx.waker()) {
                 Ok(state) => this.state = state,
                 Err(error) => return Poll::Ready(Err(this.shared.refusals.count(error))),
             }
         }
-        if let State::Waiting(call, place) = &this.state
+        if let State::Queued(call, place) = &this.state
             && this.shared.gate.claim(*place, |old| fresh(old, cx.waker()))
         {
             let call = Arc::clone(call);
-            this.shared.submit(Arc::clone(&call));
+            this.shared.submit(Item::Call(Arc::clone(&call)));
             this.state = State::Open(call);
         }
-        let (State::Open(call) | State::Waiting(call, _)) = &this.state else {
+        let (State::Open(call) | State::Queued(call, _)) = &this.state else {
             return Poll::Ready(Err(CallError::Cancelled));
         };
         match call.cell.take_or_wait(|old| old.map_or_else(|| cx.waker().clone(), |old| fresh(old, cx.waker()))) {
             None => Poll::Pending,
             Some(value) => {
-                this.leave_queue();
+                this.leave();
                 this.state = State::Done;
                 Poll::Ready(value)
             }
@@ -153,81 +198,54 @@ impl<S: Service> Future for Calling<S> {
     }
 }
 
-impl<S: Service> Calling<S> {
-    fn leave_queue(&self) {
-        if let State::Waiting(_, place) = self.state {
+impl<P: Protocol> Calling<P> {
+    /// Makes the call now, without waiting for the first poll.
+    pub(crate) fn start(&mut self) -> Result<(), CallError<P::Error>> {
+        let State::New { .. } = self.state else { return Ok(()) };
+        let State::New { request, deadline, awaited } = std::mem::replace(&mut self.state, State::Done) else {
+            return Ok(());
+        };
+        match self.admit(request, deadline, awaited, Waker::noop()) {
+            Ok(state) => {
+                self.state = state;
+                Ok(())
+            }
+            Err(error) => Err(self.shared.refusals.count(error)),
+        }
+    }
+
+    /// Leaves the queue, and stops counting as one who waits.
+    fn leave(&mut self) {
+        if let State::Queued(_, place) = self.state {
             self.shared.gate.cancel(place, Waker::wake);
         }
+        self.waiting = None;
     }
 }
 
-impl<S: Service> Drop for Calling<S> {
+impl<P: Protocol> Drop for Calling<P> {
     fn drop(&mut self) {
-        self.leave_queue();
-        if let State::Open(call) | State::Waiting(call, _) = &self.state {
+        self.leave();
+        if let State::Open(call) | State::Queued(call, _) = &self.state {
             self.shared.settle(call, Party::Other, Outcome::Cancelled, Err(CallError::Cancelled));
         }
     }
 }
 
-impl<S: Service> fmt::Debug for Calling<S> {
+impl<P: Protocol> fmt::Debug for Calling<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Calling").finish_non_exhaustive()
-    }
-}
-
-impl<S: Service> Shared<S> {
-    /// Lets a request in, into the queue, or not at all.
-    fn admit(&self, request: S::Request, deadline: Instant, waker: &Waker) -> Result<State<S>, CallError<S::Error>> {
-        if deadline <= Instant::now() {
-            return Err(CallError::Timeout);
-        }
-        let bytes = self.limits.weigh.as_ref().map_or(0, |weigh| weigh(&request));
-        let opening = Opening { request, deadline, bytes, caller: None };
-        match self.gate.try_acquire(bytes) {
-            Ok(()) => {
-                let call = self.open(opening).map_err(|(why, bytes)| {
-                    self.release(bytes);
-                    self.not_opened(why)
-                })?;
-                self.submit(Arc::clone(&call));
-                Ok(State::Open(call))
-            }
-            Err(refused) => {
-                if !self.is_open() {
-                    return Err(self.not_opened(self.shut_how()));
-                }
-                if self.limits.queue == 0 {
-                    return Err(overload(refused, bytes, 0).into());
-                }
-                let place = self
-                    .gate
-                    .enqueue(bytes, waker.clone(), Waker::wake)
-                    .map_err(|refused| overload(refused, bytes, self.limits.queue))?;
-                match self.open(opening) {
-                    Ok(call) => Ok(State::Waiting(call, place)),
-                    Err((why, _)) => {
-                        self.gate.cancel(place, Waker::wake);
-                        Err(self.not_opened(why))
-                    }
-                }
-            }
-        }
-    }
-
-    fn not_opened(&self, why: NotOpened) -> CallError<S::Error> {
-        match why {
-            NotOpened::Draining => CallError::ShuttingDown,
-            NotOpened::Closed => CallError::Died(Died::NoProcess),
-            NotOpened::Full => {
-                let (used, limit) = (self.gate.used(), self.gate.limit());
-                Overload::InFlight { in_flight: used.count, limit: limit.count }.into()
-            }
-        }
     }
 }
 
 /// The waker to leave: the old one if it wakes the same task, which saves a clone.
 fn fresh(old: Waker, now: &Waker) -> Waker {
     if old.will_wake(now) { old } else { now.clone() }
+}
+
+impl<P: Protocol> Shared<P> {
+    pub(crate) fn count_cast(&self, refused: bool) {
+        let counter = if refused { &self.gauges.casts_refused } else { &self.gauges.casts };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ractor::{ActorCell, ActorId};
 use tokio::time::Instant;
 
-use super::{CallClient, Service};
+use super::{CallClient, Protocol};
 
 /// The surroundings of one call: its deadline, its caller, the actor that serves it.
 #[derive(Clone)]
@@ -38,10 +38,15 @@ impl CallContext {
         self.caller
     }
 
-    /// `client` for calls made on behalf of this one: their deadline is never later than this call's.
+    /// `client` for calls made on behalf of this one: their deadline is never later than this call's, and they are
+    /// bound to the worker, if that is an actor.
     #[must_use]
-    pub fn client<S: Service>(&self, client: &CallClient<S>) -> CallClient<S> {
-        client.within(self.deadline)
+    pub fn client<P: Protocol>(&self, client: &CallClient<P>) -> CallClient<P> {
+        let client = client.within(self.deadline);
+        match &self.worker {
+            Some(worker) => client.bind(worker),
+            None => client,
+        }
     }
 }
 

@@ -1,21 +1,42 @@
-//! What a call server shows of itself.
+//! What a server shows of its calls.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Service;
+use super::Protocol;
 use super::book::Outcome;
 use super::shared::Shared;
 use crate::inspect::{Details, Inspect};
 
-/// `started`, `settled`, `settled_<outcome>`, `in_flight`, `timers`, `permits_used`, `permits_limit`, `bytes_used`,
-/// `waiting`, `workers`, `overrunning`, `late_replies`, `worker_failures`, `refused_<reason>`.
+/// What is counted apart from the books.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pub(crate) late: AtomicU64,
+    pub(crate) overrunning: AtomicU64,
+    pub(crate) workers: AtomicU64,
+    pub(crate) worker_failures: AtomicU64,
+    pub(crate) casts: AtomicU64,
+    pub(crate) casts_handled: AtomicU64,
+    pub(crate) casts_dropped: AtomicU64,
+    pub(crate) casts_refused: AtomicU64,
+    pub(crate) busy_ns: AtomicU64,
+}
+
+impl Gauges {
+    pub(crate) fn all_workers_overrun(&self) -> bool {
+        self.workers.load(Ordering::Acquire) <= self.overrunning.load(Ordering::Acquire)
+    }
+}
+
+/// `started`, `settled`, `settled_<outcome>`, `in_flight`, `timers`, `bound_callers`, `permits_used`, `permits_limit`,
+/// `bytes_used`, `waiting`, `workers`, `overrunning`, `late_replies`, `worker_failures`, `refused_<reason>`, `casts`,
+/// `casts_handled`, `casts_dropped`, `casts_refused`, `busy_ns`.
 ///
 /// `started = settled + in_flight` holds in every reading.
-impl<S: Service> Inspect for Shared<S> {
+impl<P: Protocol> Inspect for Shared<P> {
     fn inspect(&self) -> Details {
-        let (tally, in_flight, timers) = {
-            let book = self.book.lock();
-            (book.tally(), book.in_flight() as u64, book.timers() as u64)
+        let (tally, in_flight, timers, callers) = {
+            let mut book = self.book.lock();
+            (book.tally(), book.in_flight() as u64, book.timers() as u64, book.callers().len() as u64)
         };
         let refused = self.refusals.read();
         let refused_in_all: u64 = refused.iter().map(|(_, _, count)| count).sum();
@@ -34,16 +55,27 @@ impl<S: Service> Inspect for Shared<S> {
             ("settled", tally.settled_in_all() + refused_in_all),
             ("in_flight", in_flight),
             ("timers", timers),
+            ("bound_callers", callers),
             ("permits_used", u64::from(used.count)),
             ("permits_limit", u64::from(limit.count)),
             ("bytes_used", used.bytes),
             ("waiting", self.gate.waiting() as u64),
-            ("workers", self.workers.load(Ordering::Relaxed)),
-            ("overrunning", self.overrunning.load(Ordering::Relaxed)),
-            ("late_replies", self.late.load(Ordering::Relaxed)),
-            ("worker_failures", self.worker_failures.load(Ordering::Relaxed)),
         ] {
             put(name.to_owned(), value);
+        }
+        let gauges = &self.gauges;
+        for (name, value) in [
+            ("workers", &gauges.workers),
+            ("overrunning", &gauges.overrunning),
+            ("late_replies", &gauges.late),
+            ("worker_failures", &gauges.worker_failures),
+            ("casts", &gauges.casts),
+            ("casts_handled", &gauges.casts_handled),
+            ("casts_dropped", &gauges.casts_dropped),
+            ("casts_refused", &gauges.casts_refused),
+            ("busy_ns", &gauges.busy_ns),
+        ] {
+            put(name.to_owned(), value.load(Ordering::Relaxed));
         }
         details
     }

@@ -1,12 +1,12 @@
 //! Counters of what was refused at the door, each started and settled in one step.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::book::Outcome;
 use super::{CallError, Died, Overload};
 
 /// Reasons for which a call is refused before it is opened.
-const REASONS: [(&str, Outcome); 8] = [
+const REASONS: [(&str, Outcome); 9] = [
     ("in_flight", Outcome::Overloaded),
     ("bytes", Outcome::Overloaded),
     ("queue", Outcome::Overloaded),
@@ -15,12 +15,12 @@ const REASONS: [(&str, Outcome); 8] = [
     ("shutting_down", Outcome::ShuttingDown),
     ("no_process", Outcome::Died),
     ("deadlock", Outcome::Deadlock),
+    ("caller_gone", Outcome::Cancelled),
 ];
 
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     counts: [AtomicU64; REASONS.len()],
-    draining: AtomicBool,
 }
 
 impl Refusals {
@@ -35,7 +35,9 @@ impl Refusals {
             CallError::ShuttingDown => 5,
             CallError::Died(Died::NoProcess) => 6,
             CallError::Deadlock(_) => 7,
-            _ => return error,
+            CallError::Cancelled => 8,
+            // The door says nothing else.
+            CallError::App(_) | CallError::Died(_) => return error,
         };
         self.counts[reason].fetch_add(1, Ordering::Relaxed);
         error
@@ -49,13 +51,5 @@ impl Refusals {
             entry.2 = count.load(Ordering::Relaxed);
         }
         read
-    }
-
-    pub(crate) fn set_draining(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
     }
 }

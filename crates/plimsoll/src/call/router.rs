@@ -1,34 +1,32 @@
 //! The actor of a call server: it routes and never works.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock};
 
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
-use tokio::task::AbortHandle;
-use tokio::time::sleep_until;
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
 use super::Service;
-use super::shared::{Bell, Shared};
-use super::worker::{Work, Worker, WorkerActor};
+use super::clock::Clock;
+use super::shared::{Bell, Item, Shared};
+use super::work::Work;
+use super::worker::{Worker, WorkerActor};
 
 /// Calls routed in one turn, before whatever else the actor has to hear.
 const TURN: usize = 64;
-/// Deadlines handled in one critical section.
-const SLICE: usize = 64;
 
 pub(crate) struct Router<S: Service> {
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) worker: Worker,
     pub(crate) serve_queued: bool,
-    /// The task that keeps the deadlines. It stands here and not in the state, which outlives the actor in its exit event.
-    pub(crate) clock: OnceLock<AbortHandle>,
+    pub(crate) clock: Clock,
 }
 
 impl<S: Service> Router<S> {
+    /// Starts a worker for each of the next calls; whether there may be more.
     async fn route(&self, myself: &ActorRef<Bell>) -> bool {
         self.shared.answer_bell();
         for _ in 0..TURN {
-            let Some(call) = self.shared.next_call() else { return false };
+            let Some(Item::Call(call)) = self.shared.next_item() else { return false };
             if let Some(work) = Work::begin(&self.shared, call) {
                 self.start(work, myself).await;
             }
@@ -62,9 +60,8 @@ impl<S: Service> Actor for Router<S> {
     type Arguments = ();
 
     async fn pre_start(&self, myself: ActorRef<Bell>, (): ()) -> Result<(), ActorProcessingErr> {
-        self.shared.set_router(myself.clone());
-        let clock = tokio::spawn(keep_time(Arc::clone(&self.shared), EndServer(myself.get_cell())));
-        let _ = self.clock.set(clock.abort_handle());
+        self.shared.set_actor(myself.clone());
+        self.clock.start(&self.shared, myself.get_cell());
         Ok(())
     }
 
@@ -77,13 +74,23 @@ impl<S: Service> Actor for Router<S> {
 
     async fn handle_supervisor_evt(
         &self,
-        _: ActorRef<Bell>,
+        myself: ActorRef<Bell>,
         event: SupervisionEvent,
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
-        // The call has been settled by the worker's own end; a worker's failure is none of the server's.
-        if let SupervisionEvent::ActorFailed(..) = event {
-            self.shared.worker_failures.fetch_add(1, Ordering::Relaxed);
+        let ended = match event {
+            // Its call has been settled by the worker's own end; a worker's failure is none of the server's.
+            SupervisionEvent::ActorFailed(actor, _) => {
+                self.shared.gauges.worker_failures.fetch_add(1, Ordering::Relaxed);
+                actor
+            }
+            SupervisionEvent::ActorTerminated(actor, ..) => actor,
+            _ => return Ok(()),
+        };
+        while self.shared.cancel_some_of(ended.get_id()) {
+            // Others must not wait for the many calls of one that is gone.
+            self.route(&myself).await;
+            tokio::task::yield_now().await;
         }
         Ok(())
     }
@@ -102,40 +109,6 @@ impl<S: Service> Actor for Router<S> {
 
 impl<S: Service> Drop for Router<S> {
     fn drop(&mut self) {
-        if let Some(clock) = self.clock.get() {
-            clock.abort();
-        }
         self.shared.shut();
-    }
-}
-
-/// Ends the server if its clock should fail: without it no deadline would be kept.
-struct EndServer(ActorCell);
-
-impl Drop for EndServer {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.kill();
-        }
-    }
-}
-
-/// Settles what is due, sleeps until the next deadline, or until told of an earlier one.
-async fn keep_time<S: Service>(shared: Arc<Shared<S>>, _guard: EndServer) {
-    loop {
-        let expired = shared.expire(SLICE);
-        if expired.more {
-            tokio::task::yield_now().await;
-            continue;
-        }
-        match expired.next {
-            None => shared.alarm.notified().await,
-            Some(next) => {
-                tokio::select! {
-                    () = sleep_until(next) => {}
-                    () = shared.alarm.notified() => {}
-                }
-            }
-        }
     }
 }

@@ -1,18 +1,17 @@
 //! Starting a call server.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_sync::permits::{Load, MAX_BYTES, MAX_COUNT};
-use ractor::concurrency::JoinHandle;
-use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
+use ractor::{Actor, ActorCell, SpawnErr};
 
+use super::clock::Clock;
+use super::protocol::Hosted;
 use super::router::Router;
-use super::shared::{Bell, Limits, Shared, Weigh};
-use super::{CallClient, Service, Worker};
-use crate::inspect::Inspect;
-use crate::supervisor::Child;
+use super::shared::{Limits, Shared, Weigh};
+use super::{Service, StartedServer, Worker};
 
 /// A server that runs each call in a worker of its own.
 ///
@@ -135,9 +134,10 @@ impl<S: Service> CallServerBuilder<S> {
     }
 
     fn router(self) -> (Option<String>, Router<S>) {
-        let limits = Limits { deadline: self.deadline, queue: self.queue, weigh: self.weigh };
-        let shared = Arc::new(Shared::new(self.service, self.load, limits));
-        (self.name, Router { shared, worker: self.worker, serve_queued: self.serve_queued, clock: OnceLock::new() })
+        let limits = Limits { load: self.load, queue: self.queue, deadline: self.deadline, weigh: self.weigh };
+        let shared = Arc::new(Shared::new(Hosted(self.service), limits));
+        let clock = Clock::default();
+        (self.name, Router { shared, worker: self.worker, serve_queued: self.serve_queued, clock })
     }
 }
 
@@ -150,52 +150,5 @@ impl<S: Service> fmt::Debug for CallServerBuilder<S> {
             .field("deadline", &self.deadline)
             .field("worker", &self.worker)
             .finish_non_exhaustive()
-    }
-}
-
-/// A running server, as its start hands it over. Goes into a [`Child`] with its counters and its client.
-///
-/// Dropping this does not stop the server.
-pub struct StartedServer<S: Service> {
-    actor: ActorRef<Bell>,
-    ended: JoinHandle<()>,
-    shared: Arc<Shared<S>>,
-}
-
-impl<S: Service> StartedServer<S> {
-    /// A client for it.
-    pub fn client(&self) -> CallClient<S> {
-        CallClient::new(Arc::clone(&self.shared))
-    }
-
-    /// Its actor: to stop it, kill it, wait for it.
-    pub fn actor(&self) -> ActorCell {
-        self.actor.get_cell()
-    }
-
-    /// Its counters, readable at any time, also after its end.
-    pub fn inspector(&self) -> Arc<dyn Inspect> {
-        Arc::clone(&self.shared) as Arc<dyn Inspect>
-    }
-
-    /// Waits until its task has ended.
-    ///
-    /// Cancel safe: waiting again is allowed only before it has ended.
-    pub async fn ended(&mut self) {
-        let _ = (&mut self.ended).await;
-    }
-}
-
-impl<S: Service> From<StartedServer<S>> for Child {
-    fn from(started: StartedServer<S>) -> Self {
-        let client = started.client();
-        let inspect = started.inspector();
-        Child::new(started.actor.get_cell(), started.ended).inspect(inspect).value(client)
-    }
-}
-
-impl<S: Service> fmt::Debug for StartedServer<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StartedServer").field("actor", &self.actor.get_id()).finish_non_exhaustive()
     }
 }

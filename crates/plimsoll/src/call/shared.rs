@@ -1,14 +1,14 @@
-//! What callers, workers, clock and router of one server share, and how a call settles.
+//! What callers, workers, clock and actor of one server share, and how a call settles.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use plimsoll_sync::cell::{CallCell, Party};
-use plimsoll_sync::permits::{Load, PermitGate, Refused, Scarce};
+use plimsoll_sync::permits::{Load, PermitGate};
 use plimsoll_sync::slots::SlotKey;
 use ractor::{ActorId, ActorRef};
 use tokio::sync::Notify;
@@ -16,73 +16,84 @@ use tokio::time::Instant;
 
 use super::book::{Book, Door, NotOpened, Outcome};
 use super::client::Opening;
+use super::counters::Gauges;
 use super::door::Refusals;
-use super::{CallError, Died, Overload, Service};
+use super::protocol::Host;
+use super::waits;
+use super::{CallError, Died, Protocol};
 use crate::exit::ExitReason;
 
-/// What a call of `S` ends with.
-pub(crate) type Settled<S> = Result<<S as Service>::Reply, CallError<<S as Service>::Error>>;
+/// What a call of `P` ends with.
+pub(crate) type Settled<P> = Result<<P as Protocol>::Reply, CallError<<P as Protocol>::Error>>;
 
 /// One call: a single allocation that caller, books and worker hold together.
-pub(crate) struct Call<S: Service> {
-    pub(crate) cell: CallCell<Settled<S>, Waker>,
-    /// Until a worker takes it; gone as soon as the call settles.
-    pub(crate) request: Mutex<Option<S::Request>>,
+pub(crate) struct Call<P: Protocol> {
+    pub(crate) cell: CallCell<Settled<P>, Waker>,
+    /// Until it is served; gone as soon as the call settles.
+    pub(crate) request: Mutex<Option<P::Request>>,
     pub(crate) key: SlotKey,
     pub(crate) deadline: Instant,
     pub(crate) bytes: u64,
-    pub(crate) caller: Option<ActorId>,
+    /// The bound actor that waits for the reply.
+    pub(crate) caller: Option<waits::Party>,
 }
 
-/// A message that tells the router to look at the intake.
+/// What waits for a turn of the server's actor.
+pub(crate) enum Item<P: Protocol> {
+    Call(Arc<Call<P>>),
+    /// A cast with the bytes of its permit.
+    Cast(P::Cast, u64),
+}
+
+/// A message that tells the server's actor to look at the intake.
 #[derive(Debug)]
 pub(crate) struct Bell;
 
-pub(crate) struct Shared<S: Service> {
-    pub(crate) service: S,
+pub(crate) struct Shared<P: Protocol> {
+    pub(crate) host: P::Host,
     pub(crate) gate: PermitGate<Waker>,
-    pub(crate) book: Mutex<Book<Arc<Call<S>>>>,
-    /// Calls with a permit that wait for the router's turn; never more than there are permits.
-    intake: Mutex<VecDeque<Arc<Call<S>>>>,
+    pub(crate) book: Mutex<Book<Arc<Call<P>>>>,
+    /// What was let in and waits for a turn; never more than there are permits.
+    intake: Mutex<VecDeque<Item<P>>>,
     rung: AtomicBool,
-    router: OnceLock<ActorRef<Bell>>,
+    actor: OnceLock<ActorRef<Bell>>,
     pub(crate) refusals: Refusals,
-    pub(crate) late: AtomicU64,
-    pub(crate) overrunning: AtomicU64,
-    pub(crate) workers: AtomicU64,
-    pub(crate) worker_failures: AtomicU64,
-    /// Rung when a deadline is earlier than all others.
+    pub(crate) gauges: Gauges,
+    draining: AtomicBool,
+    /// Why the server ended, once something but a kill ended it.
+    pub(crate) exit: OnceLock<ExitReason>,
+    /// Rung when something is due earlier than all else.
     pub(crate) alarm: Notify,
     /// Rung on every step of a drain.
     pub(crate) drained: Notify,
     epoch: Instant,
-    pub(crate) limits: Limits<S>,
+    pub(crate) limits: Limits<P>,
 }
 
 /// How a server was set up.
-pub(crate) struct Limits<S: Service> {
-    pub(crate) deadline: Duration,
+pub(crate) struct Limits<P: Protocol> {
+    pub(crate) load: Load,
     pub(crate) queue: u32,
-    pub(crate) weigh: Option<Weigh<S>>,
+    pub(crate) deadline: Duration,
+    pub(crate) weigh: Option<Weigh<P>>,
 }
 
 /// Tells the bytes of a request.
-pub(crate) type Weigh<S> = Box<dyn Fn(&<S as Service>::Request) -> u64 + Send + Sync>;
+pub(crate) type Weigh<P> = Box<dyn Fn(&<P as Protocol>::Request) -> u64 + Send + Sync>;
 
-impl<S: Service> Shared<S> {
-    pub(crate) fn new(service: S, load: Load, limits: Limits<S>) -> Self {
+impl<P: Protocol> Shared<P> {
+    pub(crate) fn new(host: P::Host, limits: Limits<P>) -> Self {
         Self {
-            service,
-            gate: PermitGate::new(load, limits.queue),
-            book: Mutex::new(Book::new(load.count.saturating_add(limits.queue))),
+            host,
+            gate: PermitGate::new(limits.load, limits.queue),
+            book: Mutex::new(Book::new(limits.load.count.saturating_add(limits.queue))),
             intake: Mutex::new(VecDeque::new()),
             rung: AtomicBool::new(false),
-            router: OnceLock::new(),
+            actor: OnceLock::new(),
             refusals: Refusals::default(),
-            late: AtomicU64::new(0),
-            overrunning: AtomicU64::new(0),
-            workers: AtomicU64::new(0),
-            worker_failures: AtomicU64::new(0),
+            gauges: Gauges::default(),
+            draining: AtomicBool::new(false),
+            exit: OnceLock::new(),
             alarm: Notify::new(),
             drained: Notify::new(),
             epoch: Instant::now(),
@@ -90,13 +101,17 @@ impl<S: Service> Shared<S> {
         }
     }
 
-    pub(crate) fn set_router(&self, router: ActorRef<Bell>) {
-        let _ = self.router.set(router);
+    pub(crate) fn set_actor(&self, actor: ActorRef<Bell>) {
+        let _ = self.actor.set(actor);
     }
 
-    /// Ticks are milliseconds since the server started; a deadline is rounded up, so that it is never early.
-    pub(crate) fn due(&self, deadline: Instant) -> u64 {
-        let since = deadline.saturating_duration_since(self.epoch);
+    pub(crate) fn actor(&self) -> Option<&ActorRef<Bell>> {
+        self.actor.get()
+    }
+
+    /// Ticks are milliseconds since the server started; a time is rounded up, so that it is never early.
+    pub(crate) fn due(&self, time: Instant) -> u64 {
+        let since = time.saturating_duration_since(self.epoch);
         u64::try_from(since.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
     }
 
@@ -104,17 +119,15 @@ impl<S: Service> Shared<S> {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    pub(crate) fn at(&self, tick: u64) -> Instant {
-        self.epoch + Duration::from_millis(tick)
-    }
-
-    /// Opens a call in the books. The permit, if it has one, stays with the caller when this fails.
-    pub(crate) fn open(&self, opening: Opening<S>) -> Result<Arc<Call<S>>, (NotOpened, u64)> {
+    /// Opens a call in the books. A permit, if it has one, stays with the caller of this when it fails.
+    pub(crate) fn open(&self, opening: Opening<P>) -> Result<Arc<Call<P>>, (NotOpened, u64)> {
         let Opening { request, deadline, bytes, caller } = opening;
+        let (bound, caller) = caller.unzip();
         let mut opened = None;
-        let result = self.book.lock().open(self.due(deadline), |key| {
+        let result = self.book.lock().open(self.due(deadline), bound, |key| {
             let request = Mutex::new(Some(request));
-            Arc::clone(opened.insert(Arc::new(Call { cell: CallCell::new(), request, key, deadline, bytes, caller })))
+            let call = Call { cell: CallCell::new(), request, key, deadline, bytes, caller };
+            Arc::clone(opened.insert(Arc::new(call)))
         });
         let result = result.map_err(|why| (why, bytes))?;
         if result.earliest {
@@ -123,9 +136,9 @@ impl<S: Service> Shared<S> {
         opened.ok_or((NotOpened::Full, bytes))
     }
 
-    /// Hands a call with a permit to the router.
-    pub(crate) fn submit(&self, call: Arc<Call<S>>) {
-        self.intake.lock().push_back(call);
+    /// Hands over what has a permit to the server's actor.
+    pub(crate) fn submit(&self, item: Item<P>) {
+        self.intake.lock().push_back(item);
         self.ring();
     }
 
@@ -133,46 +146,42 @@ impl<S: Service> Shared<S> {
         if self.rung.swap(true, Ordering::AcqRel) {
             return;
         }
-        let rung = self.router.get().is_some_and(|router| router.send_message(Bell).is_ok());
+        let rung = self.actor.get().is_some_and(|actor| actor.send_message(Bell).is_ok());
         if !rung {
             // It is draining, and listens here; or it has ended, and the books are closed.
             self.drained.notify_one();
         }
     }
 
-    /// The router hears the bell: what comes in from now on must ring again.
+    /// The actor hears the bell: what comes in from now on must ring again.
     pub(crate) fn answer_bell(&self) {
         self.rung.store(false, Ordering::Release);
     }
 
-    pub(crate) fn is_open(&self) -> bool {
-        self.book.lock().door() == Door::Open
+    pub(crate) fn door(&self) -> Door {
+        self.book.lock().door()
     }
 
-    /// In which way the door is shut, once it is.
-    pub(crate) fn shut_how(&self) -> NotOpened {
-        if self.book.lock().door() == Door::Closed { NotOpened::Closed } else { NotOpened::Draining }
-    }
-
-    pub(crate) fn next_call(&self) -> Option<Arc<Call<S>>> {
+    pub(crate) fn next_item(&self) -> Option<Item<P>> {
         self.intake.lock().pop_front()
     }
 
     /// Settles `call`, unless someone else has: books first, then the caller, then the worker.
-    pub(crate) fn settle(&self, call: &Call<S>, by: Party, outcome: Outcome, value: Settled<S>) -> bool {
+    pub(crate) fn settle(&self, call: &Call<P>, by: Party, outcome: Outcome, value: Settled<P>) -> bool {
         let Some(won) = call.cell.settle(by) else {
             if by == Party::Worker {
-                self.late.fetch_add(1, Ordering::Relaxed);
+                self.gauges.late.fetch_add(1, Ordering::Relaxed);
             }
             return false;
         };
         if won.abandoned {
-            self.overrunning.fetch_add(1, Ordering::Relaxed);
+            self.gauges.overrunning.fetch_add(1, Ordering::Relaxed);
         }
         let entry = self.book.lock().close(call.key, outcome);
         drop(entry);
         if by == Party::Other {
-            drop(call.request.lock().take());
+            let request = call.request.lock().take();
+            drop(request);
         }
         let waiters = call.cell.fill(value);
         if let Some(caller) = waiters.caller {
@@ -185,40 +194,68 @@ impl<S: Service> Shared<S> {
         true
     }
 
-    /// Gives back the permit of a call that is not, or no longer, served.
+    /// Gives back the permit of what is not, or no longer, served.
     pub(crate) fn release(&self, bytes: u64) {
         self.gate.release(bytes, Waker::wake);
         self.step_of_drain();
     }
 
     fn step_of_drain(&self) {
-        if self.refusals.draining() {
+        if self.is_draining() {
             self.drained.notify_one();
         }
     }
 
-    /// Settles up to `slice` calls whose time is up; when the next is due.
-    pub(crate) fn expire(&self, slice: usize) -> Expired {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// A bound caller has ended: settles its calls slice by slice, each a short critical section at a time.
+    pub(crate) fn caller_ended(&self, id: ActorId) {
+        while self.cancel_some_of(id) {}
+    }
+
+    /// Settles some calls of a caller that has ended; whether there may be more.
+    pub(crate) fn cancel_some_of(&self, id: ActorId) -> bool {
+        let calls = {
+            let mut book = self.book.lock();
+            let Some(caller) = book.caller_gone(id) else { return false };
+            book.calls_of(caller, SLICE)
+        };
+        for call in &calls {
+            self.settle(call, Party::Other, Outcome::Cancelled, Err(CallError::Cancelled));
+        }
+        calls.len() == SLICE
+    }
+
+    /// Settles up to a slice of calls whose time is up; when something is due next.
+    pub(crate) fn expire(&self) -> Expired {
         let now = self.now();
         let (due, next) = {
             let mut book = self.book.lock();
-            let due = book.expire(now, slice);
+            let due = book.expire(now, SLICE);
             (due, book.set_alarm())
         };
         for call in &due {
             self.settle(call, Party::Other, Outcome::Timeout, Err(CallError::Timeout));
         }
-        Expired { more: due.len() == slice, next: next.map(|tick| self.at(tick)) }
+        let (hosts, ring) = self.host.tick(now);
+        if ring {
+            self.ring();
+        }
+        let next = next.into_iter().chain(hosts).min().map(|tick| self.epoch + Duration::from_millis(tick));
+        Expired { more: due.len() == SLICE, next }
     }
 
     /// Takes no more calls. Those that are open are served, or those only that have a worker already.
     pub(crate) fn drain(&self, serve_queued: bool) {
         self.book.lock().drain();
-        self.refusals.set_draining();
+        self.draining.store(true, Ordering::Release);
         if !serve_queued {
             let open = self.book.lock().open_calls();
             for call in open {
-                if call.request.lock().is_some() {
+                let queued = call.request.lock().is_some();
+                if queued {
                     self.settle(&call, Party::Other, Outcome::ShuttingDown, Err(CallError::ShuttingDown));
                 }
             }
@@ -228,7 +265,38 @@ impl<S: Service> Shared<S> {
     /// Whether every call has settled and every worker that could end has ended.
     pub(crate) fn is_drained(&self) -> bool {
         let in_flight = self.book.lock().in_flight();
-        in_flight == 0 && self.workers.load(Ordering::Acquire) <= self.overrunning.load(Ordering::Acquire)
+        in_flight == 0 && self.gauges.all_workers_overrun()
+    }
+
+    /// The server has ended: settles everything that is left and gives back what waits for a turn.
+    pub(crate) fn shut(&self) {
+        let (door, open) = {
+            let mut book = self.book.lock();
+            (book.door(), book.shut())
+        };
+        for call in open {
+            let (outcome, error) = match self.exit.get() {
+                None if door == Door::Draining => (Outcome::ShuttingDown, CallError::ShuttingDown),
+                reason => (Outcome::Died, Died::Exit(reason.cloned().unwrap_or(ExitReason::Killed)).into()),
+            };
+            self.settle(&call, Party::Other, outcome, Err(error));
+        }
+        while let Some(item) = self.next_item() {
+            match item {
+                Item::Call(call) => self.release(call.bytes),
+                Item::Cast(cast, bytes) => {
+                    drop(cast);
+                    self.gauges.casts_dropped.fetch_add(1, Ordering::Relaxed);
+                    self.release(bytes);
+                }
+            }
+        }
+        if let Some(server) = self.actor() {
+            let watched = self.book.lock().callers().watched();
+            for actor in watched {
+                server.unmonitor(actor);
+            }
+        }
     }
 
     pub(crate) fn compact(&self, factor: usize) -> usize {
@@ -238,43 +306,18 @@ impl<S: Service> Shared<S> {
             if before > factor.saturating_mul(intake.len().max(1)) {
                 intake.shrink_to_fit();
             }
-            (before - intake.capacity()) * size_of::<Arc<Call<S>>>()
+            (before - intake.capacity()) * size_of::<Item<P>>()
         };
         intake + self.book.lock().compact(factor)
     }
-
-    /// The server has ended: settles everything that is left and gives back what waits for a worker.
-    pub(crate) fn shut(&self) {
-        let (door, open) = {
-            let mut book = self.book.lock();
-            (book.door(), book.shut())
-        };
-        for call in open {
-            let (outcome, error) = match door {
-                Door::Draining => (Outcome::ShuttingDown, CallError::ShuttingDown),
-                _ => (Outcome::Died, CallError::Died(Died::Exit(ExitReason::Killed))),
-            };
-            self.settle(&call, Party::Other, outcome, Err(error));
-        }
-        while let Some(call) = self.next_call() {
-            self.release(call.bytes);
-        }
-    }
 }
+
+/// Calls settled between two looks at anything else: a few tens of microseconds.
+const SLICE: usize = 64;
 
 /// What an expiry leaves to do.
 pub(crate) struct Expired {
     /// The slice was full: there may be more that are due.
     pub(crate) more: bool,
     pub(crate) next: Option<Instant>,
-}
-
-/// A gate's refusal in the words of a caller.
-pub(crate) fn overload(refused: Refused, wanted: u64, queue: u32) -> Overload {
-    match refused.scarce {
-        Scarce::Bytes => Overload::Bytes { held: refused.used.bytes, limit: refused.limit.bytes, wanted },
-        Scarce::Queue => Overload::Queue { limit: queue },
-        Scarce::Waiters => Overload::Waiting,
-        _ => Overload::InFlight { in_flight: refused.used.count, limit: refused.limit.count },
-    }
 }

@@ -3,16 +3,14 @@
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use futures::FutureExt;
-use plimsoll_sync::cell::Party;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
 use super::book::Outcome;
-use super::shared::{Call, Shared};
+use super::waits::{Party, Waiting};
+use super::work::Work;
 use super::{CallContext, CallError, Died, Service};
 use crate::exit::ExitReason;
 
@@ -28,29 +26,16 @@ pub enum Worker {
     Task,
 }
 
-/// A begun call in the hands of its worker: the permit and the duty to settle. Both go when this is dropped, in whatever
-/// way the worker ends.
-pub(crate) struct Work<S: Service> {
-    shared: Arc<Shared<S>>,
-    call: Arc<Call<S>>,
-}
-
 impl<S: Service> Work<S> {
-    /// Takes a call up; `None` if it has settled already.
-    pub(crate) fn begin(shared: &Arc<Shared<S>>, call: Arc<Call<S>>) -> Option<Self> {
-        if !call.cell.begin() {
-            shared.release(call.bytes);
-            return None;
-        }
-        shared.workers.fetch_add(1, Ordering::AcqRel);
-        Some(Self { shared: Arc::clone(shared), call })
-    }
-
     /// Serves the call; `Err` with the message when the service panicked.
     pub(crate) async fn serve(&self, worker: Option<ActorCell>) -> Result<(), String> {
         let Some(request) = self.call.request.lock().take() else { return Ok(()) };
-        let ctx = CallContext { deadline: self.call.deadline, worker, caller: self.call.caller };
-        let service = &self.shared.service;
+        let _waiting = self.call.caller.as_ref().zip(worker.as_ref()).and_then(|(caller, worker)| {
+            // Nobody waits for this worker yet, so that this closes no circle.
+            Waiting::begin(caller, &Party::from(worker)).ok()
+        });
+        let ctx = CallContext { deadline: self.call.deadline, worker, caller: self.call.caller.as_ref().map(|c| c.id) };
+        let service = &self.shared.host.0;
         let serving = AssertUnwindSafe(async { service.call(ctx, request).await }).catch_unwind();
         let (outcome, value, result) = match self.unless_settled(serving).await {
             None => return Ok(()),
@@ -62,7 +47,7 @@ impl<S: Service> Work<S> {
                 (Outcome::Died, Err(died.into()), Err(message))
             }
         };
-        self.shared.settle(&self.call, Party::Worker, outcome, value);
+        self.settle(outcome, value);
         result
     }
 
@@ -87,24 +72,6 @@ impl<S: Service> Work<S> {
     }
 }
 
-impl<S: Service> Drop for Work<S> {
-    fn drop(&mut self) {
-        if !self.call.cell.is_settled() {
-            let (outcome, error) = if self.shared.refusals.draining() {
-                (Outcome::ShuttingDown, CallError::ShuttingDown)
-            } else {
-                (Outcome::Died, Died::Exit(ExitReason::Killed).into())
-            };
-            self.shared.settle(&self.call, Party::Other, outcome, Err(error));
-        }
-        if self.call.cell.end().abandoned {
-            self.shared.overrunning.fetch_sub(1, Ordering::AcqRel);
-        }
-        self.shared.workers.fetch_sub(1, Ordering::AcqRel);
-        self.shared.release(self.call.bytes);
-    }
-}
-
 /// The worker as an actor. It works in `post_start`: supervised, without a message to itself.
 pub(crate) struct WorkerActor<S: Service>(pub(crate) Work<S>);
 
@@ -124,7 +91,7 @@ impl<S: Service> Actor for WorkerActor<S> {
     }
 }
 
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a panic whose payload is not text").to_owned()
 }

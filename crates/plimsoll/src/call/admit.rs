@@ -1,0 +1,93 @@
+//! Admission: permit, then slot and timer, all in the caller's task.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use plimsoll_sync::permits::{Refused, Scarce};
+use tokio::time::Instant;
+
+use super::book::{Door, NotOpened};
+use super::client::{Calling, Opening, State};
+use super::shared::{Item, Shared};
+use super::waits::{Party, Waiting};
+use super::{CallError, Died, Overload, Protocol};
+
+impl<P: Protocol> Calling<P> {
+    /// Lets a request in, into the queue, or not at all.
+    pub(crate) fn admit(
+        &mut self,
+        request: P::Request,
+        deadline: Instant,
+        awaited: bool,
+        waker: &Waker,
+    ) -> Result<State<P>, CallError<P::Error>> {
+        if deadline <= Instant::now() {
+            return Err(CallError::Timeout);
+        }
+        let shared = &self.shared;
+        let caller = self.binding.as_ref().map(|binding| (binding.key, binding.party.clone()));
+        if let (true, true, Some((_, from)), Some(server)) = (P::IN_TURN, awaited, &caller, shared.actor()) {
+            let to = Party::from(&server.get_cell());
+            self.waiting = Some(Waiting::begin(from, &to).map_err(CallError::Deadlock)?);
+        }
+        let bytes = shared.limits.weigh.as_ref().map_or(0, |weigh| weigh(&request));
+        let opening = Opening { request, deadline, bytes, caller };
+        let refused = match shared.gate.try_acquire(bytes) {
+            Ok(()) => {
+                let call = shared.open(opening).map_err(|(why, bytes)| {
+                    shared.release(bytes);
+                    shared.not_opened(why)
+                })?;
+                shared.submit(Item::Call(Arc::clone(&call)));
+                return Ok(State::Open(call));
+            }
+            Err(refused) => refused,
+        };
+        shared.is_shut()?;
+        if shared.limits.queue == 0 {
+            return Err(shared.overload(refused, bytes).into());
+        }
+        let place = shared.gate.enqueue(bytes, waker.clone(), Waker::wake);
+        let place = place.map_err(|refused| shared.overload(refused, bytes))?;
+        match shared.open(opening) {
+            Ok(call) => Ok(State::Queued(call, place)),
+            Err((why, _)) => {
+                shared.gate.cancel(place, Waker::wake);
+                Err(shared.not_opened(why))
+            }
+        }
+    }
+}
+
+impl<P: Protocol> Shared<P> {
+    /// `Err` with how the door is shut, if it is.
+    pub(crate) fn is_shut(&self) -> Result<(), CallError<P::Error>> {
+        match self.door() {
+            Door::Open => Ok(()),
+            Door::Draining => Err(self.not_opened(NotOpened::Draining)),
+            Door::Closed => Err(self.not_opened(NotOpened::Closed)),
+        }
+    }
+
+    fn not_opened(&self, why: NotOpened) -> CallError<P::Error> {
+        match why {
+            NotOpened::Draining => CallError::ShuttingDown,
+            NotOpened::Closed => CallError::Died(Died::NoProcess),
+            NotOpened::CallerGone => CallError::Cancelled,
+            NotOpened::Full => {
+                let (used, limit) = (self.gate.used(), self.gate.limit());
+                Overload::InFlight { in_flight: used.count, limit: limit.count }.into()
+            }
+        }
+    }
+
+    /// A gate's refusal in the words of a caller.
+    pub(crate) fn overload(&self, refused: Refused, wanted: u64) -> Overload {
+        match refused.scarce {
+            Scarce::Bytes => Overload::Bytes { held: refused.used.bytes, limit: refused.limit.bytes, wanted },
+            Scarce::Queue => Overload::Queue { limit: self.limits.queue },
+            Scarce::Waiters => Overload::Waiting,
+            _ => Overload::InFlight { in_flight: refused.used.count, limit: refused.limit.count },
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A client's tie to the actor that calls through it.
+
+use std::sync::Arc;
+
+use plimsoll_sync::slots::SlotKey;
+use ractor::{ActorCell, ActorStatus};
+
+use super::Protocol;
+use super::shared::Shared;
+use super::waits::Party;
+
+/// One bound client: the server watches the actor for as long as one of these exists for it.
+pub(crate) struct Binding<P: Protocol> {
+    shared: Arc<Shared<P>>,
+    actor: ActorCell,
+    pub(crate) key: SlotKey,
+    pub(crate) party: Party,
+}
+
+impl<P: Protocol> Binding<P> {
+    pub(crate) fn new(shared: &Arc<Shared<P>>, actor: &ActorCell) -> Self {
+        let (key, first) = {
+            // Monitored under the lock, so that the last client's going and the next one's coming cannot cross.
+            let mut book = shared.book.lock();
+            let bound = book.callers().bind(actor);
+            if let ((_, true), Some(server)) = (bound, shared.actor()) {
+                server.monitor(actor.clone());
+            }
+            bound
+        };
+        // ractor tells a monitor nothing about an actor whose end came before it. While one is stopping that may be so.
+        match actor.get_status() {
+            ActorStatus::Stopped => shared.caller_ended(actor.get_id()),
+            ActorStatus::Stopping if first => {
+                let (shared, actor) = (Arc::clone(shared), actor.clone());
+                tokio::spawn(async move {
+                    let _ = actor.wait(None).await;
+                    shared.caller_ended(actor.get_id());
+                });
+            }
+            _ => {}
+        }
+        Self { shared: Arc::clone(shared), actor: actor.clone(), key, party: Party::from(actor) }
+    }
+}
+
+impl<P: Protocol> Drop for Binding<P> {
+    fn drop(&mut self) {
+        let mut book = self.shared.book.lock();
+        let last = book.callers().unbind(self.key);
+        if let (true, Some(server)) = (last, self.shared.actor()) {
+            server.unmonitor(self.actor.clone());
+        }
+    }
+}
