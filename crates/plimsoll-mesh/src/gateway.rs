@@ -10,6 +10,7 @@ mod admission;
 mod answer;
 mod bind;
 mod body;
+mod budget;
 mod desk;
 mod limits;
 mod listener;
@@ -32,6 +33,7 @@ use crate::service::{Dispatch, Overview};
 
 pub use admission::Attempts;
 pub use bind::bind;
+pub use budget::{BudgetTooSmall, Floor, PLACE_BYTES};
 pub use limits::Limits;
 pub use requests::RequestCounts;
 
@@ -132,6 +134,11 @@ impl Gateway {
     /// How attempts to connect ended.
     pub fn attempts(&self) -> Attempts {
         self.shared.door.attempts()
+    }
+
+    /// Bytes of request bodies held now.
+    pub fn body_bytes_held(&self) -> usize {
+        self.shared.bodies.held()
     }
 
     /// How requests ended.

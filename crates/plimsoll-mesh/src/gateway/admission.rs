@@ -22,7 +22,7 @@ pub struct Attempts {
     pub peers: u64,
     /// Told `max_clients_reached` at the desk.
     pub told: u64,
-    /// Refused without a word, because the desk was full.
+    /// Refused without a word, because the desk was full or the gateway was stopping.
     pub turned_away: u64,
     /// Handshakes that failed or took too long.
     pub failed_handshakes: u64,
@@ -77,12 +77,14 @@ struct Books {
     client_cap: u64,
     desk_cap: u64,
     recent: Recent,
+    shut: bool,
 }
 
 impl Door {
     pub(super) fn new(client_cap: usize, desk_cap: usize) -> Self {
         let (client_cap, desk_cap) = (client_cap as u64, desk_cap as u64);
-        let books = Books { attempts: Attempts::default(), client_cap, desk_cap, recent: Recent::default() };
+        let books =
+            Books { attempts: Attempts::default(), client_cap, desk_cap, recent: Recent::default(), shut: false };
         Self { books: Arc::new(Mutex::new(books)) }
     }
 
@@ -92,10 +94,14 @@ impl Door {
         if !books.recent.is_new(from, connection_id) {
             return Arrival::Repeated;
         }
+        let shut = books.shut;
         let (client_cap, desk_cap) = (books.client_cap, books.desk_cap);
         let attempts = &mut books.attempts;
         attempts.offered += 1;
-        if attempts.clients < client_cap {
+        if shut {
+            attempts.turned_away += 1;
+            Arrival::TurnAway
+        } else if attempts.clients < client_cap {
             attempts.clients += 1;
             attempts.clients_high_water = attempts.clients_high_water.max(attempts.clients);
             attempts.deciding += 1;
@@ -108,6 +114,16 @@ impl Door {
             attempts.turned_away += 1;
             Arrival::TurnAway
         }
+    }
+
+    /// From now on everybody is turned away: the gateway is stopping.
+    pub(super) fn shut(&self) {
+        self.books.lock().shut = true;
+    }
+
+    /// Lets in again, after a restart.
+    pub(super) fn open(&self) {
+        self.books.lock().shut = false;
     }
 
     pub(super) fn attempts(&self) -> Attempts {

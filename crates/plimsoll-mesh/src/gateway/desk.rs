@@ -25,14 +25,15 @@ pub(super) async fn attend(shared: Arc<Shared>, incoming: quinn::Incoming, mut p
         return shared.peers.accept_peer(connection);
     }
     // Told by the answer or, if no request comes, by the reason of the close.
-    let _ = timeout_at(end, tell(&shared, connection.clone())).await;
-    close(&connection, H3Code::H3_NO_ERROR, Code::MaxClientsReached.as_str());
+    let _ = timeout_at(end, tell(&shared, connection)).await;
     place.settle(Outcome::Told);
 }
 
 /// Answers the first request. `None`: the client went away first.
 async fn tell(shared: &Shared, connection: quinn::Connection) -> Option<()> {
-    let mut h3 = shared.limits.h3().build(Connection::server(connection)).await.ok()?;
+    let mut h3 = shared.limits.h3().build(Connection::server(connection.clone())).await.ok()?;
+    // Dropped before h3, which closes with words of its own.
+    let _closing = CloseWithReason(connection);
     let stream = poll_fn(|cx| h3.poll_accept_request_stream(cx)).await.ok()??;
     let left = stream.stopped();
     let resolver = h3.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
@@ -45,4 +46,12 @@ async fn tell(shared: &Shared, connection: quinn::Connection) -> Option<()> {
     // The close that follows would take back what has not been acknowledged.
     left.await;
     Some(())
+}
+
+struct CloseWithReason(quinn::Connection);
+
+impl Drop for CloseWithReason {
+    fn drop(&mut self) {
+        close(&self.0, H3Code::H3_NO_ERROR, Code::MaxClientsReached.as_str());
+    }
 }

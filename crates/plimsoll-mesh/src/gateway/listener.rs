@@ -21,27 +21,31 @@ pub(super) fn close(connection: &quinn::Connection, code: h3::error::Code, reaso
     connection.close(code, reason.as_bytes());
 }
 
-/// Accepts connections until `stop` is cancelled.
+/// Accepts connections until `stop` is cancelled, then refuses newcomers until those that are in are done.
 pub(super) async fn run(gateway: Gateway, stop: CancellationToken) -> Result<(), GatewayError> {
     let endpoint = gateway.endpoint.clone();
     endpoint.set_server_config(Some(gateway.server.clone()));
     // INVARIANT: at most one task a place at the door.
     let mut tasks = JoinSet::new();
-    let ended = loop {
+    let mut stopping = std::pin::pin!(stop.cancelled());
+    gateway.shared.door.open();
+    let mut shut = false;
+    while !(shut && tasks.is_empty()) {
         tokio::select! {
             biased;
-            () = stop.cancelled() => break Ok(()),
             Some(_) = tasks.join_next() => {}
             incoming = endpoint.accept() => match incoming {
                 Some(incoming) => consider(&gateway, incoming, &mut tasks, &stop),
-                None => break Err(GatewayError::EndpointClosed),
+                None => return Err(GatewayError::EndpointClosed),
             },
+            () = &mut stopping, if !shut => {
+                shut = true;
+                gateway.shared.door.shut();
+            }
         }
-    };
-    // From here on quinn refuses newcomers by itself.
+    }
     endpoint.set_server_config(None);
-    while tasks.join_next().await.is_some() {}
-    ended
+    Ok(())
 }
 
 fn consider(gateway: &Gateway, incoming: quinn::Incoming, tasks: &mut JoinSet<()>, stop: &CancellationToken) {

@@ -46,9 +46,12 @@ type H3 = h3::server::Connection<Connection, Bytes>;
 ///
 /// Not cancel safe: dropped, it aborts the connection's requests and closes the connection.
 pub(super) async fn run(shared: Arc<Shared>, connection: quinn::Connection, stop: CancellationToken, grace: Duration) {
-    let closing = CloseOnDrop(connection.clone());
-    let built = timeout(shared.limits.header_time, shared.limits.h3().build(Connection::server(connection))).await;
-    let Ok(Ok(h3)) = built else { return };
+    let builder = shared.limits.h3();
+    let built = builder.build(Connection::server(connection.clone()));
+    let built = timeout(shared.limits.header_time, built).await;
+    let Ok(Ok(h3)) = built else {
+        return close(&connection, H3Code::H3_CLOSED_CRITICAL_STREAM, "the control stream could not be opened");
+    };
     let session = Arc::new(Session { shared, draining: AtomicBool::new(false), expire: CancellationToken::new() });
     let mut pump = Pump { h3, session, tasks: JoinSet::new() };
     if let Err(error) = pump.serve(&stop).await {
@@ -60,18 +63,10 @@ pub(super) async fn run(shared: Arc<Shared>, connection: quinn::Connection, stop
     if stop.is_cancelled() {
         pump.drain(grace).await;
     }
-    close(&closing.0, H3Code::H3_NO_ERROR, "the node is stopping");
+    close(&connection, H3Code::H3_NO_ERROR, "the node is stopping");
 }
 
-/// A connection whose pump is gone serves nobody: it must not look alive.
-struct CloseOnDrop(quinn::Connection);
-
-impl Drop for CloseOnDrop {
-    fn drop(&mut self) {
-        close(&self.0, H3Code::H3_INTERNAL_ERROR, "the connection's keeper ended");
-    }
-}
-
+/// Dropped, it closes the connection (h3 does) and aborts what is in flight.
 struct Pump {
     h3: H3,
     session: Arc<Session>,

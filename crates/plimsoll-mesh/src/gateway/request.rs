@@ -92,8 +92,8 @@ async fn head(session: &Session, mut resolver: Resolver) -> Result<Head, StreamE
     }
 }
 
-/// `GET https:///` in four entries of QPACK's static table (RFC 9204, appendix A).
-const GET_ROOT: &[u8] = &[0x00, 0x00, 0xc0 | 17, 0xc0 | 23, 0xc0, 0xc0 | 1];
+/// `GET https://x/`: three entries of QPACK's static table, and the name of a fourth with a value (RFC 9204, 4.5).
+const GET_ROOT: &[u8] = &[0x00, 0x00, 0xc0 | 17, 0xc0 | 23, 0xc0 | 1, 0x50, 1, b'x'];
 
 /// The answer to a request. `Err(None)`: the client has reset the request.
 async fn answer(

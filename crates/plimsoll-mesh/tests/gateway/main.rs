@@ -2,4 +2,9 @@
 
 mod aioquic;
 mod calls;
+mod door;
+mod guard;
+mod holding;
+mod limits;
+mod shutdown;
 mod support;

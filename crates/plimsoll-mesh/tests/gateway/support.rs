@@ -175,6 +175,11 @@ pub(crate) async fn dial(
     endpoint.connect_with(config, server.address, "node").unwrap().await
 }
 
+/// A variable-length integer of eight bytes (RFC 9000, 16).
+pub(crate) fn varint(value: u64) -> Vec<u8> {
+    (value | 3 << 62).to_be_bytes().to_vec()
+}
+
 pub(crate) type Stream = h3::client::RequestStream<BidiStream, Bytes>;
 
 /// A well-behaved client.
@@ -212,10 +217,14 @@ impl Answer {
 impl Client {
     pub(crate) async fn connect(server: &Server) -> Result<Self, quinn::ConnectionError> {
         let quic = dial(server, server.client_config()).await?;
+        Ok(Self::on(quic).await)
+    }
+
+    pub(crate) async fn on(quic: quinn::Connection) -> Self {
         let connection = Connection::client(quic.clone());
         let (mut driver, send) = h3::client::builder().build(connection).await.unwrap();
         let driver = tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
-        Ok(Self { quic, send, driver })
+        Self { quic, send, driver }
     }
 
     pub(crate) async fn open(&self, request: Request<()>) -> Result<Stream, StreamError> {
