@@ -8,12 +8,27 @@
 //! There is no value of a cap that means "unlimited": zero and whatever lies above [`Cap::MAX`] are refused when the cap
 //! is made, which is when the configuration is read.
 
+mod byte_cache;
 mod cap;
 mod compact;
 mod counters;
+mod fanout;
+mod history;
+mod scratch;
+mod task_pool;
+mod tee;
 
+pub use byte_cache::{ByteCache, ByteCacheCaps, CacheEvent, Fill, FillError, Lookup, PayloadTooLarge, Wait};
 pub use cap::{ByteCap, Cap, InvalidCap};
 pub use compact::{Compact, CompactPolicy, Compacted, Footprint};
 pub use counters::{Counters, Event, Level, Usage};
+pub use fanout::{
+    BacklogLimits, CutOff, Delivery, Fanout, FanoutCaps, FanoutEvent, MessageTooLarge, Published, SubscribeError,
+    Subscription,
+};
+pub use history::{Derived, EventTooLarge, History, HistoryCaps, HistoryEvent};
+pub use scratch::{Reusable, Scratch};
+pub use task_pool::{JobEvent, Skipped, TaskPool, TaskPoolCaps};
+pub use tee::{Copied, Tee};
 
 pub(crate) use counters::events;

@@ -1,0 +1,166 @@
+//! The entries, in quick_cache.
+
+use std::borrow::Borrow;
+use std::cell::Cell;
+use std::hash::Hash;
+use std::time::Instant;
+
+use bytes::Bytes;
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
+
+use super::CacheEvent;
+use crate::bounded::Counters;
+
+/// What an entry weighs beyond its payload: key, slot and index of the storage, rounded up.
+pub(super) const OVERHEAD: u64 = 128;
+
+/// Slices below this do not pin enough to be worth a copy.
+const PINNED: usize = 4096;
+
+/// At most this many parts of the storage have a lock of their own.
+const SHARDS: u64 = 8;
+
+/// A payload with its weight and the end of its time, both fixed when it came in.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    payload: Bytes,
+    weight: u64,
+    expires: Instant,
+}
+
+impl Entry {
+    pub(super) fn new(payload: Bytes, pinned: usize, expires: Instant) -> Self {
+        Self { payload, weight: pinned as u64 + OVERHEAD, expires }
+    }
+
+    pub(super) fn is_good(&self, now: Instant) -> bool {
+        now < self.expires
+    }
+
+    pub(super) fn into_payload(self) -> Bytes {
+        self.payload
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Store<K> {
+    cache: Cache<K, Entry, Fixed, DefaultHashBuilder, Evictions>,
+}
+
+impl<K: Eq + Hash> Store<K> {
+    pub(super) fn new(bytes: u64, entry: u64, counters: Counters<CacheEvent>) -> Self {
+        // A part takes entries up to its own share: each has to hold a few of the largest.
+        let shards = (bytes / (4 * (entry + OVERHEAD))).clamp(1, SHARDS);
+        let shards = 1 << shards.ilog2();
+        let entries =
+            usize::try_from(bytes / (4 * OVERHEAD)).unwrap_or(usize::MAX).clamp(32 * SHARDS as usize, 1 << 20);
+        let options = OptionsBuilder::new()
+            .shards(shards as usize)
+            .estimated_items_capacity(entries)
+            .weight_capacity(bytes - bytes % shards)
+            .build()
+            .expect("both required options are set");
+        let evictions = Evictions { counters };
+        Self { cache: Cache::with_options(options, Fixed, DefaultHashBuilder::default(), evictions) }
+    }
+
+    pub(super) fn get<Q>(&self, key: &Q) -> Option<Entry>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.cache.get(key)
+    }
+
+    pub(super) fn insert(&self, key: K, entry: Entry) {
+        self.cache.insert(key, entry);
+    }
+
+    pub(super) fn remove<Q>(&self, key: &Q) -> Option<Bytes>
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.cache.remove(key).map(|(_, entry)| entry.payload)
+    }
+
+    /// Removes `key` if its time is up: it may have come in anew since it was looked at.
+    pub(super) fn remove_expired<Q>(&self, key: &Q, now: Instant) -> bool
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.cache.remove_if(key, |entry| !entry.is_good(now)).is_some()
+    }
+
+    pub(super) fn sweep(&self, now: Instant) -> usize {
+        let expired = Cell::new(0);
+        self.cache.retain(|_, entry| {
+            expired.set(expired.get() + usize::from(!entry.is_good(now)));
+            entry.is_good(now)
+        });
+        expired.get()
+    }
+
+    pub(super) fn set_cap(&self, bytes: u64) {
+        self.cache.set_capacity(bytes - bytes % self.cache.num_shards() as u64);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    pub(super) fn weight(&self) -> u64 {
+        self.cache.weight()
+    }
+}
+
+/// Reads the weight that an entry came in with.
+#[derive(Debug, Clone)]
+struct Fixed;
+
+impl<K> Weighter<K, Entry> for Fixed {
+    fn weight(&self, _key: &K, entry: &Entry) -> u64 {
+        entry.weight
+    }
+}
+
+/// Counts evictions, and drops the evicted after the storage's lock is released.
+#[derive(Debug, Clone)]
+struct Evictions {
+    counters: Counters<CacheEvent>,
+}
+
+impl<K> Lifecycle<K, Entry> for Evictions {
+    type RequestState = Vec<Entry>;
+
+    fn on_evict(&self, evicted: &mut Vec<Entry>, _key: K, entry: Entry) {
+        self.counters.count(CacheEvent::Evicted);
+        evicted.push(entry);
+    }
+}
+
+/// Whether a piece of `len` bytes is too short to be allowed to hold on to a buffer of `whole`.
+pub(super) fn is_short(len: usize, whole: usize) -> bool {
+    whole > PINNED && len < whole / 4
+}
+
+/// The payload, the bytes that it holds on to, and whether it had to be copied out of its buffer.
+///
+/// [`Bytes`] does not tell how large its buffer is. The only reference to a buffer can be turned into its mutable form and
+/// back without copying, and that form can be asked whether it has room for so much more.
+pub(super) fn own(payload: Bytes) -> (Bytes, usize, bool) {
+    let len = payload.len();
+    match payload.try_into_mut() {
+        Err(shared) => (shared, len, false),
+        Ok(mut only) => {
+            let long = (4 * len + 3).max(PINNED) + 1;
+            if only.try_reclaim(long - len) {
+                return (Bytes::copy_from_slice(&only), len, true);
+            }
+            let pinned = only.capacity();
+            (only.freeze(), pinned, false)
+        }
+    }
+}
