@@ -14,6 +14,9 @@ mod compact;
 mod counters;
 mod fanout;
 mod history;
+mod list;
+pub mod pool;
+mod recent;
 mod scratch;
 mod task_pool;
 mod tee;
@@ -27,6 +30,7 @@ pub use fanout::{
     Subscription,
 };
 pub use history::{Derived, EventTooLarge, History, HistoryCaps, HistoryEvent};
+pub use pool::{DialPool, LruPool, PoolSettings};
 pub use scratch::{Reusable, Scratch};
 pub use task_pool::{JobEvent, Skipped, TaskPool, TaskPoolCaps};
 pub use tee::{Copied, Tee};

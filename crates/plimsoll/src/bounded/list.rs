@@ -1,0 +1,201 @@
+//! Lists through the slots of a table: their order stands for time, and every operation on them is O(1).
+//!
+//! The links are part of the rows, so that a row that is found by its key is found in its lists as well, and that a move
+//! to the end allocates nothing. A row has one pair of links for each list that it can be in.
+
+use plimsoll_sync::slots::Slots;
+
+const NONE: u32 = u32::MAX;
+
+/// A row's place in one list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Links {
+    previous: u32,
+    next: u32,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self { previous: NONE, next: NONE }
+    }
+}
+
+/// A row that can be in the list number `LIST`.
+pub(crate) trait Linked<const LIST: usize> {
+    fn links(&mut self) -> &mut Links;
+    fn place(&self) -> Links;
+}
+
+/// Makes rows linked: `linked!(Row<T>, 0, links)`.
+macro_rules! linked {
+    ([$($generics:tt)*] $row:ty, $list:literal, $field:ident) => {
+        impl<$($generics)*> $crate::bounded::list::Linked<$list> for $row {
+            fn links(&mut self) -> &mut $crate::bounded::list::Links {
+                &mut self.$field
+            }
+
+            fn place(&self) -> $crate::bounded::list::Links {
+                self.$field
+            }
+        }
+    };
+}
+pub(crate) use linked;
+
+/// First, last and number of the rows in a list; the rows themselves are in the table given to each operation.
+#[derive(Debug)]
+pub(crate) struct List<const LIST: usize> {
+    head: u32,
+    tail: u32,
+    len: u32,
+}
+
+impl<const LIST: usize> Default for List<LIST> {
+    fn default() -> Self {
+        Self { head: NONE, tail: NONE, len: 0 }
+    }
+}
+
+impl<const LIST: usize> List<LIST> {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The slot of the row that has been in the list for longest.
+    pub(crate) fn front(&self) -> Option<u32> {
+        (self.head != NONE).then_some(self.head)
+    }
+
+    /// Adds the row in slot `index`, which must not be in the list.
+    pub(crate) fn push_back<T: Linked<LIST>>(&mut self, rows: &mut Slots<T>, index: u32) {
+        let Some(links) = links(rows, index) else { return };
+        *links = Links { previous: self.tail, next: NONE };
+        match links_at(rows, self.tail) {
+            Some(last) => last.next = index,
+            None => self.head = index,
+        }
+        self.tail = index;
+        self.len += 1;
+    }
+
+    /// Takes the row in slot `index`, which must be in the list, out of it.
+    pub(crate) fn unlink<T: Linked<LIST>>(&mut self, rows: &mut Slots<T>, index: u32) {
+        let Some(links) = links(rows, index) else { return };
+        let Links { previous, next } = std::mem::take(links);
+        match links_at(rows, previous) {
+            Some(row) => row.next = next,
+            None => self.head = next,
+        }
+        match links_at(rows, next) {
+            Some(row) => row.previous = previous,
+            None => self.tail = previous,
+        }
+        self.len -= 1;
+    }
+
+    /// Moves the row in slot `index`, which must be in the list, to its end.
+    pub(crate) fn move_to_back<T: Linked<LIST>>(&mut self, rows: &mut Slots<T>, index: u32) {
+        if self.tail != index {
+            self.unlink(rows, index);
+            self.push_back(rows, index);
+        }
+    }
+
+    /// Takes the first row out of the list.
+    pub(crate) fn pop_front<T: Linked<LIST>>(&mut self, rows: &mut Slots<T>) -> Option<u32> {
+        let index = self.front()?;
+        self.unlink(rows, index);
+        Some(index)
+    }
+
+    /// The slots of all rows, first to last.
+    pub(crate) fn iter<'a, T: Linked<LIST>>(&self, rows: &'a Slots<T>) -> impl Iterator<Item = u32> + use<'a, T, LIST> {
+        std::iter::successors(self.front(), move |index| Self::next(rows, *index))
+    }
+
+    /// The slot of the row after the one in slot `index`.
+    pub(crate) fn next<T: Linked<LIST>>(rows: &Slots<T>, index: u32) -> Option<u32> {
+        visits::count();
+        let (_, row) = rows.at(index)?;
+        let next = row.place().next;
+        (next != NONE).then_some(next)
+    }
+}
+
+fn links<T: Linked<LIST>, const LIST: usize>(rows: &mut Slots<T>, index: u32) -> Option<&mut Links> {
+    visits::count();
+    rows.at_mut(index).map(|(_, row)| row.links())
+}
+
+/// Like [`links`], for an index that may stand for "none", which is no visit.
+fn links_at<T: Linked<LIST>, const LIST: usize>(rows: &mut Slots<T>, index: u32) -> Option<&mut Links> {
+    if index == NONE { None } else { links(rows, index) }
+}
+
+/// How many rows were visited, counted in tests: cost that does not depend on the size is shown by it and not by a clock.
+pub(crate) mod visits {
+    #[cfg(test)]
+    thread_local! {
+        static VISITS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+
+    /// Counts one visit.
+    #[inline]
+    pub(crate) fn count() {
+        #[cfg(test)]
+        VISITS.with(|visits| visits.set(visits.get() + 1));
+    }
+
+    /// Visits during `work`.
+    #[cfg(test)]
+    pub(crate) fn during(work: impl FnOnce()) -> u64 {
+        let before = VISITS.with(std::cell::Cell::get);
+        work();
+        VISITS.with(std::cell::Cell::get) - before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Row(char, Links);
+
+    impl Linked<0> for Row {
+        fn links(&mut self) -> &mut Links {
+            &mut self.1
+        }
+
+        fn place(&self) -> Links {
+            self.1
+        }
+    }
+
+    #[test]
+    fn rows_keep_the_order_in_which_they_came() {
+        let mut rows = Slots::with_limit(4);
+        let mut list = List::<0>::default();
+        let keys: Vec<_> = "abcd".chars().map(|c| rows.insert(Row(c, Links::default())).unwrap().index()).collect();
+        for key in &keys {
+            list.push_back(&mut rows, *key);
+        }
+        let order = |list: &List<0>, rows: &Slots<Row>| -> String {
+            list.iter(rows).filter_map(|index| Some(rows.at(index)?.1.0)).collect()
+        };
+        list.move_to_back(&mut rows, keys[1]);
+        assert_eq!(order(&list, &rows), "acdb");
+        list.move_to_back(&mut rows, keys[1]);
+        list.unlink(&mut rows, keys[0]);
+        assert_eq!(order(&list, &rows), "cdb");
+        assert_eq!(list.pop_front(&mut rows), Some(keys[2]));
+        list.unlink(&mut rows, keys[1]);
+        assert_eq!(order(&list, &rows), "d");
+        list.unlink(&mut rows, keys[3]);
+        assert_eq!((list.front(), list.len()), (None, 0));
+    }
+}

@@ -1,0 +1,5 @@
+mod against_model;
+mod cost;
+mod model;
+mod rules;
+mod shell;

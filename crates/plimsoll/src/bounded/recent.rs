@@ -1,0 +1,119 @@
+//! A map that forgets what was used longest ago: for tables whose entries are worth keeping and not worth a refusal.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use plimsoll_sync::slots::Slots;
+
+use super::list::{Links, List, linked, visits};
+use super::{Cap, Compact, CompactPolicy, Compacted, Footprint};
+
+/// At most `cap` entries; a further one takes the place of the one used longest ago.
+#[derive(Debug)]
+pub(crate) struct Recent<K, V> {
+    rows: Slots<Row<K, V>>,
+    index: HashMap<K, u32>,
+    order: List<0>,
+}
+
+#[derive(Debug)]
+struct Row<K, V> {
+    key: K,
+    value: V,
+    links: Links,
+}
+
+linked!([K, V] Row<K, V>, 0, links);
+
+impl<K: Eq + Hash + Clone, V> Recent<K, V> {
+    pub(crate) fn new(cap: Cap) -> Self {
+        Self { rows: Slots::with_limit(cap.slots()), index: HashMap::new(), order: List::default() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The value at `key`, without marking it used.
+    pub(crate) fn peek(&self, key: &K) -> Option<&V> {
+        visits::count();
+        self.rows.at(*self.index.get(key)?).map(|(_, row)| &row.value)
+    }
+
+    /// The value at `key`, put there by `make` if there was none, and marked used. What had to give way comes along.
+    pub(crate) fn entry(&mut self, key: &K, make: impl FnOnce() -> V) -> (&mut V, Option<(K, V)>) {
+        visits::count();
+        let (slot, gone) = match self.index.get(key) {
+            Some(slot) => {
+                self.order.move_to_back(&mut self.rows, *slot);
+                (*slot, None)
+            }
+            None => {
+                let full = self.rows.len() >= self.rows.limit() as usize;
+                let gone = if full { self.pop_oldest() } else { None };
+                let row = Row { key: key.clone(), value: make(), links: Links::default() };
+                // INVARIANT: there is a free slot, as the cap is at least one and a full table has just lost a row.
+                let Ok(slot) = self.rows.insert(row) else { unreachable!("a row was taken out above") };
+                self.index.insert(key.clone(), slot.index());
+                self.order.push_back(&mut self.rows, slot.index());
+                (slot.index(), gone)
+            }
+        };
+        match self.rows.at_mut(slot) {
+            Some((_, row)) => (&mut row.value, gone),
+            None => unreachable!("the index names rows that exist"),
+        }
+    }
+
+    /// Takes out what is at `key`.
+    pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
+        visits::count();
+        let slot = self.index.remove(key)?;
+        self.order.unlink(&mut self.rows, slot);
+        let (key, _) = self.rows.at(slot)?;
+        self.rows.remove(key).map(|row| row.value)
+    }
+
+    /// The entry used longest ago.
+    pub(crate) fn oldest(&self) -> Option<(&K, &V)> {
+        self.rows.at(self.order.front()?).map(|(_, row)| (&row.key, &row.value))
+    }
+
+    /// Takes out the entry used longest ago.
+    pub(crate) fn pop_oldest(&mut self) -> Option<(K, V)> {
+        let slot = self.order.pop_front(&mut self.rows)?;
+        let (key, _) = self.rows.at(slot)?;
+        let row = self.rows.remove(key)?;
+        self.index.remove(&row.key);
+        Some((row.key, row.value))
+    }
+}
+
+impl<K: Eq + Hash, V> Compact for Recent<K, V> {
+    fn footprint(&self) -> Footprint {
+        self.rows.footprint().plus(self.index.footprint())
+    }
+
+    fn compact(&mut self, policy: &CompactPolicy) -> Compacted {
+        Compact::compact(&mut self.rows, policy).plus(self.index.compact(policy))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_entry_used_longest_ago_gives_way() {
+        let mut recent = Recent::new(Cap::of::<2>());
+        assert_eq!(recent.entry(&1, || 'a').1, None);
+        recent.entry(&2, || 'b');
+        recent.entry(&1, || 'z');
+        assert_eq!(recent.entry(&3, || 'c').1, Some((2, 'b')));
+        assert_eq!((recent.peek(&1), recent.peek(&2), recent.peek(&3)), (Some(&'a'), None, Some(&'c')));
+        assert_eq!(recent.oldest(), Some((&1, &'a')));
+        assert_eq!(recent.remove(&1), Some('a'));
+        assert_eq!(recent.pop_oldest(), Some((3, 'c')));
+        assert_eq!(recent.len(), 0);
+    }
+}
