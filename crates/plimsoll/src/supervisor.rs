@@ -2,7 +2,9 @@
 
 mod builder;
 mod child;
+mod dynamic;
 mod error;
+mod frame;
 mod handle;
 mod household;
 mod log;
@@ -17,6 +19,7 @@ pub use builder::{
     DEFAULT_INTENSITY, DEFAULT_LEAVE_BEHIND, DEFAULT_PERIOD, Init, Supervisor, SupervisorBuilder, SupervisorInit, Tree,
 };
 pub use child::{Child, ChildRef, Start, Started};
+pub use dynamic::{DEFAULT_MAX_CHILDREN, DynamicBuilder, DynamicSupervisor, DynamicSupervisorRef};
 pub use error::{BoxError, ChildError, SpecError, StartError};
 pub use handle::{ChildCount, ChildEntry, ChildState, SupervisorRef};
 pub use policy::{Ask, AutoShutdown, Backoff, Restart, Shutdown, Strategy};

@@ -157,7 +157,7 @@ impl SupervisorBuilder {
     /// Cancel safe: dropping the future ends what had started.
     pub async fn start(self) -> Result<SupervisorRef, StartError> {
         self.check()?;
-        launch(self.into(), None).await.map(|(supervisor, _)| supervisor)
+        launch(self.into(), None).await.map(|(household, _)| SupervisorRef::new(household))
     }
 
     /// The same as a child of `parent`, for whoever starts a supervisor from a start function of his own;
@@ -169,8 +169,8 @@ impl SupervisorBuilder {
     /// Cancel safe: dropping the future ends what had started.
     pub async fn start_linked(self, parent: ActorCell) -> Result<Child, StartError> {
         self.check()?;
-        let (supervisor, ended) = launch(self.into(), Some(parent)).await?;
-        Ok(supervisor.into_child(ended))
+        let (household, ended) = launch(self.into(), Some(parent)).await?;
+        Ok(SupervisorRef::new(household).into_child(ended))
     }
 
     fn check(&self) -> Result<(), SpecError> {
@@ -261,7 +261,7 @@ impl fmt::Debug for SupervisorInit {
     }
 }
 
-mod sealed {
+pub(super) mod sealed {
     pub trait Sealed {}
 }
 

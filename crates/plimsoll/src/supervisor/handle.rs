@@ -9,6 +9,7 @@ use ractor::{ActorCell, ActorId};
 use super::builder::check_spec;
 use super::child::{Child, ChildRef, Started};
 use super::error::{ChildError, StartError};
+use super::frame::{self, Crew, NestedCrew};
 use super::household::{Household, Reply};
 use super::report::ShutdownReport;
 use super::rules::{Phase, Refusal};
@@ -69,18 +70,18 @@ impl SupervisorRef {
 
     pub(crate) fn into_child(self, ended: JoinHandle<()>) -> Child {
         let mut child = Child::new(self.actor(), ended).inspect(self.household.clone()).value(self.clone());
-        child.nested = Some(self.household);
+        child.nested = Some(Arc::new(NestedCrew(self.household)));
         child
     }
 
     /// The name it was built with.
     pub fn name(&self) -> &str {
-        &self.household.name
+        &self.household.frame().name
     }
 
     /// Its actor, for links and monitors. Stopping this actor stops the tree in order; killing it kills the tree.
     pub fn actor(&self) -> ActorCell {
-        self.household.face().clone()
+        self.household.frame().face().clone()
     }
 
     /// Adds a child and starts it. It is the last in the order.
@@ -213,24 +214,24 @@ impl SupervisorRef {
     ///
     /// Cancel safe: the stop goes on.
     pub async fn stop(&self) -> Arc<ShutdownReport> {
-        self.household.stop().await
+        frame::stop(&self.household).await
     }
 
     /// Waits until the supervisor has ended, for whatever reason.
     ///
     /// Cancel safe.
     pub async fn wait(&self) -> Arc<ShutdownReport> {
-        self.household.ended().await
+        self.household.frame().ended().await
     }
 
     /// How it ended, if it has.
     pub fn report(&self) -> Option<Arc<ShutdownReport>> {
-        self.household.report()
+        self.household.frame().report()
     }
 
     /// The tree below and with this supervisor, without a turn of any actor.
     pub fn inspect(&self) -> TreeNode {
-        let over = self.household.report().is_some();
+        let over = self.household.frame().report().is_some();
         let closing = self.household.look(|core| core.rules.is_closing());
         TreeNode {
             id: self.name().to_owned(),
@@ -255,7 +256,7 @@ impl Inspect for SupervisorRef {
 
 impl fmt::Debug for SupervisorRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SupervisorRef").field("name", &self.household.name).finish_non_exhaustive()
+        f.debug_struct("SupervisorRef").field("name", &self.household.frame().name).finish_non_exhaustive()
     }
 }
 

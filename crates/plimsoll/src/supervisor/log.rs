@@ -55,10 +55,6 @@ impl Log {
         self.folds.entry(id.clone()).or_default().tell(now)
     }
 
-    pub(crate) fn started(&self, supervisor: &str) {
-        tracing::info!(target: "plimsoll::supervisor", supervisor, "supervisor started");
-    }
-
     pub(crate) fn ended(
         &mut self,
         supervisor: &str,
@@ -68,7 +64,7 @@ impl Log {
         now: Duration,
     ) {
         if !reason.is_failure() {
-            tracing::debug!(target: "plimsoll::supervisor", supervisor, child = %id, %reason, restarting, "child ended");
+            ended_quietly(supervisor, id, reason, restarting);
         } else if let Some(suppressed) = self.fold(id, now) {
             tracing::warn!(
                 target: "plimsoll::supervisor", supervisor, child = %id, %reason, restarting, suppressed, "child failed"
@@ -83,31 +79,39 @@ impl Log {
             );
         }
     }
+}
 
-    pub(crate) fn gave_up(&self, supervisor: &str, id: &str) {
-        tracing::error!(
-            target: "plimsoll::supervisor", supervisor, child = id, "more restarts than the intensity allows: giving up"
-        );
-    }
+pub(crate) fn ended_quietly(supervisor: &str, id: &str, reason: &ExitReason, restarting: bool) {
+    tracing::debug!(target: "plimsoll::supervisor", supervisor, child = id, %reason, restarting, "child ended");
+}
 
-    pub(crate) fn auto_shutdown(&self, supervisor: &str, id: &str) {
-        tracing::info!(target: "plimsoll::supervisor", supervisor, child = id, "significant child ended: shutting down");
-    }
+pub(crate) fn started(supervisor: &str) {
+    tracing::info!(target: "plimsoll::supervisor", supervisor, "supervisor started");
+}
 
-    pub(crate) fn trouble(&mut self, supervisor: &str, trouble: &Trouble) {
-        tracing::warn!(target: "plimsoll::supervisor", supervisor, %trouble, "child did not stop as it should have");
-    }
+pub(crate) fn gave_up(supervisor: &str, id: &str) {
+    tracing::error!(
+        target: "plimsoll::supervisor", supervisor, child = id, "more restarts than the intensity allows: giving up"
+    );
+}
 
-    pub(crate) fn over(&self, report: &ShutdownReport) {
-        tracing::info!(
-            target: "plimsoll::supervisor",
-            supervisor = %report.supervisor,
-            reason = %report.reason,
-            took_ms = report.took.as_millis() as u64,
-            troubles = report.troubles.len() as u64 + report.omitted,
-            "supervisor ended"
-        );
-    }
+pub(crate) fn auto_shutdown(supervisor: &str, id: &str) {
+    tracing::info!(target: "plimsoll::supervisor", supervisor, child = id, "significant child ended: shutting down");
+}
+
+pub(crate) fn trouble(supervisor: &str, trouble: &Trouble) {
+    tracing::warn!(target: "plimsoll::supervisor", supervisor, %trouble, "child did not stop as it should have");
+}
+
+pub(crate) fn over(report: &ShutdownReport) {
+    tracing::info!(
+        target: "plimsoll::supervisor",
+        supervisor = %report.supervisor,
+        reason = %report.reason,
+        took_ms = report.took.as_millis() as u64,
+        troubles = report.troubles.len() as u64 + report.omitted,
+        "supervisor ended"
+    );
 }
 
 #[cfg(test)]

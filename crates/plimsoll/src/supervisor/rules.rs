@@ -9,6 +9,7 @@
 //! What a failure takes along is a [`Group`]: one restart under way, from the stop of siblings over the delay to the last
 //! start. All three strategies are groups that differ in what they cover.
 
+mod dynamic;
 mod entry;
 mod exit;
 mod group;
@@ -21,9 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::policy::{Ask, AutoShutdown, Backoff, Restart, Shutdown, Strategy};
+use super::report::ShutdownCause;
 use crate::exit::ExitReason;
 use crate::inspect::Kind;
 
+pub(crate) use dynamic::{DynamicAction, DynamicPhase, DynamicRules, Template};
 pub(crate) use entry::Phase;
 use entry::{Cause, Entry, State};
 use group::Group;
@@ -125,6 +128,19 @@ pub(crate) enum Exit {
     BootFailed { key: Key, reason: StartFailure },
     /// It was killed.
     Killed,
+}
+
+impl Exit {
+    /// What made the supervisor end, and the reason with which it does.
+    pub(crate) fn outcome(&self) -> (ShutdownCause, ExitReason) {
+        match self {
+            Self::Stopped => (ShutdownCause::Stopped, ExitReason::Shutdown),
+            Self::GaveUp => (ShutdownCause::GaveUp, ExitReason::Shutdown),
+            Self::AutoShutdown => (ShutdownCause::AutoShutdown, ExitReason::Shutdown),
+            Self::BootFailed { .. } => (ShutdownCause::StartFailed, ExitReason::Shutdown),
+            Self::Killed => (ShutdownCause::Killed, ExitReason::Killed),
+        }
+    }
 }
 
 /// Whether the supervisor starts, serves or ends.
@@ -464,13 +480,13 @@ impl Rules {
             self.answer(ticket, answer.clone());
         }
     }
+}
 
-    /// A number in `0..1` (SplitMix64: the jitter needs spread, not secrecy).
-    fn random(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
+/// A number in `0..1` (SplitMix64: the jitter needs spread, not secrecy).
+fn random(state: &mut u64) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
 }

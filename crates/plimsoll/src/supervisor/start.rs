@@ -11,7 +11,6 @@ use ractor::{ActorCell, ActorStatus, SpawnErr};
 use super::child::{Child, Start};
 use super::error::{BoxError, StartError};
 use super::rules::StartFailure;
-use super::spec::StartFn;
 use crate::exit::Failure;
 use crate::panics;
 
@@ -45,11 +44,15 @@ pub(crate) fn describe(no_answer: NoAnswer) -> Failure {
 }
 
 /// Runs a start to its end. When this future is dropped, the half-started actor goes with it.
-pub(crate) async fn attempt(
-    start: &StartFn,
+pub(crate) async fn attempt<F, Fut>(
+    start: F,
     parent: &ActorCell,
     limit: Option<Duration>,
-) -> Result<Option<Child>, StartFailure> {
+) -> Result<Option<Child>, StartFailure>
+where
+    F: FnOnce(ActorCell) -> Fut,
+    Fut: Future<Output = Result<Start, BoxError>>,
+{
     let answer = guarded(|| start(parent.clone()));
     let answer = match limit {
         Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| StartFailure::Timeout(limit))?,

@@ -5,20 +5,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Garbage, Heard, Household, panic_of};
+use super::Household;
 use crate::exit::{ExitReason, Failure};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
-use crate::panics;
 use crate::supervisor::child::{Child, ChildRef, Nested};
 use crate::supervisor::error::{ChildError, StartError};
-use crate::supervisor::log::Log;
+use crate::supervisor::frame::{Crew, Garbage, Heard, Rest, ended_already, watch};
+use crate::supervisor::log::{self, Log};
 use crate::supervisor::policy::Ask;
 use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
 use crate::supervisor::rules::{
@@ -87,7 +86,7 @@ pub(crate) struct Core {
     asked_by_call: bool,
     exit: Option<Exit>,
     keeper_sleeps_until: Option<Duration>,
-    pub(super) log: Log,
+    log: Log,
     garbage: Garbage,
 }
 
@@ -144,19 +143,19 @@ impl Core {
         self.rules.stop(now);
     }
 
-    /// The keeper sleeps until the next timer; this is when.
-    pub(super) fn keeper_sleeps(&mut self) -> Option<Duration> {
+    /// What the keeper does next.
+    pub(super) fn rest(&mut self) -> Rest {
         self.keeper_sleeps_until = self.rules.deadline();
-        self.keeper_sleeps_until
+        if self.exit.is_some() { Rest::Over } else { Rest::Until(self.keeper_sleeps_until) }
     }
 
+    /// Whether the keeper sleeps longer than it may.
     pub(super) fn keeper_is_wanted(&self) -> bool {
-        self.exit.is_some()
-            || match (self.rules.deadline(), self.keeper_sleeps_until) {
-                (Some(deadline), Some(until)) => deadline < until,
-                (Some(_), None) => true,
-                (None, _) => false,
-            }
+        let earlier = match (self.rules.deadline(), self.keeper_sleeps_until) {
+            (Some(deadline), Some(until)) => deadline < until,
+            (deadline, _) => deadline.is_some(),
+        };
+        earlier || self.exit.is_some()
     }
 
     pub(super) fn take_garbage(&mut self) -> Garbage {
@@ -191,7 +190,7 @@ impl Core {
         let ending = actor.get_status() >= ractor::ActorStatus::Stopping;
         let mut join = Some(ended);
         if let Some(join) = (ending || nested.is_some()).then(|| join.take()).flatten() {
-            household.watch(run, join, nested.clone());
+            watch(household, run, join, nested.clone());
         }
         let is_nested = nested.is_some();
         let live = Live {
@@ -230,22 +229,15 @@ impl Core {
             return;
         };
         let Some(live) = self.live.get_mut(&run) else { return };
-        let reason = match heard {
-            Heard::Ended(_, Some(failure)) => ExitReason::Failed(failure),
-            Heard::Ended(reason, None) => reason,
-            Heard::Failed(text) => {
-                let task = live.join.as_ref().map(JoinHandle::id);
-                ExitReason::Failed(panics::located(&text, task))
-            }
-        };
+        let reason = heard.reason(live.join.as_ref().map(JoinHandle::id));
         live.heard.get_or_insert(reason);
         if let Some(mut join) = live.join.take() {
-            match (&mut join).now_or_never() {
-                Some(result) => {
+            match ended_already(&mut join) {
+                Some(panic) => {
                     live.joined = true;
-                    live.panic = result.err().and_then(panic_of);
+                    live.panic = panic;
                 }
-                None => household.watch(run, join, None),
+                None => watch(household, run, join, None),
             }
         }
         self.tell_end(run, now);
@@ -281,9 +273,10 @@ impl Core {
         }
     }
 
-    /// The nested supervisor of `run` has ended; its stragglers may live on.
-    pub(super) fn nested_over(&mut self, run: Run, report: &ShutdownReport, now: Duration) {
-        let Some(live) = self.live.get_mut(&run) else { return };
+    /// The nested supervisor of `run` has ended; its stragglers may live on. Answers it when its report is of no use here.
+    pub(super) fn nested_over(&mut self, run: Run, report: &ShutdownReport, now: Duration) -> Option<Arc<dyn Nested>> {
+        let live = self.live.get_mut(&run)?;
+        let mut unwanted = None;
         live.hopeless = report.left_behind().next().is_some();
         if self.closing_since.is_some() {
             if let Some(rules) = self.rules.key_of_run(run).and_then(|key| self.rules.rules_of(key)) {
@@ -291,10 +284,11 @@ impl Core {
                 self.left_behind += report.left_behind().count() as u64;
                 self.troubles.merge(&id, report);
             }
-        } else if let Some(nested) = live.nested.clone() {
-            nested.observe();
+        } else {
+            unwanted = live.nested.clone();
         }
         self.tell_end(run, now);
+        unwanted
     }
 
     /// Tells the rules what is known by now of the end of `run`.
@@ -336,7 +330,7 @@ impl Core {
                     }
                 }
                 Action::Booted => {
-                    self.log.started(&household.name);
+                    log::started(&household.frame().name);
                     self.told_boot(Ok(()));
                 }
                 Action::Answer { ticket, answer } => self.answer(ticket, answer),
@@ -350,7 +344,7 @@ impl Core {
             }
         }
         if self.closing_since.is_none() && self.rules.is_closing() {
-            self.closing_since = Some(household.now());
+            self.closing_since = Some(household.frame().now());
         }
     }
 
@@ -361,7 +355,7 @@ impl Core {
         let Some(start) = start else { return };
         let limit = spec.settings.start_timeout;
         let starting = starting(household.clone(), run, start, limit);
-        self.starts.insert(run, household.runtime.spawn(starting).abort_handle());
+        self.starts.insert(run, household.frame().runtime.spawn(starting).abort_handle());
     }
 
     fn ask_to_stop(&mut self, household: &Arc<Household>, run: Run) {
@@ -384,10 +378,10 @@ impl Core {
     fn make_sure(&mut self, household: &Arc<Household>, run: Run) {
         let Some(live) = self.live.get_mut(&run) else { return };
         let parent = live.actor.try_get_supervisor();
-        if parent.is_none_or(|parent| parent.get_id() != household.anchor().get_id())
+        if parent.is_none_or(|parent| parent.get_id() != household.frame().anchor().get_id())
             && let Some(join) = live.join.take()
         {
-            household.watch(run, join, None);
+            watch(household, run, join, None);
         }
     }
 
@@ -396,7 +390,7 @@ impl Core {
         let runs: Vec<Run> = self.live.keys().copied().collect();
         for run in runs {
             if let Some(join) = self.live.get_mut(&run).and_then(|live| live.join.take()) {
-                household.watch(run, join, None);
+                watch(household, run, join, None);
             }
         }
         self.rules.kill(now);
@@ -430,20 +424,20 @@ impl Core {
         }
     }
 
-    fn note(&mut self, household: &Household, note: Note) {
+    fn note(&mut self, household: &Arc<Household>, note: Note) {
         let id = |key: Key| self.specs.get(&key).map(|spec| spec.settings.id.clone()).unwrap_or_else(|| "".into());
         match note {
             Note::Ended { key, reason, restarting } => {
                 self.restarts += u64::from(restarting);
                 let id = id(key);
-                self.log.ended(&household.name, &id, &reason, restarting, household.now());
+                self.log.ended(&household.frame().name, &id, &reason, restarting, household.frame().now());
             }
             Note::RestartFailed { key, reason } => {
                 let id = id(key);
-                self.log.restart_failed(&household.name, &id, &reason, household.now());
+                self.log.restart_failed(&household.frame().name, &id, &reason, household.frame().now());
             }
-            Note::GaveUp { key } => self.log.gave_up(&household.name, &id(key)),
-            Note::AutoShutdown { key } => self.log.auto_shutdown(&household.name, &id(key)),
+            Note::GaveUp { key } => log::gave_up(&household.frame().name, &id(key)),
+            Note::AutoShutdown { key } => log::auto_shutdown(&household.frame().name, &id(key)),
             Note::Trouble { key, run, trouble, closing, waited } => {
                 let what = match trouble {
                     Trouble::Ended(reason) => TroubleKind::Ended(reason),
@@ -453,7 +447,7 @@ impl Core {
                 let actor = self.live.get(&run).map(|live| live.actor.get_id());
                 let reported = Reported { path: vec![id(key)], actor, what, waited };
                 self.left_behind += u64::from(reported.what == TroubleKind::LeftBehind);
-                self.log.trouble(&household.name, &reported);
+                log::trouble(&household.frame().name, &reported);
                 if closing {
                     self.troubles.push(reported);
                 }
@@ -461,24 +455,13 @@ impl Core {
         }
     }
 
-    /// How it ended, once it has.
-    pub(super) fn take_exit(&mut self) -> Option<Exit> {
-        self.exit.take()
-    }
-
     /// The report, the last word to whoever waited for the boot, and whether the one who stopped it is told.
-    pub(super) fn conclude(&mut self, household: &Household, exit: &Exit, now: Duration) -> (ShutdownReport, bool) {
-        use crate::supervisor::report::ShutdownCause as Cause;
-        let (cause, reason) = match exit {
-            Exit::Stopped => (Cause::Stopped, ExitReason::Shutdown),
-            Exit::GaveUp => (Cause::GaveUp, ExitReason::Shutdown),
-            Exit::AutoShutdown => (Cause::AutoShutdown, ExitReason::Shutdown),
-            Exit::BootFailed { .. } => (Cause::StartFailed, ExitReason::Shutdown),
-            Exit::Killed => (Cause::Killed, ExitReason::Killed),
-        };
+    pub(super) fn conclude(&mut self, name: &Arc<str>, now: Duration) -> (ShutdownReport, bool) {
+        let exit = self.exit.clone().unwrap_or(Exit::Killed);
+        let (cause, reason) = exit.outcome();
         let troubles = std::mem::take(&mut self.troubles);
         let report = ShutdownReport {
-            supervisor: household.name.clone(),
+            supervisor: name.clone(),
             cause,
             reason,
             took: now.saturating_sub(self.closing_since.unwrap_or(now)),
@@ -487,8 +470,8 @@ impl Core {
         };
         let boot = match exit {
             Exit::BootFailed { key, reason } => {
-                let id = self.specs.get(key).map(|spec| spec.settings.id.clone()).unwrap_or_else(|| "".into());
-                StartError::FailedToStart { id, reason: Box::new(reason.clone().into()) }
+                let id = self.specs.get(&key).map(|spec| spec.settings.id.clone()).unwrap_or_else(|| "".into());
+                StartError::FailedToStart { id, reason: Box::new(reason.into()) }
             }
             _ => StartError::ShuttingDown,
         };
@@ -504,7 +487,7 @@ impl Core {
     }
 
     /// Kills whatever is there, by itself: for when the keeper is no more.
-    pub(super) fn kill_everything(&mut self) {
+    pub(super) fn kill_everything(&self) {
         for start in self.starts.values() {
             start.abort();
         }
@@ -571,7 +554,7 @@ impl Core {
 async fn starting(household: Arc<Household>, run: Run, start: StartFn, limit: Option<Duration>) {
     // Made when the task first runs: one that is dropped before has nothing to tell, and may be dropped under the lock.
     let mut untold = Untold { household, run, told: false };
-    let outcome = start::attempt(&start, untold.household.anchor(), limit).await;
+    let outcome = start::attempt(|parent| start(parent), untold.household.frame().anchor(), limit).await;
     drop(start);
     untold.told = true;
     untold.household.tell(|core, now| core.start_over(&untold.household, run, outcome, now));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::entry::{Cause, State};
-use super::{Action, Exit, Key, Note, Rules, StartFailure, Timer, Verdict};
+use super::{Action, Exit, Key, Note, Rules, StartFailure, Timer, Verdict, random};
 use crate::supervisor::policy::Strategy;
 
 /// Which specs a restart covers.
@@ -116,7 +116,7 @@ impl Rules {
     }
 
     fn next_delay(&mut self, key: Key) -> Duration {
-        let random = self.random();
+        let random = random(&mut self.random);
         let entry = self.entry(key);
         let delay = entry.rules.backoff.delay(entry.attempt, random);
         entry.attempt = entry.attempt.saturating_add(1);

@@ -4,23 +4,20 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 
-use super::{Heard, Household, discard};
+use super::{Crew, Heard, discard};
 use crate::exit::ExitReason;
 use crate::panics;
-use crate::supervisor::rules::Run;
 
 /// The actor that the world sees: linked to the parent. Its stop is the tree's.
-pub(super) struct Face {
-    pub(super) household: Arc<Household>,
-}
+pub(super) struct Face<C>(pub(super) Arc<C>);
 
-impl Actor for Face {
+impl<C: Crew> Actor for Face<C> {
     type Msg = ();
     type State = ();
     type Arguments = ();
 
     async fn pre_start(&self, myself: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
-        let _ = self.household.face.set(myself.get_cell());
+        let _ = self.0.frame().face.set(myself.get_cell());
         Ok(())
     }
 
@@ -40,38 +37,41 @@ impl Actor for Face {
     }
 
     async fn post_stop(&self, _myself: ActorRef<()>, _state: &mut ()) -> Result<(), ActorProcessingErr> {
-        self.household.tell(|core, now| core.stop(false, now));
-        self.household.idle.cancelled().await;
+        self.0.stop(false);
+        self.0.frame().idle.cancelled().await;
         Ok(())
     }
 }
 
 /// The actor that children are linked to. It hears of their ends as long as there are any.
-pub(super) struct Anchor {
-    pub(super) household: Arc<Household>,
-}
+pub(super) struct Anchor<C>(pub(super) Arc<C>);
 
 /// Every event that was sent before this has been handled when it arrives.
-pub(super) struct Flush(pub(super) Run);
+pub(super) struct Flush<R>(pub(super) R);
 
-impl Actor for Anchor {
-    type Msg = Flush;
+impl<C: Crew> Actor for Anchor<C> {
+    type Msg = Flush<C::Run>;
     type State = ();
     type Arguments = ();
 
-    async fn pre_start(&self, myself: ActorRef<Flush>, (): ()) -> Result<(), ActorProcessingErr> {
-        let _ = self.household.anchor.set(myself.get_cell());
+    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
+        let _ = self.0.frame().anchor.set(myself.get_cell());
         Ok(())
     }
 
-    async fn handle(&self, _: ActorRef<Flush>, Flush(run): Flush, _: &mut ()) -> Result<(), ActorProcessingErr> {
-        self.household.flushed(run);
+    async fn handle(
+        &self,
+        _myself: ActorRef<Self::Msg>,
+        Flush(run): Self::Msg,
+        _state: &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        self.0.flushed(run);
         Ok(())
     }
 
     async fn handle_supervisor_evt(
         &self,
-        _myself: ActorRef<Flush>,
+        _myself: ActorRef<Self::Msg>,
         event: SupervisionEvent,
         _state: &mut (),
     ) -> Result<(), ActorProcessingErr> {
@@ -79,12 +79,12 @@ impl Actor for Anchor {
             SupervisionEvent::ActorTerminated(actor, state, reason) => {
                 let panic = discard(state);
                 let reason = ExitReason::from_stop(reason.as_deref());
-                self.household.heard(actor.get_id(), Heard::Ended(reason, panic));
+                self.0.heard(actor.get_id(), Heard::Ended(reason, panic));
             }
             SupervisionEvent::ActorFailed(actor, error) => {
                 let text = panics::text(error.as_ref());
                 discard(error);
-                self.household.heard(actor.get_id(), Heard::Failed(text));
+                self.0.heard(actor.get_id(), Heard::Failed(text));
             }
             other => {
                 discard(other);

@@ -1,0 +1,624 @@
+//! The slots of a dynamic supervisor's children, and the rules for those that do not simply run.
+
+use std::any::Any;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plimsoll_sync::slots::{SlotKey, Slots};
+use ractor::concurrency::JoinHandle;
+use ractor::{ActorCell, ActorId};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::crew::{Dynamic, starting};
+use crate::exit::{ExitReason, Failure};
+use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
+use crate::supervisor::child::{Child, Nested};
+use crate::supervisor::error::{ChildError, StartError};
+use crate::supervisor::frame::{Garbage, Heard, Rest, ended_already, watch};
+use crate::supervisor::handle::{ChildCount, ChildEntry, ChildState};
+use crate::supervisor::log::{self, Log};
+use crate::supervisor::policy::Ask;
+use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
+use crate::supervisor::rules::{
+    DynamicAction as Action, DynamicPhase, DynamicRules, Exit, Refusal, StartFailure, Ticket, Trouble,
+};
+
+/// Ends of linked actors that came before their start was told; the oldest goes beyond that.
+const EARLY_ENDS: usize = 1_024;
+/// Children that a snapshot shows one by one.
+const SHOWN: usize = 1_000;
+
+/// One child. Kept small: there may be a hundred thousand.
+struct Slot<A> {
+    /// None while its first start is under way; the last one while it waits for its restart.
+    actor: Option<ActorCell>,
+    /// The handle of its task, until somebody waits for it.
+    join: Option<JoinHandle<()>>,
+    since: Duration,
+    args: Option<A>,
+    more: Option<Box<More>>,
+}
+
+/// What few children have.
+#[derive(Default)]
+struct More {
+    value: Option<Arc<dyn Any + Send + Sync>>,
+    inspect: Option<Arc<dyn Inspect>>,
+    token: Option<CancellationToken>,
+    nested: Option<Arc<dyn Nested>>,
+    restarts: u64,
+    ending: Ending,
+}
+
+/// What is known of an end that is not over.
+#[derive(Default)]
+struct Ending {
+    heard: Option<ExitReason>,
+    joined: bool,
+    panic: Option<Failure>,
+    told: bool,
+    hopeless: bool,
+}
+
+impl<A> Slot<A> {
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    fn is_nested(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.nested.is_some())
+    }
+}
+
+/// The state behind the lock.
+pub(super) struct Core<A> {
+    pub(super) rules: DynamicRules,
+    slots: Slots<Slot<A>>,
+    /// Slots by the number of their actor.
+    actors: HashMap<u64, SlotKey>,
+    /// Starts under way in callers' tasks.
+    reserved: usize,
+    starts: HashMap<SlotKey, AbortHandle>,
+    early: VecDeque<(ActorId, Heard)>,
+    tickets: HashMap<Ticket, oneshot::Sender<Option<Refusal>>>,
+    next_ticket: Ticket,
+    troubles: Troubles,
+    counts: Counts,
+    closing_since: Option<Duration>,
+    asked_by_call: bool,
+    exit: Option<Exit>,
+    keeper_sleeps_until: Option<Duration>,
+    log: Log,
+    garbage: Garbage,
+}
+
+#[derive(Default)]
+struct Counts {
+    started: u64,
+    restarts: u64,
+    refused: u64,
+    left_behind: u64,
+}
+
+impl<A: Send + 'static> Core<A> {
+    pub(super) fn new(rules: DynamicRules, max_children: u32) -> Self {
+        Self {
+            rules,
+            slots: Slots::with_limit(max_children),
+            actors: HashMap::new(),
+            reserved: 0,
+            starts: HashMap::new(),
+            early: VecDeque::new(),
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            troubles: Troubles::default(),
+            counts: Counts::default(),
+            closing_since: None,
+            asked_by_call: false,
+            exit: None,
+            keeper_sleeps_until: None,
+            log: Log::default(),
+            garbage: Vec::new(),
+        }
+    }
+
+    pub(super) fn serving(&self) -> Result<(), ChildError> {
+        if self.rules.is_closing() { Err(ChildError::ShuttingDown) } else { Ok(()) }
+    }
+
+    /// Holds a slot for a start in its caller's task.
+    pub(super) fn reserve(&mut self) -> Result<SlotKey, StartError> {
+        if self.rules.is_closing() {
+            return Err(StartError::ShuttingDown);
+        }
+        let slot = Slot { actor: None, join: None, since: Duration::ZERO, args: None, more: None };
+        let Ok(key) = self.slots.insert(slot) else {
+            self.counts.refused += 1;
+            return Err(StartError::MaxChildren { max: self.slots.limit() });
+        };
+        self.reserved += 1;
+        self.rules.reserved();
+        Ok(key)
+    }
+
+    /// A start in its caller's task came to nothing.
+    pub(super) fn release(&mut self, key: SlotKey) {
+        self.slots.remove(key);
+        self.settled();
+    }
+
+    fn settled(&mut self) {
+        self.reserved -= 1;
+        self.rules.settled();
+        self.forget_early();
+    }
+
+    fn forget_early(&mut self) {
+        if self.reserved == 0 && self.starts.is_empty() && !self.early.is_empty() {
+            self.garbage.push(Box::new(std::mem::take(&mut self.early)));
+        }
+    }
+
+    /// Takes in the child that its caller has started; gives it back when the supervisor is about to stop.
+    pub(super) fn fill(
+        &mut self,
+        crew: &Arc<Dynamic<A>>,
+        key: SlotKey,
+        child: Child,
+        args: Option<A>,
+        now: Duration,
+    ) -> Option<Child> {
+        if self.rules.is_closing() {
+            return Some(child);
+        }
+        self.counts.started += 1;
+        let early = self.adopt(crew, key, child, now);
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.args = args;
+        }
+        if let Some((actor, heard)) = early {
+            self.heard(crew, actor, heard, now);
+        }
+        self.settled();
+        None
+    }
+
+    fn adopt(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey, child: Child, now: Duration) -> Option<(ActorId, Heard)> {
+        let slot = self.slots.get_mut(key)?;
+        let Child { actor, ended, inspect, value, token, nested } = child;
+        let id = actor.get_id();
+        if let Some(previous) = slot.actor.take() {
+            self.actors.remove(&previous.get_id().pid());
+        }
+        if let Some(more) = &mut slot.more {
+            let old = std::mem::take(&mut **more);
+            more.restarts = old.restarts;
+            self.garbage.push(Box::new(old));
+        }
+        // Ending already: its last words may have been heard, are on their way, or will never come.
+        if nested.is_some() || actor.get_status() >= ractor::ActorStatus::Stopping {
+            watch(crew, key, ended, nested.clone());
+        } else {
+            slot.join = Some(ended);
+        }
+        if inspect.is_some() || value.is_some() || token.is_some() || nested.is_some() {
+            let more = slot.more();
+            (more.inspect, more.value, more.token, more.nested) = (inspect, value, token, nested);
+        }
+        slot.actor = Some(actor);
+        slot.since = now;
+        self.actors.insert(id.pid(), key);
+        let early = self.early.iter().position(|(actor, _)| *actor == id)?;
+        self.early.remove(early)
+    }
+
+    /// A restart is over.
+    pub(super) fn start_over(
+        &mut self,
+        crew: &Arc<Dynamic<A>>,
+        key: SlotKey,
+        outcome: Result<Option<Child>, StartFailure>,
+        now: Duration,
+    ) {
+        self.starts.remove(&key);
+        match outcome {
+            Ok(Some(child)) => {
+                let nested = child.nested.is_some();
+                let early = self.adopt(crew, key, child, now);
+                if let Some(slot) = self.slots.get_mut(key) {
+                    slot.more().restarts += 1;
+                }
+                self.rules.restarted(key, nested, now);
+                if let Some((actor, heard)) = early {
+                    self.heard(crew, actor, heard, now);
+                }
+            }
+            Ok(None) => self.rules.ignored(key),
+            Err(failure) => self.rules.restart_failed(key, failure, now),
+        }
+        self.forget_early();
+    }
+
+    /// ractor told of the end of a linked actor.
+    pub(super) fn heard(&mut self, crew: &Arc<Dynamic<A>>, actor: ActorId, heard: Heard, now: Duration) {
+        let Some(&key) = self.actors.get(&actor.pid()) else {
+            if self.reserved > 0 || !self.starts.is_empty() {
+                if self.early.len() == EARLY_ENDS {
+                    self.early.pop_front();
+                }
+                self.early.push_back((actor, heard));
+            }
+            return;
+        };
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let reason = heard.reason(slot.join.as_ref().map(JoinHandle::id));
+        if let Some(mut join) = slot.join.take() {
+            if let Some(panic) = ended_already(&mut join) {
+                let since = slot.since;
+                let reason = panic.map_or(reason, ExitReason::Failed);
+                return self.rules.exited(key, since, reason, true, false, now);
+            }
+            watch(crew, key, join, None);
+        }
+        slot.more().ending.heard.get_or_insert(reason);
+        self.tell_end(key, now);
+    }
+
+    /// The task of the child has ended; whether its last words are still to come.
+    pub(super) fn joined(&mut self, key: SlotKey, panic: Option<Failure>, now: Duration) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        let ending = &mut slot.more().ending;
+        ending.joined = true;
+        ending.panic = panic;
+        if ending.heard.is_none() {
+            return true;
+        }
+        self.tell_end(key, now);
+        false
+    }
+
+    /// All that could be heard of the child has been heard.
+    pub(super) fn flushed(&mut self, key: SlotKey, now: Duration) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let ending = &mut slot.more().ending;
+        if ending.joined {
+            ending.heard.get_or_insert(ExitReason::Killed);
+            self.tell_end(key, now);
+        }
+    }
+
+    /// The task of the child has not ended long after its last words.
+    pub(super) fn lingers(&mut self, key: SlotKey, now: Duration) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let since = slot.since;
+        let ending = &mut slot.more().ending;
+        if let (Some(reason), false) = (&ending.heard, ending.told) {
+            ending.told = true;
+            let reason = reason.clone();
+            self.rules.exited(key, since, reason, false, true, now);
+        }
+    }
+
+    /// The nested supervisor has ended; its stragglers may live on. Answers it when its report is of no use here.
+    pub(super) fn nested_over(
+        &mut self,
+        key: SlotKey,
+        report: &ShutdownReport,
+        now: Duration,
+    ) -> Option<Arc<dyn Nested>> {
+        let slot = self.slots.get_mut(key)?;
+        let id = slot.actor.as_ref().map(|actor| actor.get_id().to_string()).unwrap_or_default();
+        let more = slot.more();
+        more.ending.hopeless = report.left_behind().next().is_some();
+        let mut unwanted = None;
+        if self.closing_since.is_some() {
+            self.counts.left_behind += report.left_behind().count() as u64;
+            self.troubles.merge(&id.into(), report);
+        } else {
+            unwanted = more.nested.clone();
+        }
+        self.tell_end(key, now);
+        unwanted
+    }
+
+    /// Tells the rules what is known by now of an end.
+    fn tell_end(&mut self, key: SlotKey, now: Duration) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let since = slot.since;
+        let ending = &mut slot.more().ending;
+        let Some(heard) = &ending.heard else { return };
+        let reason = ending.panic.clone().map_or_else(|| heard.clone(), ExitReason::Failed);
+        let (joined, told) = (ending.joined, ending.told);
+        if !joined && (!ending.hopeless || told) {
+            return;
+        }
+        ending.told = true;
+        match (joined, told) {
+            (true, true) => self.rules.ended(key, now),
+            (true, false) => self.rules.exited(key, since, reason, true, false, now),
+            (false, _) => self.rules.exited(key, since, reason, false, true, now),
+        }
+    }
+
+    /// Begins to stop a child; whether there is such a child.
+    pub(super) fn terminate(
+        &mut self,
+        actor: ActorId,
+        waiting: oneshot::Sender<Option<Refusal>>,
+        now: Duration,
+    ) -> bool {
+        if self.rules.is_closing() {
+            let _ = waiting.send(Some(Refusal::ShuttingDown));
+            return true;
+        }
+        let Some(&key) = self.actors.get(&actor.pid()) else { return false };
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.tickets.insert(ticket, waiting);
+        let nested = self.slots.get(key).is_some_and(Slot::is_nested);
+        self.rules.terminate(key, nested, ticket, now);
+        true
+    }
+
+    pub(super) fn stop(&mut self, asked_by_call: bool, now: Duration) {
+        self.asked_by_call |= asked_by_call;
+        let running = self.running();
+        self.rules.stop(running, now);
+    }
+
+    pub(super) fn kill(&mut self, now: Duration) {
+        let running = self.running();
+        self.rules.kill(running, now);
+    }
+
+    /// The anchor died: nothing will be heard any more.
+    pub(super) fn deaf(&mut self, crew: &Arc<Dynamic<A>>, now: Duration) {
+        let keys: Vec<SlotKey> = self.slots.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if let Some(join) = self.slots.get_mut(key).and_then(|slot| slot.join.take()) {
+                watch(crew, key, join, None);
+            }
+        }
+        self.kill(now);
+    }
+
+    fn running(&self) -> Vec<(SlotKey, bool)> {
+        let running = |(key, slot): (SlotKey, &Slot<A>)| slot.actor.is_some().then(|| (key, slot.is_nested()));
+        self.slots.iter().filter_map(running).collect()
+    }
+
+    /// Performs what the rules decided, and what they decide upon that.
+    pub(super) fn perform(&mut self, crew: &Arc<Dynamic<A>>) {
+        if self.rules.must_stop_all() {
+            let running = self.running();
+            self.rules.stop_all(running, crew.frame.now());
+        }
+        if self.rules.has_actions() {
+            for action in self.rules.take_actions() {
+                self.act(crew, action);
+            }
+        }
+        if self.closing_since.is_none() && self.rules.is_closing() {
+            self.closing_since = Some(crew.frame.now());
+            crew.closing.cancel();
+        }
+    }
+
+    fn act(&mut self, crew: &Arc<Dynamic<A>>, action: Action) {
+        match action {
+            Action::Start(key) => self.start(crew, key),
+            Action::CancelStart(key) => {
+                if let Some(start) = self.starts.get(&key) {
+                    start.abort();
+                }
+            }
+            Action::Ask(key) => self.ask_to_stop(crew, key),
+            Action::Kill(key) => {
+                if let Some(actor) = self.slots.get(key).and_then(|slot| slot.actor.as_ref()) {
+                    actor.kill();
+                }
+                self.make_sure(crew, key);
+            }
+            Action::Answer { ticket, refusal } => {
+                if let Some(waiting) = self.tickets.remove(&ticket) {
+                    let _ = waiting.send(refusal);
+                }
+            }
+            Action::Free(key) => {
+                if let Some(slot) = self.slots.remove(key) {
+                    if let Some(actor) = &slot.actor {
+                        self.actors.remove(&actor.get_id().pid());
+                    }
+                    if slot.args.is_some() || slot.more.is_some() {
+                        self.garbage.push(Box::new(slot));
+                    }
+                }
+            }
+            Action::Ended { key, reason, restarting } => {
+                self.counts.restarts += u64::from(restarting);
+                if reason.is_failure() {
+                    // Folded together: the children are of one kind.
+                    let name = crew.frame.name.clone();
+                    self.log.ended(&name, &name, &reason, restarting, crew.frame.now());
+                } else {
+                    log::ended_quietly(&crew.frame.name, &self.name(key), &reason, restarting);
+                }
+            }
+            Action::RestartFailed { failure, .. } => {
+                let name = crew.frame.name.clone();
+                self.log.restart_failed(&name, &name, &failure.to_string(), crew.frame.now());
+            }
+            Action::GaveUp => log::gave_up(&crew.frame.name, &crew.frame.name),
+            Action::Trouble { key, trouble, closing, waited } => self.trouble(crew, key, trouble, closing, waited),
+            Action::Finish(exit) => self.exit = Some(exit),
+        }
+    }
+
+    fn name(&self, key: SlotKey) -> Arc<str> {
+        let actor = self.slots.get(key).and_then(|slot| slot.actor.as_ref());
+        actor.map(|actor| actor.get_id().to_string()).unwrap_or_default().into()
+    }
+
+    fn trouble(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey, trouble: Trouble, closing: bool, waited: Duration) {
+        let what = match trouble {
+            Trouble::Ended(reason) => TroubleKind::Ended(reason),
+            Trouble::Killed => TroubleKind::Killed,
+            Trouble::LeftBehind => TroubleKind::LeftBehind,
+        };
+        let actor = self.slots.get(key).and_then(|slot| slot.actor.as_ref()).map(ActorCell::get_id);
+        let reported = Reported { path: vec![self.name(key)], actor, what, waited };
+        self.counts.left_behind += u64::from(reported.what == TroubleKind::LeftBehind);
+        log::trouble(&crew.frame.name, &reported);
+        if closing {
+            self.troubles.push(reported);
+        }
+    }
+
+    fn start(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey) {
+        let Some(keep) = crew.keep else { return };
+        let Some(args) = self.slots.get(key).and_then(|slot| slot.args.as_ref()).map(keep) else { return };
+        let start = crew.frame.runtime.spawn(starting(crew.clone(), key, args));
+        self.starts.insert(key, start.abort_handle());
+    }
+
+    fn ask_to_stop(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let Some(actor) = &slot.actor else { return };
+        let token = slot.more.as_ref().and_then(|more| more.token.as_ref());
+        match (token, crew.settings.ask) {
+            (Some(token), _) => token.cancel(),
+            (None, Ask::Stop) => actor.stop(Some("shutdown".to_owned())),
+            (None, Ask::Drain) => drop(actor.drain()),
+        }
+        self.make_sure(crew, key);
+    }
+
+    /// One that is linked no more dies without a word: its task is waited for instead.
+    fn make_sure(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let Some(actor) = &slot.actor else { return };
+        let parent = actor.try_get_supervisor();
+        if parent.is_none_or(|parent| parent.get_id() != crew.frame.anchor().get_id())
+            && let Some(join) = slot.join.take()
+        {
+            watch(crew, key, join, None);
+        }
+    }
+
+    pub(super) fn take_garbage(&mut self) -> Garbage {
+        std::mem::take(&mut self.garbage)
+    }
+
+    pub(super) fn rest(&mut self) -> Rest {
+        self.keeper_sleeps_until = self.rules.deadline();
+        if self.exit.is_some() { Rest::Over } else { Rest::Until(self.keeper_sleeps_until) }
+    }
+
+    pub(super) fn keeper_is_wanted(&self) -> bool {
+        let earlier = match (self.rules.deadline(), self.keeper_sleeps_until) {
+            (Some(deadline), Some(until)) => deadline < until,
+            (deadline, _) => deadline.is_some(),
+        };
+        earlier || self.exit.is_some()
+    }
+
+    pub(super) fn conclude(&mut self, name: &Arc<str>, now: Duration) -> (ShutdownReport, bool) {
+        let (cause, reason) = self.exit.clone().unwrap_or(Exit::Killed).outcome();
+        let troubles = std::mem::take(&mut self.troubles);
+        let report = ShutdownReport {
+            supervisor: name.clone(),
+            cause,
+            reason,
+            took: now.saturating_sub(self.closing_since.unwrap_or(now)),
+            troubles: troubles.list,
+            omitted: troubles.omitted,
+        };
+        self.tickets.clear();
+        (report, self.asked_by_call)
+    }
+
+    pub(super) fn anything_left(&self) -> bool {
+        self.slots.iter().any(|(_, slot)| slot.actor.is_some()) || !self.starts.is_empty()
+    }
+
+    pub(super) fn kill_everything(&self) {
+        for start in self.starts.values() {
+            start.abort();
+        }
+        for actor in self.slots.iter().filter_map(|(_, slot)| slot.actor.as_ref()) {
+            actor.kill();
+        }
+    }
+
+    pub(super) fn knows(&self, actor: ActorId) -> bool {
+        self.actors.contains_key(&actor.pid())
+    }
+
+    pub(super) fn max_children(&self) -> u32 {
+        self.slots.limit()
+    }
+
+    pub(super) fn set_max_children(&mut self, max: u32) {
+        self.slots.set_limit(max);
+    }
+
+    fn state(&self, key: SlotKey, slot: &Slot<A>) -> ChildState {
+        match (self.rules.phase(key), &slot.actor) {
+            (Some(DynamicPhase::Restarting), _) => ChildState::Restarting,
+            (_, Some(actor)) => ChildState::Running(actor.clone()),
+            (_, None) => ChildState::None,
+        }
+    }
+
+    pub(super) fn entries(&self, kind: Kind) -> Vec<ChildEntry> {
+        let mut slots: Vec<_> = self.slots.iter().collect();
+        slots.sort_unstable_by_key(|(key, _)| std::cmp::Reverse(*key));
+        slots.into_iter().map(|(key, slot)| ChildEntry { id: None, kind, state: self.state(key, slot) }).collect()
+    }
+
+    pub(super) fn count(&self, kind: Kind) -> ChildCount {
+        let all = self.slots.len();
+        let restarting = self.rules.restarting();
+        let starting = self.reserved;
+        let supervisors = if kind == Kind::Supervisor { all } else { 0 };
+        ChildCount { specs: 1, active: all - restarting - starting, supervisors, workers: all - supervisors }
+    }
+
+    pub(super) fn details(&self, kind: Kind) -> (Details, Vec<Option<Arc<dyn Inspect>>>) {
+        let mut details = Details::default();
+        let mut shown = Vec::new();
+        for (key, slot) in self.slots.iter().take(SHOWN) {
+            let status = match (self.rules.phase(key), &slot.actor) {
+                (Some(DynamicPhase::Restarting), _) => Status::Restarting,
+                (Some(DynamicPhase::Stopping), _) => Status::Stopping,
+                (None, Some(_)) => Status::Running,
+                (None, None) => Status::Starting,
+            };
+            let actor = slot.actor.as_ref().map(|actor| actor.get_id().to_string());
+            details.children.push(TreeNode {
+                id: actor.clone().unwrap_or_default(),
+                kind,
+                status,
+                actor,
+                restarts: slot.more.as_ref().map_or(0, |more| more.restarts),
+                details: Details::default(),
+            });
+            shown.push(slot.more.as_ref().and_then(|more| more.inspect.clone()));
+        }
+        details.counters = [
+            ("children", self.slots.len() as u64),
+            ("max_children", u64::from(self.slots.limit())),
+            ("started", self.counts.started),
+            ("restarts", self.counts.restarts),
+            ("refused_max_children", self.counts.refused),
+            ("left_behind", self.counts.left_behind),
+        ]
+        .into_iter()
+        .map(|(name, count)| (name.to_owned(), count))
+        .collect();
+        (details, shown)
+    }
+}

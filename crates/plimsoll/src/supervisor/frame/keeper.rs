@@ -1,0 +1,126 @@
+//! The keeper: waits for timers and for the end, and sees the tree out.
+
+use std::sync::Arc;
+
+use ractor::concurrency::JoinHandle;
+use ractor::{Actor, ActorCell};
+
+use super::actors::{Anchor, Face};
+use super::{Crew, Rest};
+use crate::supervisor::error::StartError;
+use crate::supervisor::log;
+
+/// Gives a crew its face, anchor and keeper, and then starts what it starts with. Answers the handle of the keeper, which
+/// ends after everything else.
+pub(crate) async fn launch<C: Crew>(
+    crew: &Arc<C>,
+    parent: Option<ActorCell>,
+    boot: impl Future<Output = Result<(), StartError>>,
+) -> Result<JoinHandle<()>, StartError> {
+    let spawned = match parent {
+        None => Face::spawn(None, Face(crew.clone()), ()).await,
+        Some(parent) => Face::spawn_linked(None, Face(crew.clone()), (), parent).await,
+    };
+    let (face, face_ended) = spawned.map_err(|_| StartError::ShuttingDown)?;
+    // From here on the face's end is the tree's: if this future is dropped, everything goes.
+    let mut undo = Undo(Some(face.get_cell()));
+    let anchor = Anchor::spawn_linked(None, Anchor(crew.clone()), (), face.get_cell()).await;
+    let (_, anchor_ended) = anchor.map_err(|_| StartError::ShuttingDown)?;
+    let keeper = Keeper { crew: crew.clone(), face_ended: Some(face_ended), anchor_ended: Some(anchor_ended) };
+    let ended = crew.frame().runtime.spawn(keeper.run());
+    let outcome = boot.await;
+    if outcome.is_err() {
+        crew.frame().ended().await;
+    }
+    undo.0 = None;
+    outcome.map(|()| ended)
+}
+
+/// Kills the half-started tree when its start is dropped.
+struct Undo(Option<ActorCell>);
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Some(face) = &self.0 {
+            face.kill();
+        }
+    }
+}
+
+struct Keeper<C: Crew> {
+    crew: Arc<C>,
+    face_ended: Option<JoinHandle<()>>,
+    anchor_ended: Option<JoinHandle<()>>,
+}
+
+impl<C: Crew> Keeper<C> {
+    async fn run(mut self) {
+        self.keep().await;
+        self.see_out().await;
+        // Whoever starts this supervisor again waits for this task, and so for the last straggler.
+        while self.crew.anything_left() {
+            self.crew.frame().wake.notified().await;
+        }
+    }
+
+    /// Serves timers until nothing runs any more.
+    async fn keep(&mut self) {
+        while let Rest::Until(until) = self.crew.rest() {
+            let frame = self.crew.frame();
+            let timer = async {
+                match until {
+                    Some(until) => tokio::time::sleep_until(frame.epoch + until).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = frame.wake.notified() => {}
+                () = timer => self.crew.tick(),
+                () = ended(&mut self.face_ended) => self.crew.kill(),
+                () = ended(&mut self.anchor_ended) => self.crew.deaf(),
+            }
+        }
+    }
+
+    /// Ends face and anchor, then tells the report.
+    async fn see_out(&mut self) {
+        let frame = self.crew.frame();
+        let (report, told) = self.crew.conclude();
+        frame.idle.cancel();
+        frame.face().stop(Some("shutdown".to_owned()));
+        ended_if_any(&mut self.face_ended).await;
+        frame.anchor().stop(None);
+        ended_if_any(&mut self.anchor_ended).await;
+        log::over(&report);
+        let _ = frame.report.set(Arc::new(report));
+        frame.over.cancel();
+        if !told && !frame.has_parent {
+            frame.observe();
+        }
+    }
+}
+
+impl<C: Crew> Drop for Keeper<C> {
+    // Reached with something left only when the runtime goes: whatever is there is told to go, too.
+    fn drop(&mut self) {
+        self.crew.kill_everything();
+        self.crew.frame().idle.cancel();
+    }
+}
+
+/// Ready once the task has ended; never again after that.
+async fn ended(task: &mut Option<JoinHandle<()>>) {
+    match task {
+        Some(handle) => {
+            let _ = handle.await;
+            *task = None;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended_if_any(task: &mut Option<JoinHandle<()>>) {
+    if task.is_some() {
+        ended(task).await;
+    }
+}

@@ -1,0 +1,604 @@
+//! The rules of a dynamic supervisor: many children of one kind, none of which depends on another.
+//!
+//! A child that simply runs costs nothing here: it stands in the supervisor's table of slots alone. Only those that end,
+//! restart or are stopped are in [`DynamicRules`], so that a start and an end are O(1) however many there are. The table
+//! decides about `max_children`, identity and shutting down, in the caller's task.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use plimsoll_sync::slots::SlotKey;
+
+use super::entry::Kill;
+use super::exit::restarts;
+use super::stop::classify;
+use super::{Exit, IntensityWindow, Refusal, StartFailure, Ticket, Trouble, Verdict, random};
+use crate::exit::ExitReason;
+use crate::supervisor::policy::{Ask, Backoff, Restart, Shutdown};
+
+/// What the children have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Template {
+    pub(crate) restart: Restart,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) ask: Ask,
+    pub(crate) backoff: Backoff,
+    pub(crate) leave_behind: Duration,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum DynamicAction {
+    /// Start the child of this slot again.
+    Start(SlotKey),
+    /// Give up the start that is under way.
+    CancelStart(SlotKey),
+    Ask(SlotKey),
+    Kill(SlotKey),
+    Answer {
+        ticket: Ticket,
+        refusal: Option<Refusal>,
+    },
+    /// The child is gone for good.
+    Free(SlotKey),
+    Ended {
+        key: SlotKey,
+        reason: ExitReason,
+        restarting: bool,
+    },
+    RestartFailed {
+        key: SlotKey,
+        failure: StartFailure,
+    },
+    GaveUp,
+    Trouble {
+        key: SlotKey,
+        trouble: Trouble,
+        closing: bool,
+        waited: Duration,
+    },
+    Finish(Exit),
+}
+
+/// A child that does not simply run.
+#[derive(Debug)]
+enum Busy {
+    /// It ended by itself; its task has not ended yet.
+    Down { restarting: bool, left: bool, waiters: Vec<Ticket> },
+    /// It waits for its restart.
+    Waiting,
+    /// It is being started again.
+    Starting { cancelled: bool, left: bool, waiters: Vec<Ticket> },
+    /// It was asked to stop, or killed.
+    Stopping {
+        began: Duration,
+        killed: Option<Kill>,
+        ended_with: Option<ExitReason>,
+        left: bool,
+        nested: bool,
+        waiters: Vec<Ticket>,
+    },
+}
+
+impl Busy {
+    fn holds(&self) -> bool {
+        match self {
+            Self::Waiting => false,
+            Self::Down { left, .. } | Self::Starting { left, .. } | Self::Stopping { left, .. } => !left,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    Grace,
+    Leave,
+    Delay,
+}
+
+/// The visible state of a child that does not simply run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DynamicPhase {
+    Restarting,
+    Stopping,
+}
+
+#[derive(Debug)]
+enum Life {
+    Serving,
+    /// Until the second time even the starts of callers that are not polled are waited for.
+    Closing(Exit, Option<Duration>),
+    Finished,
+}
+
+/// The state machine of a dynamic supervisor.
+#[derive(Debug)]
+pub(crate) struct DynamicRules {
+    template: Template,
+    window: IntensityWindow,
+    busy: HashMap<SlotKey, Busy>,
+    /// Restarts in a row, of children that were restarted.
+    attempts: HashMap<SlotKey, u32>,
+    timers: BTreeSet<(Duration, SlotKey, Timer)>,
+    set_at: HashMap<(SlotKey, Timer), Duration>,
+    /// The common grace of a stop.
+    common_grace: Option<Duration>,
+    life: Life,
+    /// Busy children that are worth waiting for.
+    held: usize,
+    /// Starts under way in callers' tasks.
+    reserved: usize,
+    /// The end was decided here: who runs has yet to be told.
+    untold: bool,
+    random: u64,
+    actions: Vec<DynamicAction>,
+}
+
+impl DynamicRules {
+    pub(crate) fn new(template: Template, intensity: u32, period: Duration, seed: u64) -> Self {
+        Self {
+            template,
+            window: IntensityWindow::new(intensity, period),
+            busy: HashMap::new(),
+            attempts: HashMap::new(),
+            timers: BTreeSet::new(),
+            set_at: HashMap::new(),
+            common_grace: None,
+            life: Life::Serving,
+            held: 0,
+            reserved: 0,
+            untold: false,
+            random: seed,
+            actions: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        !matches!(self.life, Life::Serving)
+    }
+
+    /// A caller begins a start; ends with [`settled`](Self::settled).
+    pub(crate) fn reserved(&mut self) {
+        self.reserved += 1;
+    }
+
+    /// A caller's start is over.
+    pub(crate) fn settled(&mut self) {
+        // None are counted any more when a stop has waited long enough for them.
+        self.reserved = self.reserved.saturating_sub(1);
+        self.finish_if_done();
+    }
+
+    /// The child of `key`, up since `since`, said its last; `gone`: its task has ended too. `hopeless`: it never will
+    /// by itself.
+    pub(crate) fn exited(
+        &mut self,
+        key: SlotKey,
+        since: Duration,
+        reason: ExitReason,
+        gone: bool,
+        hopeless: bool,
+        now: Duration,
+    ) {
+        match self.busy.get_mut(&key) {
+            Some(Busy::Stopping { ended_with, .. }) => {
+                *ended_with = Some(reason);
+                if !gone {
+                    self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
+                }
+            }
+            Some(_) => return,
+            None => self.ended_by_itself(key, since, reason, gone, now),
+        }
+        if gone {
+            self.ended(key, now);
+        } else if hopeless {
+            self.leave(key, now);
+        }
+        self.finish_if_done();
+    }
+
+    fn ended_by_itself(&mut self, key: SlotKey, since: Duration, reason: ExitReason, gone: bool, now: Duration) {
+        if self.is_closing() {
+            self.hold(key, Busy::Down { restarting: false, left: false, waiters: Vec::new() });
+            let (restart, ask) = (self.template.restart, self.template.ask);
+            if let Some(trouble) = classify(restart, ask, None, &reason) {
+                self.trouble(key, trouble, now, now);
+            }
+            return;
+        }
+        let restarting = restarts(self.template.restart, &reason);
+        if gone && !restarting {
+            // The common end: nothing to wait for.
+            self.actions.push(DynamicAction::Ended { key, reason, restarting });
+            self.attempts.remove(&key);
+            return self.actions.push(DynamicAction::Free(key));
+        }
+        self.actions.push(DynamicAction::Ended { key, reason, restarting });
+        self.hold(key, Busy::Down { restarting, left: false, waiters: Vec::new() });
+        if !gone {
+            self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
+        }
+        if now.saturating_sub(since) > self.window.period() {
+            self.attempts.remove(&key);
+        }
+        if restarting && self.window.record(now) == Verdict::GiveUp {
+            self.give_up(now);
+        }
+    }
+
+    /// The task of the incarnation has ended.
+    pub(crate) fn ended(&mut self, key: SlotKey, now: Duration) {
+        self.cancel_timers(key);
+        match self.release(key) {
+            Some(Busy::Down { restarting: true, waiters, .. }) if waiters.is_empty() && !self.is_closing() => {
+                self.delay(key, now);
+            }
+            Some(Busy::Down { waiters, .. }) => self.free(key, waiters),
+            Some(Busy::Stopping { began, killed, ended_with, left, waiters, .. }) => {
+                let reason = ended_with.unwrap_or(ExitReason::Killed);
+                let brutal = killed.map(|why| why == Kill::Brutal);
+                let trouble = classify(self.template.restart, self.template.ask, brutal, &reason);
+                if let (Some(trouble), false) = (trouble, left) {
+                    self.trouble(key, trouble, began, now);
+                }
+                self.free(key, waiters);
+            }
+            Some(other) => self.hold(key, other),
+            None => {}
+        }
+        self.finish_if_done();
+    }
+
+    /// The restart of `key` succeeded.
+    pub(crate) fn restarted(&mut self, key: SlotKey, nested: bool, now: Duration) {
+        match self.release(key) {
+            Some(Busy::Starting { cancelled: true, waiters, .. }) => {
+                self.begin_stop(key, nested, waiters, now);
+            }
+            Some(Busy::Starting { .. }) => {}
+            Some(other) => self.hold(key, other),
+            None => {}
+        }
+        self.finish_if_done();
+    }
+
+    /// The restart of `key` had nothing to run.
+    pub(crate) fn ignored(&mut self, key: SlotKey) {
+        if let Some(Busy::Starting { waiters, .. }) = self.release(key) {
+            self.free(key, waiters);
+        }
+        self.finish_if_done();
+    }
+
+    /// The restart of `key` failed, or was given up.
+    pub(crate) fn restart_failed(&mut self, key: SlotKey, failure: StartFailure, now: Duration) {
+        self.cancel_timers(key);
+        match self.release(key) {
+            Some(Busy::Starting { cancelled: true, waiters, .. }) => self.free(key, waiters),
+            Some(Busy::Starting { .. }) => {
+                self.actions.push(DynamicAction::RestartFailed { key, failure });
+                if self.window.record(now) == Verdict::GiveUp {
+                    self.busy.insert(key, Busy::Waiting);
+                    self.give_up(now);
+                } else {
+                    self.delay(key, now);
+                }
+            }
+            _ => {}
+        }
+        self.finish_if_done();
+    }
+
+    /// Stops one child; `up`: it runs and is not yet known here.
+    pub(crate) fn terminate(&mut self, key: SlotKey, nested: bool, ticket: Ticket, now: Duration) {
+        if self.is_closing() {
+            return self.answer(ticket, Some(Refusal::ShuttingDown));
+        }
+        match self.busy.get_mut(&key) {
+            None => self.begin_stop(key, nested, vec![ticket], now),
+            Some(Busy::Waiting) => {
+                self.clear_timer(key, Timer::Delay);
+                self.busy.remove(&key);
+                self.free(key, vec![ticket]);
+            }
+            Some(
+                Busy::Down { left: true, .. } | Busy::Stopping { left: true, .. } | Busy::Starting { left: true, .. },
+            ) => {
+                self.answer(ticket, Some(Refusal::LeftBehind));
+            }
+            Some(Busy::Down { waiters, restarting, .. }) => {
+                *restarting = false;
+                waiters.push(ticket);
+            }
+            Some(Busy::Stopping { waiters, .. }) => waiters.push(ticket),
+            Some(Busy::Starting { waiters, .. }) => {
+                waiters.push(ticket);
+                self.cancel_start(key, now);
+            }
+        }
+    }
+
+    /// Stops all, at once; `up` are those that run and are not yet known here.
+    pub(crate) fn stop(&mut self, up: Vec<(SlotKey, bool)>, now: Duration) {
+        self.close(Exit::Stopped, now);
+        self.stop_all(up, now);
+    }
+
+    /// What remains of a stop that the rules themselves decided on: they do not know who runs.
+    pub(crate) fn stop_all(&mut self, up: Vec<(SlotKey, bool)>, now: Duration) {
+        self.untold = false;
+        for (key, nested) in up {
+            if !self.busy.contains_key(&key) {
+                self.begin_stop(key, nested, Vec::new(), now);
+            }
+        }
+        self.finish_if_done();
+    }
+
+    /// The supervisor was killed: so are all.
+    pub(crate) fn kill(&mut self, up: Vec<(SlotKey, bool)>, now: Duration) {
+        if matches!(self.life, Life::Finished) {
+            return;
+        }
+        self.untold = false;
+        self.close(Exit::Killed, now);
+        if let Life::Closing(exit, _) = &mut self.life {
+            *exit = Exit::Killed;
+        }
+        for (key, nested) in up {
+            if !self.busy.contains_key(&key) {
+                self.hold(key, stopping(now, nested, Vec::new()));
+            }
+        }
+        let stopping: Vec<SlotKey> = self.busy.keys().copied().collect();
+        for key in stopping {
+            self.kill_now(key, Kill::Brutal, now);
+        }
+        self.finish_if_done();
+    }
+
+    /// Whether the rules decided on the end and have to be told who runs.
+    pub(crate) fn must_stop_all(&self) -> bool {
+        self.untold
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        let timer = self.timers.first().map(|(at, ..)| *at);
+        let closing = match &self.life {
+            Life::Closing(_, last) => *last,
+            _ => None,
+        };
+        [timer, self.common_grace, closing].into_iter().flatten().min()
+    }
+
+    pub(crate) fn tick(&mut self, now: Duration) {
+        while let Some(&(at, key, timer)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.clear_timer(key, timer);
+            match timer {
+                Timer::Grace => self.kill_now(key, Kill::Overdue, now),
+                Timer::Leave => self.leave(key, now),
+                Timer::Delay => self.start(key),
+            }
+        }
+        if self.common_grace.is_some_and(|at| at <= now) {
+            self.common_grace = None;
+            let all: Vec<SlotKey> = self.busy.keys().copied().collect();
+            for key in all {
+                self.kill_now(key, Kill::Overdue, now);
+            }
+        }
+        if let Life::Closing(_, last) = &mut self.life
+            && last.is_some_and(|at| at <= now)
+        {
+            *last = None;
+            self.reserved = 0;
+        }
+        self.finish_if_done();
+    }
+
+    pub(crate) fn take_actions(&mut self) -> Vec<DynamicAction> {
+        std::mem::take(&mut self.actions)
+    }
+
+    pub(crate) fn has_actions(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
+    /// What is the matter with a child, when something is.
+    pub(crate) fn phase(&self, key: SlotKey) -> Option<DynamicPhase> {
+        Some(match self.busy.get(&key)? {
+            Busy::Waiting | Busy::Starting { .. } | Busy::Down { restarting: true, .. } => DynamicPhase::Restarting,
+            Busy::Down { .. } | Busy::Stopping { .. } => DynamicPhase::Stopping,
+        })
+    }
+
+    /// How many children wait for their restart or are being started again.
+    pub(crate) fn restarting(&self) -> usize {
+        let restarting =
+            |busy: &&Busy| matches!(busy, Busy::Waiting | Busy::Starting { .. } | Busy::Down { restarting: true, .. });
+        self.busy.values().filter(restarting).count()
+    }
+
+    fn hold(&mut self, key: SlotKey, busy: Busy) {
+        self.held += usize::from(busy.holds());
+        self.busy.insert(key, busy);
+    }
+
+    fn release(&mut self, key: SlotKey) -> Option<Busy> {
+        let busy = self.busy.remove(&key)?;
+        self.held -= usize::from(busy.holds());
+        Some(busy)
+    }
+
+    fn free(&mut self, key: SlotKey, waiters: Vec<Ticket>) {
+        self.attempts.remove(&key);
+        self.actions.push(DynamicAction::Free(key));
+        for ticket in waiters {
+            self.answer(ticket, None);
+        }
+    }
+
+    fn delay(&mut self, key: SlotKey, now: Duration) {
+        let attempt = self.attempts.entry(key).or_default();
+        let delay = self.template.backoff.delay(*attempt, random(&mut self.random));
+        *attempt = attempt.saturating_add(1);
+        self.busy.insert(key, Busy::Waiting);
+        if delay.is_zero() {
+            self.start(key);
+        } else {
+            self.set_timer(now + delay, key, Timer::Delay);
+        }
+    }
+
+    fn start(&mut self, key: SlotKey) {
+        self.busy.remove(&key);
+        self.hold(key, Busy::Starting { cancelled: false, left: false, waiters: Vec::new() });
+        self.actions.push(DynamicAction::Start(key));
+    }
+
+    fn cancel_start(&mut self, key: SlotKey, now: Duration) {
+        if let Some(Busy::Starting { cancelled, .. }) = self.busy.get_mut(&key)
+            && !*cancelled
+        {
+            *cancelled = true;
+            self.actions.push(DynamicAction::CancelStart(key));
+            self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
+        }
+    }
+
+    fn begin_stop(&mut self, key: SlotKey, nested: bool, waiters: Vec<Ticket>, now: Duration) {
+        self.hold(key, stopping(now, nested, waiters));
+        match self.template.shutdown {
+            Shutdown::Brutal => return self.kill_now(key, Kill::Brutal, now),
+            Shutdown::After(grace) if self.is_closing() => {
+                self.common_grace.get_or_insert(now + grace);
+            }
+            Shutdown::After(grace) => self.set_timer(now + grace, key, Timer::Grace),
+            Shutdown::Infinity => {}
+        }
+        self.actions.push(DynamicAction::Ask(key));
+    }
+
+    fn kill_now(&mut self, key: SlotKey, why: Kill, now: Duration) {
+        self.clear_timer(key, Timer::Grace);
+        match self.busy.get_mut(&key) {
+            Some(Busy::Stopping { killed: killed @ None, nested, .. }) => {
+                *killed = Some(why);
+                let nested = *nested;
+                self.actions.push(DynamicAction::Kill(key));
+                if !nested {
+                    self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
+                }
+            }
+            Some(Busy::Starting { .. }) => self.cancel_start(key, now),
+            _ => {}
+        }
+    }
+
+    fn leave(&mut self, key: SlotKey, now: Duration) {
+        let earlier = now.saturating_sub(self.template.leave_behind);
+        let (began, waiters) = match self.busy.get_mut(&key) {
+            Some(
+                Busy::Down { left: left @ false, waiters, .. } | Busy::Starting { left: left @ false, waiters, .. },
+            ) => {
+                *left = true;
+                (earlier, std::mem::take(waiters))
+            }
+            Some(Busy::Stopping { left: left @ false, waiters, began, .. }) => {
+                *left = true;
+                (*began, std::mem::take(waiters))
+            }
+            _ => return,
+        };
+        self.held -= 1;
+        self.trouble(key, Trouble::LeftBehind, began, now);
+        for ticket in waiters {
+            self.answer(ticket, Some(Refusal::LeftBehind));
+        }
+    }
+
+    fn give_up(&mut self, now: Duration) {
+        self.actions.push(DynamicAction::GaveUp);
+        self.untold = true;
+        self.close(Exit::GaveUp, now);
+    }
+
+    fn close(&mut self, exit: Exit, now: Duration) {
+        if self.is_closing() {
+            return;
+        }
+        let last = (self.reserved > 0).then(|| now + self.template.leave_behind);
+        self.life = Life::Closing(exit, last);
+        let mut waiting = Vec::new();
+        for busy in self.busy.values_mut() {
+            match busy {
+                Busy::Down { waiters, .. } | Busy::Starting { waiters, .. } | Busy::Stopping { waiters, .. } => {
+                    waiting.append(waiters);
+                }
+                Busy::Waiting => {}
+            }
+        }
+        for ticket in waiting {
+            self.answer(ticket, Some(Refusal::ShuttingDown));
+        }
+        let busy: Vec<SlotKey> = self.busy.keys().copied().collect();
+        for key in busy {
+            match self.busy.get_mut(&key) {
+                Some(Busy::Waiting) => {
+                    self.clear_timer(key, Timer::Delay);
+                    self.busy.remove(&key);
+                    self.free(key, Vec::new());
+                }
+                Some(Busy::Down { restarting, .. }) => *restarting = false,
+                Some(Busy::Starting { .. }) => self.cancel_start(key, now),
+                _ => {}
+            }
+        }
+    }
+
+    fn finish_if_done(&mut self) {
+        // Who runs is told only after the decision: until then nothing is done.
+        if self.must_stop_all() || self.held > 0 || self.reserved > 0 {
+            return;
+        }
+        if let Life::Closing(exit, _) = &self.life {
+            self.actions.push(DynamicAction::Finish(exit.clone()));
+            self.life = Life::Finished;
+        }
+    }
+
+    fn trouble(&mut self, key: SlotKey, trouble: Trouble, began: Duration, now: Duration) {
+        let (closing, waited) = (self.is_closing(), now.saturating_sub(began));
+        self.actions.push(DynamicAction::Trouble { key, trouble, closing, waited });
+    }
+
+    fn answer(&mut self, ticket: Ticket, refusal: Option<Refusal>) {
+        self.actions.push(DynamicAction::Answer { ticket, refusal });
+    }
+
+    // Timers are looked up by what is set: at most one of a kind a child, found by its time.
+    fn set_timer(&mut self, at: Duration, key: SlotKey, timer: Timer) {
+        self.clear_timer(key, timer);
+        self.timers.insert((at, key, timer));
+        self.set_at.insert((key, timer), at);
+    }
+
+    fn clear_timer(&mut self, key: SlotKey, timer: Timer) {
+        if let Some(at) = self.set_at.remove(&(key, timer)) {
+            self.timers.remove(&(at, key, timer));
+        }
+    }
+
+    fn cancel_timers(&mut self, key: SlotKey) {
+        self.clear_timer(key, Timer::Grace);
+        self.clear_timer(key, Timer::Leave);
+    }
+}
+
+fn stopping(began: Duration, nested: bool, waiters: Vec<Ticket>) -> Busy {
+    Busy::Stopping { began, killed: None, ended_with: None, left: false, nested, waiters }
+}
