@@ -5,11 +5,13 @@
 
 #![allow(clippy::result_large_err, reason = "a refusal carries its problem whole; refusing is the rare path")]
 
+pub mod client;
 mod controls;
 pub mod gateway;
 pub mod http3;
 pub mod identity;
 pub mod names;
+pub mod node;
 pub mod problem;
 pub mod rpc;
 pub mod service;

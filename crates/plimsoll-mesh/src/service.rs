@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::names::{NodeId, ServiceName};
 use crate::problem::Problem;
@@ -101,7 +101,7 @@ pub trait ServePeer: Send + Sync + 'static {
 }
 
 /// A service of the mesh, as `GET /v1/services` lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceEntry {
     /// Its name.
     pub name: ServiceName,
@@ -114,7 +114,7 @@ pub struct ServiceEntry {
 }
 
 /// A node of the mesh, as `GET /v1/nodes` lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeEntry {
     /// Its identity.
     pub id: NodeId,

@@ -22,8 +22,29 @@ impl Process {
     /// # Errors
     /// When the process is gone.
     pub fn resident(self) -> io::Result<u64> {
+        self.status("VmRSS:")
+    }
+
+    /// The most resident memory in bytes since its start or the last [`reset_peak`](Self::reset_peak) (`VmHWM`).
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn peak(self) -> io::Result<u64> {
+        self.status("VmHWM:")
+    }
+
+    /// Lets [`peak`](Self::peak) begin anew from what is resident now.
+    ///
+    /// # Errors
+    /// When the process is gone or belongs to somebody else.
+    pub fn reset_peak(self) -> io::Result<()> {
+        fs::write(format!("/proc/{}/clear_refs", self.0), "5")
+    }
+
+    fn status(self, field: &str) -> io::Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0))?;
-        kibibytes(&status, "VmRSS:").map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS: a zombie"))
+        let found = kibibytes(&status, field).map(|kib| kib * 1024);
+        found.ok_or_else(|| io::Error::other(format!("no {field} in its status: a zombie")))
     }
 
     /// Whether it runs: it exists and is no zombie.
@@ -70,6 +91,11 @@ mod tests {
         assert_eq!(this.descriptors().unwrap(), before + 1);
         drop(file);
         assert!(this.resident().unwrap() > 100 * 1024);
+        this.reset_peak().unwrap();
+        let before = this.peak().unwrap();
+        let held = vec![1_u8; 16 << 20];
+        assert!(std::hint::black_box(&held).iter().any(|&byte| byte == 1));
+        assert!(this.peak().unwrap() >= before + (15 << 20));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::error::BoxError;
 use super::policy::{Ask, Backoff, Restart, Shutdown};
 use super::rules::ChildRules;
 use super::task;
-use crate::inspect::Kind;
+use crate::inspect::{Inspect, Kind};
 
 /// The grace of a worker that was given none.
 pub(crate) const WORKER_GRACE: Duration = Duration::from_secs(5);
@@ -184,6 +184,22 @@ impl ChildSpec {
     /// Says that the child started by [`new`](Self::new) is a supervisor: it is counted as one.
     pub fn kind(mut self, kind: Kind) -> Self {
         self.settings.kind = kind;
+        self
+    }
+
+    /// Lets the child show these counters and children in the snapshot, in place of any it shows itself: for a task,
+    /// which has no [`Child`](super::Child) of its own to say so.
+    pub fn inspect(mut self, inspect: Arc<dyn Inspect>) -> Self {
+        let start = self.start;
+        self.start = Arc::new(move |parent| {
+            let (starting, inspect) = (start(parent), Arc::clone(&inspect));
+            Box::pin(async move {
+                Ok(match starting.await? {
+                    Start::Child(child) => Start::Child(child.inspect(inspect)),
+                    Start::Ignore => Start::Ignore,
+                })
+            })
+        });
         self
     }
 

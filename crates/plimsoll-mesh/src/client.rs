@@ -1,0 +1,264 @@
+//! A client of a node's HTTP/3, for programs, tools and tests.
+//!
+//! A [`Client`] is one connection to one node, known by its id and by nothing else. Calls run side by side on it.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use h3::client::{RequestStream, SendRequest};
+use h3::error::Code as H3Code;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::http3::{BidiStream, Connection, OpenStreams};
+use crate::identity::{self, IdentityError};
+use crate::names::{NodeId, ServiceName};
+use crate::problem;
+
+/// The largest answer that is read, in bytes.
+pub const MAX_ANSWER: usize = 16 << 20;
+
+/// How long a handshake may take.
+pub const CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// One connection to one node. Cloning shares it; it closes with its last clone.
+#[derive(Clone)]
+pub struct Client {
+    requests: SendRequest<OpenStreams, Bytes>,
+    connection: quinn::Connection,
+    authority: Arc<str>,
+    // h3 makes progress on its control streams only while this runs.
+    _driver: Arc<AbortOnDropHandle<()>>,
+}
+
+/// One call, before it is made.
+#[derive(Debug, Clone)]
+pub struct Call {
+    service: ServiceName,
+    body: Bytes,
+    headers: HeaderMap,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body, whole.
+    pub body: Bytes,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The node turned the connection away before a handshake: it, and its refusal desk, are full.
+    #[error("turned away: the node and its refusal desk are full")]
+    TurnedAway,
+    /// Nobody answered.
+    #[error("no answer from {address} within {CONNECT_TIME:?}")]
+    Silent {
+        /// Where nobody answered.
+        address: SocketAddr,
+    },
+    /// Whoever answered is not the node that was asked for, or the handshake failed otherwise.
+    #[error("the handshake with {address} failed")]
+    Handshake {
+        /// Who answered.
+        address: SocketAddr,
+        /// How it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// This side cannot make a client at all.
+    #[error(transparent)]
+    Setup(#[from] IdentityError),
+}
+
+/// Why a request has no answer. It may have run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The connection or the stream broke.
+    #[error("the connection broke")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The answer is longer than [`MAX_ANSWER`].
+    #[error("the answer is longer than {MAX_ANSWER} bytes")]
+    TooLong,
+}
+
+/// A UDP socket for clients of nodes whose addresses are of the same family as `address`.
+///
+/// # Errors
+/// When the system has no socket to give. Must be called within a tokio runtime.
+pub fn endpoint(address: SocketAddr) -> std::io::Result<quinn::Endpoint> {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    quinn::Endpoint::client(SocketAddr::new(any, 0))
+}
+
+impl Client {
+    /// Connects from `endpoint` to the node `pin` at `address`.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    ///
+    /// Cancel safe: the connection that was being made is given up.
+    pub async fn connect(endpoint: &quinn::Endpoint, address: SocketAddr, pin: NodeId) -> Result<Self, ConnectError> {
+        let config = identity::client_config(pin, Arc::new(transport()))?;
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| ConnectError::Handshake { address, source };
+        let connecting =
+            endpoint.connect_with(config, address, identity::SERVER_NAME).map_err(|error| failed(error.into()))?;
+        let connected = tokio::time::timeout(CONNECT_TIME, connecting).await;
+        let connection = match connected {
+            Ok(Ok(connection)) => connection,
+            Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => return Err(ConnectError::Silent { address }),
+            Ok(Err(quinn::ConnectionError::ConnectionClosed(close)))
+                if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED =>
+            {
+                return Err(ConnectError::TurnedAway);
+            }
+            Ok(Err(error)) => return Err(failed(error.into())),
+        };
+        let (mut driver, requests) =
+            h3::client::new(Connection::client(connection.clone())).await.map_err(|error| failed(error.into()))?;
+        let driver = tokio::spawn(async move {
+            // Why it ended is told by the requests on it.
+            let _ = poll_fn(|cx| driver.poll_close(cx)).await;
+        });
+        Ok(Self {
+            requests,
+            connection,
+            authority: address.to_string().into(),
+            _driver: Arc::new(AbortOnDropHandle::new(driver)),
+        })
+    }
+
+    /// Makes a call and reads the whole answer, whatever its status.
+    ///
+    /// # Errors
+    /// [`RequestError`] when there is no answer.
+    ///
+    /// Cancel safe: the stream is reset, and the node gives the call up.
+    pub async fn call(&self, call: Call) -> Result<Answer, RequestError> {
+        let path = format!("/v1/call/{}", call.service);
+        self.exchange(Method::POST, &path, call.headers, call.body).await
+    }
+
+    /// Gets `path`.
+    ///
+    /// # Errors
+    /// [`RequestError`] when there is no answer.
+    ///
+    /// Cancel safe.
+    pub async fn get(&self, path: &str) -> Result<Answer, RequestError> {
+        self.exchange(Method::GET, path, HeaderMap::new(), Bytes::new()).await
+    }
+
+    /// The QUIC connection, for whoever wants its address, statistics or close reason.
+    pub fn connection(&self) -> &quinn::Connection {
+        &self.connection
+    }
+
+    /// Closes the connection at once; requests in flight are given up.
+    pub fn close(&self) {
+        let code = quinn::VarInt::from_u64(H3Code::H3_NO_ERROR.value()).unwrap_or_default();
+        self.connection.close(code, b"done");
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, RequestError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", self.authority))
+            .body(())
+            .map_err(|error| RequestError::Broken(error.into()))?;
+        *request.headers_mut() = headers;
+        let mut stream =
+            self.requests.clone().send_request(request).await.map_err(|error| RequestError::Broken(error.into()))?;
+        // A node that refuses early stops reading: its answer counts, not the failed send.
+        let sent = send(&mut stream, body).await;
+        let answered = answer(&mut stream).await;
+        match (sent, answered) {
+            (_, Ok(answer)) => Ok(answer),
+            (Err(error), Err(RequestError::Broken(_))) => Err(error),
+            (_, Err(error)) => Err(error),
+        }
+    }
+}
+
+async fn send(stream: &mut RequestStream<BidiStream, Bytes>, body: Bytes) -> Result<(), RequestError> {
+    if !body.is_empty() {
+        stream.send_data(body).await.map_err(|error| RequestError::Broken(error.into()))?;
+    }
+    stream.finish().await.map_err(|error| RequestError::Broken(error.into()))
+}
+
+async fn answer(stream: &mut RequestStream<BidiStream, Bytes>) -> Result<Answer, RequestError> {
+    let (head, ()) = stream.recv_response().await.map_err(|error| RequestError::Broken(error.into()))?.into_parts();
+    let mut body = BytesMut::new();
+    while let Some(mut piece) = stream.recv_data().await.map_err(|error| RequestError::Broken(error.into()))? {
+        if body.len() + piece.remaining() > MAX_ANSWER {
+            return Err(RequestError::TooLong);
+        }
+        body.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
+    }
+    Ok(Answer { status: head.status, headers: head.headers, body: body.freeze() })
+}
+
+fn transport() -> quinn::TransportConfig {
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_concurrent_bidi_streams(0_u8.into()).max_concurrent_uni_streams(8_u8.into());
+    transport
+}
+
+impl Call {
+    /// A call of `service` with `body`.
+    pub fn new(service: ServiceName, body: impl Into<Bytes>) -> Self {
+        Self { service, body: body.into(), headers: HeaderMap::new() }
+    }
+
+    /// Gives the body a media type.
+    #[must_use]
+    pub fn content_type(mut self, value: HeaderValue) -> Self {
+        self.headers.insert(header::CONTENT_TYPE, value);
+        self
+    }
+
+    /// Sets the deadline, in whole milliseconds from 1; the node clamps it to a minute.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        let milliseconds = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.headers.insert("plimsoll-deadline-ms", milliseconds.into());
+        self
+    }
+}
+
+impl Answer {
+    /// The media type, if there is one in plain text.
+    pub fn content_type(&self) -> Option<&str> {
+        self.headers.get(header::CONTENT_TYPE)?.to_str().ok()
+    }
+
+    /// The problem document, when the answer is one.
+    pub fn problem(&self) -> Option<problem::Document> {
+        self.content_type().filter(|kind| kind.starts_with("application/problem+json"))?;
+        serde_json::from_slice(&self.body).ok()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("authority", &self.authority).finish_non_exhaustive()
+    }
+}

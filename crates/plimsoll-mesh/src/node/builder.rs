@@ -1,0 +1,137 @@
+//! From settings to a running node.
+
+use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+
+use plimsoll::call::Service;
+use plimsoll::ractor::ActorCell;
+use plimsoll::supervisor::{BoxError, Child, ChildSpec};
+
+use crate::gateway::{self, AcceptPeer, Behind, Floor, Gateway};
+use crate::identity::{self, Identity, TrustStore};
+use crate::rpc::{Router, Services};
+use crate::service::{ApplicationError, Request, Response};
+
+use super::config::{NodeConfig, Trusted};
+use super::offer::{AnyOffer, Offer};
+use super::snapshot::View;
+use super::tree::{Parts, tree};
+use super::{Node, NodeError, read_allow_list};
+
+type Console = Box<dyn FnOnce(View) -> ChildSpec + Send>;
+
+/// A node that is being put together.
+pub struct NodeBuilder {
+    config: NodeConfig,
+    offers: Vec<AnyOffer>,
+    console: Option<Console>,
+}
+
+impl NodeBuilder {
+    pub(super) fn new(config: NodeConfig) -> Self {
+        Self { config, offers: Vec::new(), console: None }
+    }
+
+    /// Offers a service.
+    #[must_use]
+    pub fn service<S>(mut self, offer: Offer<S>) -> Self
+    where
+        S: Service<Request = Request, Reply = Response, Error = ApplicationError>,
+    {
+        self.offers.push(offer.forget());
+        self
+    }
+
+    /// Adds the child `console`, the last to start and the first to stop; it may show what the view shows.
+    #[must_use]
+    pub fn console<F, Fut, E>(mut self, start: F) -> Self
+    where
+        F: Fn(ActorCell, View) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Child, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.console = Some(Box::new(move |view| ChildSpec::new("console", move |parent| start(parent, view.clone()))));
+        self
+    }
+
+    /// Checks everything that can be checked, then starts the node.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing of the node is left then.
+    ///
+    /// Cancel safe: a start that is given up leaves nothing but the identity in the data folder.
+    pub async fn start(self) -> Result<Node, NodeError> {
+        let Self { config, offers, console } = self;
+        floor(&config).fits(config.memory_budget)?;
+        distinct(&offers)?;
+        let trust = match &config.trusted {
+            Trusted::Open => TrustStore::open(),
+            Trusted::Listed(path) => {
+                TrustStore::listed(read_allow_list(path)?).map_err(|full| NodeError::Wiring(full.into()))?
+            }
+        };
+        let identity = Identity::load_or_create(&config.data)?;
+        let folder = lock(&config.data)?;
+        let bind_error = |source| NodeError::Bind { address: config.listen, source };
+        let endpoint = gateway::bind(config.listen, identity::endpoint_config(&identity)).map_err(bind_error)?;
+        let address = endpoint.local_addr().map_err(bind_error)?;
+
+        let services = Services::new();
+        let router = Router::local(identity.node_id(), Some(address), services.clone());
+        let server = identity::server_config(&identity, Arc::new(config.gateway.transport()))?;
+        let behind =
+            Behind { dispatch: Arc::new(router.clone()), overview: Arc::new(router.clone()), peers: Arc::new(NoPeers) };
+        let gateway = Gateway::new(identity.node_id(), endpoint.clone(), server, config.gateway.clone(), behind);
+        let view = View::new(identity.node_id(), address, config.realm.clone(), Arc::new(router));
+        let console = console.map(|console| console(view.clone()));
+        let parts = Parts { trusted: config.trusted, trust, services, offers, gateway, console };
+        let tree = tree(parts).start().await?;
+        view.show(&tree);
+        Ok(Node { tree, endpoint, view, _folder: folder })
+    }
+}
+
+/// Closes connections of peers: this node stands alone.
+struct NoPeers;
+
+impl AcceptPeer for NoPeers {
+    fn accept_peer(&self, connection: quinn::Connection) {
+        connection.close(0_u8.into(), b"this node takes no peers");
+    }
+}
+
+fn floor(config: &NodeConfig) -> Floor {
+    Floor { clients: config.gateway.clients, desk_places: config.gateway.desk_places, peers: config.max_peers }
+}
+
+fn distinct(offers: &[AnyOffer]) -> Result<(), NodeError> {
+    let mut names = BTreeSet::new();
+    match offers.iter().find(|offer| !names.insert(&offer.name)) {
+        None => Ok(()),
+        Some(twice) => Err(NodeError::Wiring(format!("{} is offered twice", twice.name).into())),
+    }
+}
+
+/// Locks the data folder for the life of the returned file.
+fn lock(data: &Path) -> Result<File, NodeError> {
+    let path = data.join("lock");
+    let refuse = |source| NodeError::Lock { path: path.clone(), source };
+    let file = File::create(&path).map_err(refuse)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(NodeError::FolderInUse(data.to_owned())),
+        Err(TryLockError::Error(error)) => Err(refuse(error)),
+    }
+}
+
+impl std::fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("config", &self.config)
+            .field("offers", &self.offers)
+            .finish_non_exhaustive()
+    }
+}

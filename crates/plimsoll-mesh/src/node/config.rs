@@ -1,0 +1,64 @@
+//! What a node runs with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::gateway::Limits;
+use crate::names::{NodeId, ServiceName};
+
+/// The settings of a node.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NodeConfig {
+    /// The data folder: identity, lock, admin socket.
+    pub data: PathBuf,
+    /// The UDP address for clients and peers; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The realm. Default `default`.
+    pub realm: ServiceName,
+    /// Which nodes are welcome as peers. Default: those of the file `allowed-nodes` in the data folder.
+    pub trusted: Trusted,
+    /// Nodes to meet first; with an id, whoever answers there must prove it.
+    pub seeds: Vec<(Option<NodeId>, SocketAddr)>,
+    /// Peer connections kept. Default 1,000.
+    pub max_peers: usize,
+    /// Time between gossip rounds. Default 500 ms.
+    pub gossip_interval: Duration,
+    /// How long the services of a silent node are kept. Default 300 s.
+    pub service_ttl: Duration,
+    /// Limits of the gateway.
+    pub gateway: Limits,
+    /// Bytes that all caps together must fit. Default: three quarters of what this process may use; all there can be
+    /// when the system does not tell.
+    pub memory_budget: u64,
+}
+
+/// Which nodes are welcome as peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Trusted {
+    /// Every node that proves its key.
+    Open,
+    /// The nodes of this file, which is read again when it changes.
+    Listed(PathBuf),
+}
+
+impl NodeConfig {
+    /// The default settings for a node with this data folder and address.
+    pub fn new(data: PathBuf, listen: SocketAddr) -> Self {
+        let trusted = Trusted::Listed(data.join("allowed-nodes"));
+        Self {
+            data,
+            listen,
+            realm: "default".parse().unwrap_or_else(|error| unreachable!("{error}")),
+            trusted,
+            seeds: Vec::new(),
+            max_peers: 1_000,
+            gossip_interval: Duration::from_millis(500),
+            service_ttl: Duration::from_secs(300),
+            gateway: Limits::default(),
+            memory_budget: super::memory().map_or(u64::MAX, |(bytes, _)| bytes / 4 * 3),
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A node at one moment, as its admin listener shows it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use plimsoll::inspect::{Details, Kind, Snapshot, Status, TreeNode};
+use plimsoll::supervisor::SupervisorRef;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{NodeId, ServiceName};
+use crate::service::{NodeEntry, Overview, ServiceEntry};
+
+/// The runtime's snapshot, and what the node knows of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct NodeSnapshot {
+    /// Schema, time and tree.
+    #[serde(flatten)]
+    pub runtime: Snapshot,
+    /// The node.
+    pub node: NodeId,
+    /// Where it listens for clients and peers (UDP).
+    pub address: SocketAddr,
+    /// Its realm.
+    pub realm: ServiceName,
+    /// All services it knows, sorted by name.
+    pub services: Vec<ServiceEntry>,
+    /// All nodes it knows, itself first.
+    pub nodes: Vec<NodeEntry>,
+}
+
+/// What can be read of a node at any time, without a turn of any actor. Cloning shares it.
+#[derive(Clone)]
+pub struct View(Arc<Inner>);
+
+struct Inner {
+    node: NodeId,
+    address: SocketAddr,
+    realm: ServiceName,
+    overview: Arc<dyn Overview>,
+    // The console is started within the tree that it shows.
+    tree: OnceLock<SupervisorRef>,
+}
+
+impl View {
+    pub(super) fn new(node: NodeId, address: SocketAddr, realm: ServiceName, overview: Arc<dyn Overview>) -> Self {
+        Self(Arc::new(Inner { node, address, realm, overview, tree: OnceLock::new() }))
+    }
+
+    pub(super) fn show(&self, tree: &SupervisorRef) {
+        let _ = self.0.tree.set(tree.clone());
+    }
+
+    /// The node's id.
+    pub fn id(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// Everything, now.
+    pub fn snapshot(&self) -> NodeSnapshot {
+        let tree = self.0.tree.get().map_or_else(starting, SupervisorRef::inspect);
+        NodeSnapshot {
+            runtime: Snapshot::of(tree),
+            node: self.0.node,
+            address: self.0.address,
+            realm: self.0.realm.clone(),
+            services: self.0.overview.services(),
+            nodes: self.0.overview.nodes(),
+        }
+    }
+}
+
+/// The root before all its children have started for the first time.
+fn starting() -> TreeNode {
+    TreeNode {
+        id: super::tree::ROOT.to_owned(),
+        kind: Kind::Supervisor,
+        status: Status::Starting,
+        actor: None,
+        restarts: 0,
+        details: Details::default(),
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("node", &self.0.node).field("address", &self.0.address).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,132 @@
+//! `call`: one call over HTTP/3, from outside.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use clap::Args;
+use plimsoll_mesh::client::{self, Answer, Call, Client};
+use plimsoll_mesh::names::{NodeId, ServiceName};
+use serde_json::json;
+
+use super::read::snapshot;
+use crate::cli::Place;
+use crate::failure::Failure;
+use crate::output;
+
+/// `call`, parsed.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    mesh-node call echo 'hello'\n  \
+    mesh-node call hash @Cargo.toml\n  \
+    mesh-node call --to 127.0.0.1:4433 --pin NODE_ID time\n\n\
+    Exit codes: 0 answered, 1 refused or failed, 2 wrong use, 3 cannot tell whether it ran.")]
+pub(crate) struct CallArgs {
+    /// The service.
+    service: ServiceName,
+    /// The body: text, - for stdin, @FILE for a file.
+    #[arg(default_value = "", hide_default_value = true)]
+    body: String,
+    /// Call through the node at this address, in place of the one on this machine.
+    #[arg(long, value_name = "HOST:PORT", requires = "pin")]
+    to: Option<String>,
+    /// The id that the node must prove.
+    #[arg(long, value_name = "NODE_ID", requires = "to")]
+    pin: Option<NodeId>,
+    /// Give up after so many milliseconds; the node clamps it to a minute.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    deadline: Option<u64>,
+    /// Answer as JSON: status, body, problem and times.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Place,
+}
+
+pub(crate) async fn run(args: CallArgs) -> Result<(), Failure> {
+    let (address, pin) = target(&args).await?;
+    let mut call = Call::new(args.service.clone(), body(&args.body)?);
+    if let Some(deadline) = args.deadline {
+        call = call.deadline(Duration::from_millis(deadline));
+    }
+    let endpoint = client::endpoint(address).context("no UDP socket")?;
+    let began = Instant::now();
+    let client = Client::connect(&endpoint, address, pin).await.map_err(|error| Failure::Failed(Some(error.into())))?;
+    let connected = began.elapsed();
+    let answer = client.call(call).await.map_err(|error| Failure::CannotTell(error.into()))?;
+    let answered = began.elapsed() - connected;
+    client.close();
+    endpoint.wait_idle().await;
+    show(&args, &answer, connected, answered)
+}
+
+async fn target(args: &CallArgs) -> Result<(SocketAddr, NodeId), Failure> {
+    let (Some(to), Some(pin)) = (&args.to, args.pin) else {
+        let node = snapshot(&args.place.data()?).await?;
+        return Ok((node.address, node.node));
+    };
+    let mut found = tokio::net::lookup_host(to)
+        .await
+        .map_err(|error| Failure::Usage(anyhow::anyhow!("--to {to:?}: an address is HOST:PORT ({error})")))?;
+    let address = found.next().ok_or_else(|| Failure::because(format!("{to} has no address")))?;
+    Ok((address, pin))
+}
+
+fn body(given: &str) -> Result<Bytes, Failure> {
+    if given == "-" {
+        let mut body = Vec::new();
+        std::io::stdin().read_to_end(&mut body).context("cannot read stdin")?;
+        return Ok(body.into());
+    }
+    match given.strip_prefix('@') {
+        Some(path) => Ok(std::fs::read(path).with_context(|| format!("cannot read {path}"))?.into()),
+        None => Ok(given.to_owned().into()),
+    }
+}
+
+fn show(args: &CallArgs, answer: &Answer, connected: Duration, answered: Duration) -> Result<(), Failure> {
+    let good = answer.status.is_success();
+    let problem = answer.problem();
+    if args.json {
+        let text = std::str::from_utf8(&answer.body).ok().filter(|_| problem.is_none());
+        let raw = (text.is_none() && problem.is_none()).then(|| hex::encode(&answer.body));
+        let line = json!({
+            "schema": 1,
+            "service": args.service,
+            "status": answer.status.as_u16(),
+            "content_type": answer.content_type(),
+            "body": text,
+            "body_hex": raw,
+            "problem": problem,
+            "connect_ms": milliseconds(connected),
+            "call_ms": milliseconds(answered),
+        });
+        output::print(&format!("{line}\n"));
+    } else if good {
+        let mut out = std::io::stdout().lock();
+        // A reader that went away is no error of ours.
+        let _ = out.write_all(&answer.body);
+        if !answer.body.ends_with(b"\n") {
+            let _ = out.write_all(b"\n");
+        }
+    } else {
+        match &problem {
+            Some(problem) => {
+                let place = problem.node.map(|node| format!(" (on node {})", node.short())).unwrap_or_default();
+                eprintln!("{} {}: {}{place}", answer.status.as_u16(), problem.code.as_str(), problem.detail);
+            }
+            None => {
+                let word = answer.headers.get("plimsoll-problem").and_then(|word| word.to_str().ok());
+                let word = word.or(answer.status.canonical_reason()).unwrap_or_default();
+                eprintln!("{} {word}: {}", answer.status.as_u16(), String::from_utf8_lossy(&answer.body));
+            }
+        }
+    }
+    if good { Ok(()) } else { Err(Failure::Failed(None)) }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}

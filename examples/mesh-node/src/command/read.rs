@@ -1,0 +1,90 @@
+//! `services`, `nodes` and `tree`: what a running node says about itself, from its admin socket.
+
+use std::path::Path;
+use std::time::Duration;
+
+use plimsoll_console::client;
+use plimsoll_mesh::names::NodeId;
+use plimsoll_mesh::node::{ADMIN_SOCKET, NodeSnapshot};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cli::ReadArgs;
+use crate::failure::Failure;
+use crate::output::{self, Paint};
+
+/// How long a node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Version of the JSON of these commands.
+const SCHEMA: u32 = 1;
+
+/// Reads the snapshot of the node whose data folder is `data`.
+///
+/// # Errors
+/// Exit code 1: nothing listens, or the answer cannot be understood; 3: it listens and does not answer.
+pub(crate) async fn snapshot(data: &Path) -> Result<NodeSnapshot, Failure> {
+    let json =
+        client::get(&data.join(ADMIN_SOCKET), "/v1/admin/snapshot", PATIENCE).await.map_err(|error| match error {
+            client::ClientError::Timeout(_) | client::ClientError::Broken(_) => Failure::CannotTell(error.into()),
+            _ => Failure::Failed(Some(error.into())),
+        })?;
+    let snapshot: NodeSnapshot = serde_json::from_slice(&json).map_err(|error| {
+        Failure::because(format!("the node answered in a form that this version does not know: {error}"))
+    })?;
+    Ok(snapshot)
+}
+
+pub(crate) async fn services(args: ReadArgs, paint: Paint) -> Result<(), Failure> {
+    let snapshot = snapshot(&args.place.data()?).await?;
+    if args.json {
+        return print_json("services", &snapshot.services);
+    }
+    let rows: Vec<_> = snapshot
+        .services
+        .iter()
+        .map(|service| {
+            let here = |node: &NodeId| if *node == snapshot.node { "here".to_owned() } else { node.short() };
+            let providers: Vec<_> = service.providers.iter().map(here).collect();
+            vec![service.name.to_string(), providers.join(" "), yes(service.callable), yes(service.idempotent)]
+        })
+        .collect();
+    output::print(&output::table(paint, &["SERVICE", "PROVIDERS", "CALLABLE", "IDEMPOTENT"], &rows));
+    Ok(())
+}
+
+pub(crate) async fn nodes(args: ReadArgs, paint: Paint) -> Result<(), Failure> {
+    let snapshot = snapshot(&args.place.data()?).await?;
+    if args.json {
+        return print_json("nodes", &snapshot.nodes);
+    }
+    let rows: Vec<_> = snapshot
+        .nodes
+        .iter()
+        .map(|node| {
+            let id = if node.this { format!("{} (this)", node.id.short()) } else { node.id.short() };
+            let address = node.address.map_or("-".to_owned(), |address| address.to_string());
+            vec![id, address, node.state.clone(), node.reason.clone().unwrap_or_default()]
+        })
+        .collect();
+    output::print(&output::table(paint, &["NODE", "ADDRESS", "STATE", "REASON"], &rows));
+    Ok(())
+}
+
+pub(crate) async fn tree(args: ReadArgs, paint: Paint) -> Result<(), Failure> {
+    let snapshot = snapshot(&args.place.data()?).await?;
+    if args.json {
+        return print_json("tree", &snapshot.runtime.tree);
+    }
+    output::print(&output::tree(paint, &snapshot.runtime.tree));
+    Ok(())
+}
+
+fn print_json(name: &str, value: &impl Serialize) -> Result<(), Failure> {
+    output::print(&format!("{}\n", json!({ "schema": SCHEMA, name: value })));
+    Ok(())
+}
+
+fn yes(is: bool) -> String {
+    if is { "yes" } else { "no" }.to_owned()
+}

@@ -1,0 +1,169 @@
+//! `serve`: a node until SIGTERM or Ctrl-C.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use plimsoll::supervisor::{ShutdownReport, TroubleKind};
+use plimsoll_console::Console;
+use plimsoll_mesh::names::NodeId;
+use plimsoll_mesh::node::{ADMIN_SOCKET, Node, NodeConfig, NodeError, Trusted};
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::ServeArgs;
+use crate::failure::Failure;
+use crate::output;
+use crate::settings::{Budget, Settings};
+
+/// What `serve --json` says, a line each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    Ready(Ready),
+    Stopped(Stopped),
+}
+
+/// The node serves.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Ready {
+    pub(crate) schema: u32,
+    pub(crate) node: NodeId,
+    pub(crate) address: SocketAddr,
+    pub(crate) data: PathBuf,
+}
+
+/// The node has stopped.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Stopped {
+    pub(crate) schema: u32,
+    pub(crate) reason: String,
+    pub(crate) took_ms: u64,
+    /// Who outlasted its grace, by its path in the tree.
+    pub(crate) killed: Vec<String>,
+    /// Who did not end even then.
+    pub(crate) left_behind: Vec<String>,
+}
+
+const SCHEMA: u32 = 1;
+
+pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
+    let settings = Settings::from_layers(&args.layers()?)?;
+    log(&settings)?;
+    if args.tied {
+        end_with_stdin(settings.data.clone());
+    }
+    let mut interrupt = signal(SignalKind::interrupt()).context("no signals")?;
+    let mut terminate = signal(SignalKind::terminate()).context("no signals")?;
+    let node = start(&settings).await?;
+    ready(&node, &settings, args.json);
+    let report = tokio::select! {
+        _ = interrupt.recv() => node.stop().await,
+        _ = terminate.recv() => node.stop().await,
+        report = node.wait() => {
+            stopped(&report, args.json);
+            return Err(Failure::because(format!("the node gave up: {}", report.reason)));
+        }
+    };
+    stopped(&report, args.json);
+    Ok(())
+}
+
+async fn start(settings: &Settings) -> Result<Node, Failure> {
+    let mut config = NodeConfig::new(settings.data.clone(), settings.listen);
+    config.realm = settings.realm.clone();
+    config.trusted = if settings.open { Trusted::Open } else { Trusted::Listed(settings.allow_list.clone()) };
+    config.seeds = settings.seeds.iter().map(|seed| (seed.node, seed.address)).collect();
+    config.max_peers = settings.max_peers;
+    config.gossip_interval = settings.gossip_interval;
+    config.service_ttl = settings.service_ttl;
+    config.gateway.clients = settings.max_clients;
+    config.gateway.idle_time = settings.client_idle;
+    config.gateway.body_bytes = settings.max_body;
+    config.gateway.deadline = settings.call_deadline;
+    config.memory_budget = match settings.budget {
+        Budget::Bytes(bytes) => bytes,
+        Budget::Percent(percent) => {
+            let (all, _) = plimsoll_mesh::node::memory()
+                .ok_or_else(|| Failure::because("the system does not tell its memory; set memory.budget in bytes"))?;
+            all / 100 * u64::from(percent)
+        }
+    };
+    let builder = settings.services.iter().fold(Node::builder(config), |builder, service| {
+        builder.service(service.offer(settings.max_in_flight, settings.call_deadline))
+    });
+    let socket = settings.data.join(ADMIN_SOCKET);
+    let builder = builder.console(move |parent, view| Console::new(&socket, move || view.snapshot()).start(parent));
+    builder.start().await.map_err(|error| match error {
+        NodeError::BudgetTooSmall(_) | NodeError::AllowList(_) => Failure::Usage(error.into()),
+        error => Failure::Failed(Some(error.into())),
+    })
+}
+
+fn log(settings: &Settings) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&settings.log)
+        .map_err(|error| Failure::Usage(anyhow::anyhow!("log.filter = {:?}: {error}", settings.log)))?;
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    if settings.log_json {
+        subscriber.json().init()
+    } else {
+        subscriber.init()
+    }
+    Ok(())
+}
+
+/// Ends this process when stdin does, and removes its data: whoever holds the other end is gone.
+///
+/// A thread of its own, so that not even a blocked runtime keeps the process alive.
+fn end_with_stdin(data: PathBuf) {
+    std::thread::spawn(move || {
+        let mut sink = [0; 64];
+        while std::io::stdin().read(&mut sink).is_ok_and(|read| read > 0) {}
+        let _ = std::fs::remove_dir_all(&data);
+        if let Some(parent) = data.parent() {
+            // Logs of the siblings may be there; the last one to end removes the folder.
+            let _ = std::fs::remove_file(data.with_extension("log"));
+            let _ = std::fs::remove_dir(parent);
+        }
+        std::process::exit(1);
+    });
+}
+
+fn ready(node: &Node, settings: &Settings, json: bool) {
+    if json {
+        let ready = Ready { schema: SCHEMA, node: node.id(), address: node.address(), data: settings.data.clone() };
+        print(&Event::Ready(ready));
+        return;
+    }
+    let services: Vec<_> = settings.services.iter().map(|service| service.name()).collect();
+    eprintln!("node {} listens on {} (UDP), realm {}", node.id(), node.address(), settings.realm);
+    eprintln!("services: {}", services.join(" "));
+    eprintln!("try: mesh-node call --to {} --pin {} echo hello", node.address(), node.id());
+}
+
+fn stopped(report: &ShutdownReport, json: bool) {
+    let path = |trouble: &plimsoll::supervisor::Trouble| trouble.path.join("/");
+    let stopped = Stopped {
+        schema: SCHEMA,
+        reason: report.reason.to_string(),
+        took_ms: u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
+        killed: report.stragglers().filter(|trouble| trouble.what == TroubleKind::Killed).map(path).collect(),
+        left_behind: report.left_behind().map(path).collect(),
+    };
+    if json {
+        print(&Event::Stopped(stopped));
+    } else if report.is_clean() {
+        eprintln!("stopped in {} ms; nobody had to be killed", stopped.took_ms);
+    } else {
+        eprintln!("{report}");
+    }
+}
+
+fn print(event: &Event) {
+    match serde_json::to_string(event) {
+        Ok(line) => output::print(&format!("{line}\n")),
+        Err(error) => eprintln!("error: {error}"),
+    }
+}

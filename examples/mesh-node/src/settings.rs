@@ -1,0 +1,76 @@
+//! What a node runs with: defaults, then a TOML file, then the environment, then flags; the last one wins.
+//!
+//! Every setting is a row of [`KEYS`]. Each source is read into text with its origin, so that a bad value is reported
+//! with the file and line, the variable or the flag that it came from, whatever the source.
+
+mod keys;
+mod layers;
+mod values;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use plimsoll_mesh::names::ServiceName;
+
+pub(crate) use keys::{ENVIRONMENT_PREFIX, KEYS, Key};
+pub(crate) use layers::{Layers, SettingsError};
+pub(crate) use values::{Budget, Seed};
+
+use crate::services::Builtin;
+
+/// The settings of a node, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) data: PathBuf,
+    pub(crate) listen: SocketAddr,
+    pub(crate) realm: ServiceName,
+    pub(crate) services: Vec<Builtin>,
+    pub(crate) seeds: Vec<Seed>,
+    pub(crate) max_peers: usize,
+    pub(crate) gossip_interval: Duration,
+    pub(crate) open: bool,
+    pub(crate) allow_list: PathBuf,
+    pub(crate) max_clients: usize,
+    pub(crate) client_idle: Duration,
+    pub(crate) max_body: usize,
+    pub(crate) max_in_flight: u32,
+    pub(crate) call_deadline: Duration,
+    pub(crate) service_ttl: Duration,
+    pub(crate) budget: Budget,
+    pub(crate) log: String,
+    pub(crate) log_json: bool,
+}
+
+impl Settings {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with the origin of the first value that is not good.
+    pub(crate) fn from_layers(layers: &Layers) -> Result<Self, SettingsError> {
+        let data: PathBuf = layers.data()?;
+        Ok(Self {
+            listen: layers.value("listen", values::address)?,
+            realm: layers.value("realm", values::name)?,
+            services: layers.list("services", values::builtin)?,
+            seeds: layers.list("peers.seeds", values::seed)?,
+            max_peers: layers.value("peers.max", values::cap)?,
+            gossip_interval: layers.value("peers.gossip_interval", values::duration)?,
+            open: layers.value("trust.open", values::flag)?,
+            allow_list: data.join(layers.value("trust.allow_list", values::path)?),
+            max_clients: layers.value("gateway.max_clients", values::cap)?,
+            client_idle: layers.value("gateway.idle", values::duration)?,
+            max_body: layers.value("gateway.max_body", values::bytes)?,
+            max_in_flight: layers.value("calls.max_in_flight", values::small_cap)?,
+            call_deadline: layers.value("calls.deadline", values::duration)?,
+            service_ttl: layers.value("directory.ttl", values::duration)?,
+            budget: layers.value("memory.budget", values::budget)?,
+            log: layers.value("log.filter", values::text)?,
+            log_json: layers.value("log.json", values::flag)?,
+            data,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,65 @@
+//! Every setting there is.
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// Its place in the TOML file; the flag and the variable are made from it.
+    pub(crate) name: &'static str,
+    /// The default, in the same notation as everywhere; empty for an empty list.
+    pub(crate) default: &'static str,
+    /// What to write there.
+    pub(crate) value: &'static str,
+    /// What it is.
+    pub(crate) help: &'static str,
+}
+
+/// The environment variable of a setting is this, then its name in capitals with `_` for `.`.
+pub(crate) const ENVIRONMENT_PREFIX: &str = "MESH_NODE_";
+
+const fn key(name: &'static str, default: &'static str, value: &'static str, help: &'static str) -> Key {
+    Key { name, default, value, help }
+}
+
+/// All settings, in the order in which `serve --help` shows them.
+pub(crate) const KEYS: &[Key] = &[
+    key("data", "", "FOLDER", "data folder: identity, allow-list, admin socket [default: ~/.local/state/mesh-node]"),
+    key("listen", "127.0.0.1:4433", "ADDRESS", "UDP address for clients and peers; port 0 takes a free one"),
+    key("realm", "default", "NAME", "realm of this node; peers of another are refused"),
+    key("services", "echo,time,sleep,crash,hash", "LIST", "built-in services to provide"),
+    key("peers.seeds", "", "LIST", "nodes to meet first: HOST:PORT or NODE_ID@HOST:PORT"),
+    key("peers.max", "1000", "COUNT", "peer connections kept; the least recently used idle one is closed first"),
+    key("peers.gossip_interval", "500ms", "TIME", "time between gossip rounds"),
+    key("trust.open", "false", "BOOL", "take every node that proves its key, without an allow-list"),
+    key("trust.allow_list", "allowed-nodes", "FILE", "node ids, one a line; read again when it changes"),
+    key("gateway.max_clients", "10000", "COUNT", "clients at once; one more is refused by name"),
+    key("gateway.idle", "30s", "TIME", "how long a client without traffic is kept"),
+    key("gateway.max_body", "1MiB", "BYTES", "largest body of a call"),
+    key("calls.max_in_flight", "1024", "COUNT", "calls in flight for each service; one more is refused"),
+    key("calls.deadline", "5s", "TIME", "deadline of a call that brings none"),
+    key("directory.ttl", "300s", "TIME", "how long a silent node's services are kept: 1s to 300s"),
+    key(
+        "memory.budget",
+        "75%",
+        "BYTES|PERCENT",
+        "memory that all caps together must fit, of the cgroup's limit or the machine",
+    ),
+    key("log.filter", "info", "FILTER", "what is logged, for instance plimsoll::mesh=debug"),
+    key("log.json", "false", "BOOL", "log lines as JSON"),
+];
+
+impl Key {
+    /// The setting of this name.
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// The flag, without its dashes.
+    pub(crate) fn flag(&self) -> String {
+        self.name.replace(['.', '_'], "-")
+    }
+
+    /// The environment variable.
+    pub(crate) fn variable(&self) -> String {
+        format!("{ENVIRONMENT_PREFIX}{}", self.name.replace('.', "_").to_uppercase())
+    }
+}

@@ -1,0 +1,85 @@
+use std::io::Write;
+
+use super::*;
+
+fn refused(layers: Result<Layers, SettingsError>) -> String {
+    layers.and_then(|layers| Settings::from_layers(&layers)).unwrap_err().to_string()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn flag(layers: Layers, name: &str, value: &str) -> Layers {
+    layers.flag(Key::named(name).unwrap(), value)
+}
+
+#[test]
+fn the_defaults_are_good() {
+    let settings = Settings::from_layers(&Layers::default()).unwrap();
+    assert_eq!(settings.max_clients, 10_000);
+    assert_eq!(settings.max_peers, 1_000);
+    assert_eq!(settings.call_deadline, Duration::from_secs(5));
+    assert_eq!(settings.budget, Budget::Percent(75));
+    assert_eq!(settings.services.len(), 5);
+    assert!(!settings.open);
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let file =
+        file("realm = \"file\"\n[gateway]\nmax_clients = 1_000\nmax_body = \"2 MiB\"\n[calls]\nmax_in_flight = 7\n");
+    let variables = [("MESH_NODE_GATEWAY_MAX_CLIENTS", "200"), ("MESH_NODE_REALM", "environment"), ("HOME", "/")];
+    let layers = Layers::default().file(file.path()).unwrap();
+    let layers = layers.environment(variables.map(|(name, value)| (name.into(), value.into()))).unwrap();
+    let settings = Settings::from_layers(&flag(layers, "realm", "flag")).unwrap();
+    assert_eq!(settings.realm.as_str(), "flag");
+    assert_eq!(settings.max_clients, 200);
+    assert_eq!(settings.max_body, 2 << 20);
+    assert_eq!(settings.max_in_flight, 7);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_file_and_line() {
+    let file = file("listen = \"127.0.0.1:0\"\n\n[gateway]\nmax_client = 3\n");
+    let message = refused(Layers::default().file(file.path()));
+    assert_eq!(message, format!("there is no setting \"gateway.max_client\" ({}, line 4)", file.path().display()));
+    let message = refused(Layers::default().environment([("MESH_NODE_MAX_CLIENTS".into(), "3".into())]));
+    assert!(message.contains("environment variable MESH_NODE_MAX_CLIENTS"), "{message}");
+    assert!(message.ends_with("did you mean gateway.max_clients?"), "{message}");
+}
+
+/// F-1: "unlimited" is not a value, whatever the source and whichever the cap.
+#[test]
+fn zero_and_unlimited_caps_are_refused() {
+    for name in ["gateway.max_clients", "peers.max", "calls.max_in_flight", "gateway.max_body", "memory.budget"] {
+        for value in ["0", "unlimited", "-1", "", "inf"] {
+            let message = refused(Ok(flag(Layers::default(), name, value)));
+            assert!(message.starts_with(&format!("{name} = {value:?} (flag --")), "{message}");
+        }
+    }
+    for name in ["calls.deadline", "peers.gossip_interval", "directory.ttl"] {
+        for value in ["0s", "never", "5", "5 h"] {
+            let message = refused(Ok(flag(Layers::default(), name, value)));
+            assert!(message.contains("nothing here waits for ever"), "{message}");
+        }
+    }
+    let file = file("[gateway]\nmax_clients = 0\n");
+    let message = refused(Layers::default().file(file.path()));
+    assert!(message.contains("line 2") && message.contains("nothing here is unlimited"), "{message}");
+}
+
+#[test]
+fn lists_are_written_as_toml_arrays_or_with_commas() {
+    let file = file("services = [\"echo\", \"hash\"]\n");
+    let layers = Layers::default().file(file.path()).unwrap();
+    let seeds = format!("127.0.0.1:1, {}@127.0.0.1:2", "ab".repeat(32));
+    let settings = Settings::from_layers(&flag(layers, "peers.seeds", &seeds)).unwrap();
+    assert_eq!(settings.services, [Builtin::Echo, Builtin::Hash]);
+    assert_eq!(settings.seeds[0].node, None);
+    assert_eq!(settings.seeds[1].node.unwrap().short(), "abababab");
+    let message = refused(Ok(flag(Layers::default(), "services", "echo,quux")));
+    assert!(message.starts_with("services = \"quux\" (flag --services): "), "{message}");
+}

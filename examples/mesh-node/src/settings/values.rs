@@ -1,0 +1,121 @@
+//! Reading one value. Every function says in words what it wanted.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use plimsoll_mesh::names::{NodeId, ServiceName};
+
+use crate::services::Builtin;
+
+/// A node to meet first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seed {
+    /// Who must answer there, if that is known.
+    pub(crate) node: Option<NodeId>,
+    /// Where.
+    pub(crate) address: SocketAddr,
+}
+
+/// How much memory the node plans with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Budget {
+    /// So many bytes.
+    Bytes(u64),
+    /// A share of what there is.
+    Percent(u8),
+}
+
+type Read<T> = Result<T, String>;
+
+pub(crate) fn text(value: &str) -> Read<String> {
+    Ok(value.to_owned())
+}
+
+pub(crate) fn path(value: &str) -> Read<PathBuf> {
+    if value.is_empty() { Err("a path is needed".into()) } else { Ok(value.into()) }
+}
+
+pub(crate) fn address(value: &str) -> Read<SocketAddr> {
+    let mut found = value.to_socket_addrs().map_err(|error| format!("an address is HOST:PORT ({error})"))?;
+    found.next().ok_or_else(|| "the host has no address".into())
+}
+
+pub(crate) fn name(value: &str) -> Read<ServiceName> {
+    value.parse().map_err(|error: plimsoll_mesh::names::InvalidName| error.to_string())
+}
+
+pub(crate) fn builtin(value: &str) -> Read<Builtin> {
+    value.parse()
+}
+
+pub(crate) fn seed(value: &str) -> Read<Seed> {
+    let (node, place) = match value.split_once('@') {
+        Some((node, place)) => (Some(node.parse().map_err(|_| "a node id is 64 hexadecimal digits")?), place),
+        None => (None, value),
+    };
+    Ok(Seed { node, address: address(place)? })
+}
+
+pub(crate) fn flag(value: &str) -> Read<bool> {
+    match value {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("true or false is needed".into()),
+    }
+}
+
+pub(crate) fn cap(value: &str) -> Read<usize> {
+    match value.parse() {
+        Ok(0) | Err(_) => Err("a cap is a whole number from 1; nothing here is unlimited".into()),
+        Ok(cap) => Ok(cap),
+    }
+}
+
+pub(crate) fn small_cap(value: &str) -> Read<u32> {
+    u32::try_from(cap(value)?).map_err(|_| format!("a cap here is at most {}", u32::MAX))
+}
+
+pub(crate) fn bytes(value: &str) -> Read<usize> {
+    const WANTED: &str = "a size is a number from 1 with B, KiB, MiB or GiB; nothing here is unlimited";
+    let (number, unit) = split(value).ok_or(WANTED)?;
+    let factor = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return Err(WANTED.into()),
+    };
+    usize::try_from(number)
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .filter(|&size| size > 0)
+        .ok_or(WANTED.into())
+}
+
+pub(crate) fn duration(value: &str) -> Read<Duration> {
+    const WANTED: &str = "a time is a number from 1 with ms, s or min; nothing here waits for ever";
+    let (number, unit) = split(value).ok_or(WANTED)?;
+    let duration = match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "min" => Duration::from_secs(number.checked_mul(60).ok_or(WANTED)?),
+        _ => return Err(WANTED.into()),
+    };
+    if duration.is_zero() { Err(WANTED.into()) } else { Ok(duration) }
+}
+
+pub(crate) fn budget(value: &str) -> Read<Budget> {
+    match value.strip_suffix('%') {
+        Some(share) => match share.trim().parse() {
+            Ok(percent @ 1..=100) => Ok(Budget::Percent(percent)),
+            _ => Err("a share is 1% to 100%".into()),
+        },
+        None => bytes(value).map(|bytes| Budget::Bytes(bytes as u64)),
+    }
+}
+
+fn split(value: &str) -> Option<(u64, &str)> {
+    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    Some((value[..digits].parse().ok()?, value[digits..].trim_start()))
+}

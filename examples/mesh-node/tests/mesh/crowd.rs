@@ -1,0 +1,47 @@
+//! More clients than a gateway takes.
+
+use plimsoll_testkit::law;
+
+use crate::harness::{Plan, counter, folder, note, place};
+
+/// M-6, M-7: with a cap of 100, of 300 clients exactly 100 are served and 200 refused, by both sides' books.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_300_clients_on_a_cap_of_100_exactly_100_are_served_on_both_ledgers() {
+    let folder = folder();
+    let node = Plan::new(&folder, "a").flag("gateway-max-clients", 100).start();
+    let (good, theirs) = node.aioquic(&["crowd", "--clients", "300", "--expect-served", "100"]);
+    let count = |name: &str| theirs[name].as_u64().unwrap();
+    let snapshot = node.until("all have left", |now| counter(now, &["gateway"], "clients") == 0).await;
+    let gateway = |name| counter(&snapshot, &["gateway"], name);
+    law::ADMISSION.assert(&place(&snapshot, &["gateway"]).unwrap().details.counters);
+    let refused = count("told") + count("turned_away");
+    let ours = gateway("told") + gateway("turned_away");
+    note(
+        "crowd-at-the-cap",
+        &[
+            (
+                format!("clients' ledger: {theirs}"),
+                "100 served, 200 refused, 0 failed",
+                good && count("served") == 100 && refused == 200,
+                None,
+            ),
+            (
+                format!(
+                    "node's ledger: {} served, {} told, {} turned away",
+                    gateway("served"),
+                    gateway("told"),
+                    gateway("turned_away")
+                ),
+                "100 served, 200 refused",
+                gateway("served") == 100 && ours == 200 && gateway("failed_handshakes") == 0,
+                None,
+            ),
+            (
+                format!("told by name: {} and {}", count("told"), gateway("told")),
+                "the same on both ledgers",
+                count("told") == gateway("told"),
+                None,
+            ),
+        ],
+    );
+}

@@ -1,0 +1,8 @@
+//! Nodes as real processes: called, killed, flooded and left alone.
+//!
+//! `PLIMSOLL_E2E=full` runs each scenario in full size; otherwise it is about a tenth. The figures go to
+//! `target/e2e/mesh.json`.
+
+mod crowd;
+mod harness;
+mod program;

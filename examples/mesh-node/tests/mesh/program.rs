@@ -1,0 +1,89 @@
+//! The program's manners: settings, exit codes, one node a folder.
+
+use std::process::{Command, Stdio};
+
+use crate::harness::{PROGRAM, Plan, controls_program, folder, full};
+
+fn run(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn a_wrong_setting_is_refused_with_its_place_and_exit_code_2() {
+    let folder = folder();
+    let file = folder.path().join("node.toml");
+    std::fs::write(&file, "listen = \"127.0.0.1:0\"\n[gateway]\nmax_client = 5\n").unwrap();
+    let (code, words) = run(Command::new(PROGRAM).args(["serve", "--config"]).arg(&file));
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("gateway.max_client") && words.contains("node.toml, line 3"), "{words}");
+    let (code, words) = run(Command::new(PROGRAM).arg("tree").env("MESH_NODE_MAX", "1"));
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("MESH_NODE_MAX"), "{words}");
+    let (code, words) = run(&mut Plan::new(&folder, "a").flag("gateway-max-clients", "unlimited").command());
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("flag --gateway-max-clients"), "{words}");
+}
+
+/// F-1: caps that do not fit the budget are refused at boot, with the sum.
+#[test]
+fn caps_that_do_not_fit_the_memory_are_refused_with_the_sum() {
+    let folder = folder();
+    let plan = Plan::new(&folder, "a").flag("gateway-max-clients", 10_000).flag("memory-budget", "64MiB");
+    let (code, words) = run(&mut plan.command());
+    assert_eq!(code, Some(2), "{words}");
+    assert!(
+        words.contains("10000 clients + 64 desk places + 1000 pooled peers at 52 KiB each are 561.8 MiB"),
+        "{words}"
+    );
+    assert!(words.contains("the memory budget is 64.0 MiB"), "{words}");
+    let plan =
+        Plan::new(&folder, "a").flag("gateway-max-clients", 100).flag("peers-max", 10).flag("memory-budget", "64MiB");
+    plan.start();
+}
+
+#[test]
+fn one_folder_is_for_one_node_and_one_port_too() {
+    let folder = folder();
+    let plan = Plan::new(&folder, "a");
+    let first = plan.start();
+    let (code, words) = run(&mut plan.command());
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("another node"), "{words}");
+    let (code, words) = run(&mut Plan::new(&folder, "b").flag("listen", first.address).command());
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains(&first.address.to_string()), "{words}");
+}
+
+#[test]
+fn a_killed_nodes_folder_can_be_used_again_and_its_identity_stays() {
+    let folder = folder();
+    let plan = Plan::new(&folder, "a");
+    let first = plan.start();
+    let id = first.id;
+    first.kill();
+    assert_eq!(plan.start().id, id);
+}
+
+#[test]
+fn a_reading_command_without_a_node_says_so_and_fails() {
+    let folder = folder();
+    let (code, words) = run(Command::new(PROGRAM).args(["tree", "--data"]).arg(folder.path()));
+    assert_eq!(code, Some(1), "{words}");
+    assert!(words.contains("is the node running"), "{words}");
+}
+
+/// The switches of the controls are in the build made for them and in no other.
+#[test]
+fn no_build_but_the_one_with_controls_contains_their_switches() {
+    let contains = |path: &std::path::Path| {
+        let binary = std::fs::read(path).unwrap();
+        binary.windows(21).any(|window| window == b"PLIMSOLL_CONTROLS_OFF")
+    };
+    assert!(contains(&controls_program()), "the control of this test");
+    assert!(!contains(PROGRAM.as_ref()));
+    if full() {
+        // Made by scripts/e2e, which builds the full size with optimisation.
+        assert!(PROGRAM.contains("/release/"), "{PROGRAM}");
+    }
+}
