@@ -2,6 +2,7 @@
 //!
 //! - [`supervisor`]: child specs, strategies, restart intensity, ordered stop.
 //! - [`call`]: calls that settle exactly once, each served by a short-lived worker of its own.
+//! - [`server`]: servers that own their state and serve in their own actor, as OTP's gen_server.
 //! - [`bounded`]: pools, registries, caches and queues that cannot grow without a limit.
 //! - [`exit`]: why an actor or a task ended.
 //! - [`inspect`]: one typed snapshot of the whole runtime.
@@ -18,6 +19,7 @@ pub mod call;
 pub mod exit;
 pub mod inspect;
 pub mod panics;
+pub mod server;
 pub mod supervisor;
 
 pub use ractor;

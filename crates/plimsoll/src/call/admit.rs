@@ -1,26 +1,22 @@
 //! Admission: permit, then slot and timer, all in the caller's task.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use plimsoll_sync::permits::{Refused, Scarce};
 use tokio::time::Instant;
 
 use super::book::{Door, NotOpened};
-use super::client::{Calling, Opening, State};
+use super::client::{Calling, New, Opening, State};
 use super::shared::{Item, Shared};
 use super::waits::{Party, Waiting};
 use super::{CallError, Died, Overload, Protocol};
 
 impl<P: Protocol> Calling<P> {
     /// Lets a request in, into the queue, or not at all.
-    pub(crate) fn admit(
-        &mut self,
-        request: P::Request,
-        deadline: Instant,
-        awaited: bool,
-        waker: &Waker,
-    ) -> Result<State<P>, CallError<P::Error>> {
+    pub(crate) fn admit(&mut self, new: New<P>, waker: &Waker) -> Result<State<P>, CallError<P::Error>> {
+        let New { request, deadline, awaited, inside } = new;
         if deadline <= Instant::now() {
             return Err(CallError::Timeout);
         }
@@ -47,6 +43,7 @@ impl<P: Protocol> Calling<P> {
         if shared.limits.queue == 0 {
             return Err(shared.overload(refused, bytes).into());
         }
+        self.own = if inside && awaited { Some(OwnWait::begin(shared)?) } else { None };
         let place = shared.gate.enqueue(bytes, waker.clone(), Waker::wake);
         let place = place.map_err(|refused| shared.overload(refused, bytes))?;
         match shared.open(opening) {
@@ -56,6 +53,28 @@ impl<P: Protocol> Calling<P> {
                 Err(shared.not_opened(why))
             }
         }
+    }
+}
+
+/// A worker waits for a permit of its own server, until this is dropped.
+pub(crate) struct OwnWait<P: Protocol>(Arc<Shared<P>>);
+
+impl<P: Protocol> OwnWait<P> {
+    /// Refused when every permit is held by a worker that waits like this: none would ever come back.
+    fn begin(shared: &Arc<Shared<P>>) -> Result<Self, CallError<P::Error>> {
+        let waiting = shared.own_waiting.fetch_add(1, Ordering::AcqRel) + 1;
+        let wait = Self(Arc::clone(shared));
+        if waiting < shared.gate.used().count {
+            return Ok(wait);
+        }
+        let server = shared.actor().map(|actor| Party::from(&actor.get_cell()).label.to_string()).unwrap_or_default();
+        Err(CallError::Deadlock(vec![server.clone(), server]))
+    }
+}
+
+impl<P: Protocol> Drop for OwnWait<P> {
+    fn drop(&mut self) {
+        self.0.own_waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

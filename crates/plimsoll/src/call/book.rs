@@ -174,6 +174,10 @@ impl<C: Clone> Book<C> {
         self.open_calls()
     }
 
+    pub(crate) fn get(&self, key: SlotKey) -> Option<C> {
+        self.open.get(key).map(|entry| entry.call.clone())
+    }
+
     pub(crate) fn open_calls(&self) -> Vec<C> {
         self.open.iter().map(|(_, entry)| entry.call.clone()).collect()
     }

@@ -4,7 +4,6 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use plimsoll_sync::slots::SlotKey;
 use ractor::ActorCell;
 use tokio::time::Instant;
 
+use super::admit::OwnWait;
 use super::binding::Binding;
 use super::book::{Door, Outcome};
 use super::shared::{Call, Item, Settled, Shared};
@@ -35,11 +35,13 @@ pub struct CallClient<P: Protocol> {
     binding: Option<Arc<Binding<P>>>,
     /// Whether the bound actor itself waits for the replies.
     awaited: bool,
+    /// Whether these calls are made by a worker of this very server.
+    inside: bool,
 }
 
 impl<P: Protocol> CallClient<P> {
     pub(crate) fn new(shared: Arc<Shared<P>>) -> Self {
-        Self { shared, within: None, binding: None, awaited: true }
+        Self { shared, within: None, binding: None, awaited: true, inside: false }
     }
 
     /// Calls with the server's default deadline.
@@ -69,7 +71,8 @@ impl<P: Protocol> CallClient<P> {
             shared: Arc::clone(&self.shared),
             binding: self.binding.clone(),
             waiting: None,
-            state: State::New { request, deadline, awaited: self.awaited },
+            own: None,
+            state: State::New(New { request, deadline, awaited: self.awaited, inside: self.inside }),
         }
     }
 
@@ -100,6 +103,11 @@ impl<P: Protocol> CallClient<P> {
         Self { awaited: false, ..self.clone() }
     }
 
+    pub(crate) fn inside(mut self, server: usize) -> Self {
+        self.inside = self.shared.identity() == server;
+        self
+    }
+
     /// Gives back the memory that a spike left in the server's tables when they are more than `factor` times as large as
     /// they need to be. Returns the bytes given back. O(table), under the table's lock.
     pub fn compact(&self, factor: usize) -> usize {
@@ -119,6 +127,7 @@ impl<P: Protocol> Clone for CallClient<P> {
             within: self.within,
             binding: self.binding.clone(),
             awaited: self.awaited,
+            inside: self.inside,
         }
     }
 }
@@ -146,19 +155,24 @@ pub struct Calling<P: Protocol> {
     pub(crate) shared: Arc<Shared<P>>,
     pub(crate) binding: Option<Arc<Binding<P>>>,
     pub(crate) waiting: Option<Waiting>,
+    pub(crate) own: Option<OwnWait<P>>,
     state: State<P>,
 }
 
 pub(crate) enum State<P: Protocol> {
-    New {
-        request: P::Request,
-        deadline: Instant,
-        awaited: bool,
-    },
+    New(New<P>),
     /// Waits for a permit.
     Queued(Arc<Call<P>>, Place),
     Open(Arc<Call<P>>),
     Done,
+}
+
+/// A call that has not been made yet.
+pub(crate) struct New<P: Protocol> {
+    pub(crate) request: P::Request,
+    pub(crate) deadline: Instant,
+    pub(crate) awaited: bool,
+    pub(crate) inside: bool,
 }
 
 // Nothing in here is ever pinned.
@@ -169,18 +183,14 @@ impl<P: Protocol> Future for Calling<P> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let State::New { .. } = this.state
-            && let State::New { request, deadline, awaited } = std::mem::replace(&mut this.state, State::Done)
-        {
-            match this.admit(request, deadline, awaited, cx.waker()) {
-                Ok(state) => this.state = state,
-                Err(error) => return Poll::Ready(Err(this.shared.refusals.count(error))),
-            }
+        if let Err(error) = this.start(cx.waker()) {
+            return Poll::Ready(Err(error));
         }
         if let State::Queued(call, place) = &this.state
             && this.shared.gate.claim(*place, |old| fresh(old, cx.waker()))
         {
             let call = Arc::clone(call);
+            drop(this.own.take());
             this.shared.submit(Item::Call(Arc::clone(&call)));
             this.state = State::Open(call);
         }
@@ -199,13 +209,11 @@ impl<P: Protocol> Future for Calling<P> {
 }
 
 impl<P: Protocol> Calling<P> {
-    /// Makes the call now, without waiting for the first poll.
-    pub(crate) fn start(&mut self) -> Result<(), CallError<P::Error>> {
-        let State::New { .. } = self.state else { return Ok(()) };
-        let State::New { request, deadline, awaited } = std::mem::replace(&mut self.state, State::Done) else {
-            return Ok(());
-        };
-        match self.admit(request, deadline, awaited, Waker::noop()) {
+    /// Makes the call if it has not been made yet.
+    pub(crate) fn start(&mut self, waker: &Waker) -> Result<(), CallError<P::Error>> {
+        let State::New(_) = self.state else { return Ok(()) };
+        let State::New(new) = std::mem::replace(&mut self.state, State::Done) else { return Ok(()) };
+        match self.admit(new, waker) {
             Ok(state) => {
                 self.state = state;
                 Ok(())
@@ -219,7 +227,7 @@ impl<P: Protocol> Calling<P> {
         if let State::Queued(_, place) = self.state {
             self.shared.gate.cancel(place, Waker::wake);
         }
-        self.waiting = None;
+        drop((self.waiting.take(), self.own.take()));
     }
 }
 
@@ -241,11 +249,4 @@ impl<P: Protocol> fmt::Debug for Calling<P> {
 /// The waker to leave: the old one if it wakes the same task, which saves a clone.
 fn fresh(old: Waker, now: &Waker) -> Waker {
     if old.will_wake(now) { old } else { now.clone() }
-}
-
-impl<P: Protocol> Shared<P> {
-    pub(crate) fn count_cast(&self, refused: bool) {
-        let counter = if refused { &self.gauges.casts_refused } else { &self.gauges.casts };
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
 }

@@ -14,6 +14,8 @@ pub struct CallContext {
     pub(crate) deadline: Instant,
     pub(crate) worker: Option<ActorCell>,
     pub(crate) caller: Option<ActorId>,
+    /// Tells the server that this call runs in from all others.
+    pub(crate) server: usize,
 }
 
 impl CallContext {
@@ -42,7 +44,7 @@ impl CallContext {
     /// bound to the worker, if that is an actor.
     #[must_use]
     pub fn client<P: Protocol>(&self, client: &CallClient<P>) -> CallClient<P> {
-        let client = client.within(self.deadline);
+        let client = client.within(self.deadline).inside(self.server);
         match &self.worker {
             Some(worker) => client.bind(worker),
             None => client,

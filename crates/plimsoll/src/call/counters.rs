@@ -18,7 +18,6 @@ pub(crate) struct Gauges {
     pub(crate) casts_handled: AtomicU64,
     pub(crate) casts_dropped: AtomicU64,
     pub(crate) casts_refused: AtomicU64,
-    pub(crate) busy_ns: AtomicU64,
 }
 
 impl Gauges {
@@ -29,7 +28,8 @@ impl Gauges {
 
 /// `started`, `settled`, `settled_<outcome>`, `in_flight`, `timers`, `bound_callers`, `permits_used`, `permits_limit`,
 /// `bytes_used`, `waiting`, `workers`, `overrunning`, `late_replies`, `worker_failures`, `refused_<reason>`, `casts`,
-/// `casts_handled`, `casts_dropped`, `casts_refused`, `busy_ns`.
+/// `casts_handled`, `casts_dropped`, `casts_refused`,
+/// `method_<name>_calls`, `method_<name>_ns`, `method_<name>_max_ns`.
 ///
 /// `started = settled + in_flight` holds in every reading.
 impl<P: Protocol> Inspect for Shared<P> {
@@ -73,10 +73,10 @@ impl<P: Protocol> Inspect for Shared<P> {
             ("casts_handled", &gauges.casts_handled),
             ("casts_dropped", &gauges.casts_dropped),
             ("casts_refused", &gauges.casts_refused),
-            ("busy_ns", &gauges.busy_ns),
         ] {
             put(name.to_owned(), value.load(Ordering::Relaxed));
         }
+        P::describe(&self.host, &mut details.counters);
         details
     }
 }

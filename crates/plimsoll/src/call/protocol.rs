@@ -1,12 +1,16 @@
 //! What can be asked of a server, apart from how it is served.
 
+use std::collections::BTreeMap;
+
 use plimsoll_sync::slots::SlotKey;
 
 use super::Service;
+use super::timing::Timings;
 
 /// The types of a conversation: what a caller sends and what it may get back.
 ///
-/// Every [`Service`] is one. Clients, books and settlement are the same for all.
+/// Every [`Service`] is one, and so is every [`Server`](crate::server::Server) as
+/// [`Serving`](crate::server::Serving). Clients, books and settlement are the same for both.
 pub trait Protocol: Sized + Send + Sync + 'static {
     /// What a call carries.
     type Request: Send + 'static;
@@ -14,42 +18,50 @@ pub trait Protocol: Sized + Send + Sync + 'static {
     type Reply: Send + 'static;
     /// What it is answered with instead.
     type Error: Send + 'static;
-    /// What can be sent without an answer.
-    type Cast: Send + 'static;
-    /// What a server adds to its call books.
+    /// What a server's actor is sent beside calls.
     #[doc(hidden)]
-    type Host: Host;
-    /// Whether calls are served one at a time by the server's own actor, so that a cycle of calls waits for itself.
+    type Post: Send + 'static;
+    /// What a server keeps beside its call books.
+    #[doc(hidden)]
+    type Host: Send + Sync + 'static;
+    /// Whether calls are served one at a time by the server's own actor, so that a circle of calls waits for itself.
     #[doc(hidden)]
     const IN_TURN: bool;
-}
 
-/// What a server adds to its call books.
-#[doc(hidden)]
-pub trait Host: Send + Sync + 'static {
-    /// Does what is due at tick `now`; when more will be, and whether the server's actor has something to look at.
-    fn tick(&self, _now: u64) -> (Option<u64>, bool) {
-        (None, false)
+    /// Puts what is due at tick `now` into `due`; when more will be.
+    #[doc(hidden)]
+    fn tick(_host: &Self::Host, _now: u64, _due: &mut Vec<Self::Post>) -> Option<u64> {
+        None
     }
 
-    /// Whether the server's actor is at work: then it is that which settles a call whose reply handle was dropped.
-    fn keeps_unreplied(&self, _call: SlotKey) -> bool {
+    /// Whether the server's actor is at work: then it will settle a call whose reply handle was dropped.
+    #[doc(hidden)]
+    fn keeps_unreplied(_host: &Self::Host, _call: SlotKey) -> bool {
         false
     }
+
+    /// Adds the host's own counters.
+    #[doc(hidden)]
+    fn describe(_host: &Self::Host, _counters: &mut BTreeMap<String, u64>) {}
 }
 
 /// The host of a [`Service`]: the service itself.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Hosted<S>(pub(crate) S);
-
-impl<S: Service> Host for Hosted<S> {}
+pub struct Hosted<S> {
+    pub(crate) service: S,
+    pub(crate) timings: Timings,
+}
 
 impl<S: Service> Protocol for S {
     type Request = S::Request;
     type Reply = S::Reply;
     type Error = S::Error;
-    type Cast = std::convert::Infallible;
+    type Post = std::convert::Infallible;
     type Host = Hosted<S>;
     const IN_TURN: bool = false;
+
+    fn describe(host: &Hosted<S>, counters: &mut BTreeMap<String, u64>) {
+        host.timings.describe(counters);
+    }
 }

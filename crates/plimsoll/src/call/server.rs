@@ -11,6 +11,7 @@ use super::clock::Clock;
 use super::protocol::Hosted;
 use super::router::Router;
 use super::shared::{Limits, Shared, Weigh};
+use super::timing::Timings;
 use super::{Service, StartedServer, Worker};
 
 /// A server that runs each call in a worker of its own.
@@ -135,7 +136,7 @@ impl<S: Service> CallServerBuilder<S> {
 
     fn router(self) -> (Option<String>, Router<S>) {
         let limits = Limits { load: self.load, queue: self.queue, deadline: self.deadline, weigh: self.weigh };
-        let shared = Arc::new(Shared::new(Hosted(self.service), limits));
+        let shared = Arc::new(Shared::new(Hosted { service: self.service, timings: Timings::default() }, limits));
         let clock = Clock::default();
         (self.name, Router { shared, worker: self.worker, serve_queued: self.serve_queued, clock })
     }

@@ -42,6 +42,11 @@ pub trait Service: Send + Sync + 'static {
         ctx: CallContext,
         request: Self::Request,
     ) -> impl Future<Output = Result<Self::Reply, Self::Error>> + Send;
+
+    /// The name under which a request is timed. Default: `call` for all.
+    fn method(_request: &Self::Request) -> &'static str {
+        "call"
+    }
 }
 
 impl<S: Service> Service for Arc<S> {
@@ -55,5 +60,9 @@ impl<S: Service> Service for Arc<S> {
         request: Self::Request,
     ) -> impl Future<Output = Result<Self::Reply, Self::Error>> + Send {
         S::call(self, ctx, request)
+    }
+
+    fn method(request: &Self::Request) -> &'static str {
+        S::method(request)
     }
 }

@@ -1,7 +1,7 @@
 //! What callers, workers, clock and actor of one server share, and how a call settles.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -18,7 +18,6 @@ use super::book::{Book, Door, NotOpened, Outcome};
 use super::client::Opening;
 use super::counters::Gauges;
 use super::door::Refusals;
-use super::protocol::Host;
 use super::waits;
 use super::{CallError, Died, Protocol};
 use crate::exit::ExitReason;
@@ -41,8 +40,10 @@ pub(crate) struct Call<P: Protocol> {
 /// What waits for a turn of the server's actor.
 pub(crate) enum Item<P: Protocol> {
     Call(Arc<Call<P>>),
-    /// A cast with the bytes of its permit.
-    Cast(P::Cast, u64),
+    /// With a permit of its own.
+    Post(P::Post),
+    /// Of which there are only as many as places for it, counted where it comes from.
+    Due(P::Post),
 }
 
 /// A message that tells the server's actor to look at the intake.
@@ -59,7 +60,10 @@ pub(crate) struct Shared<P: Protocol> {
     actor: OnceLock<ActorRef<Bell>>,
     pub(crate) refusals: Refusals,
     pub(crate) gauges: Gauges,
+    /// Calls of the server's own workers that wait for one of its permits.
+    pub(crate) own_waiting: AtomicU32,
     draining: AtomicBool,
+    closed: AtomicBool,
     /// Why the server ended, once something but a kill ended it.
     pub(crate) exit: OnceLock<ExitReason>,
     /// Rung when something is due earlier than all else.
@@ -92,13 +96,20 @@ impl<P: Protocol> Shared<P> {
             actor: OnceLock::new(),
             refusals: Refusals::default(),
             gauges: Gauges::default(),
+            own_waiting: AtomicU32::new(0),
             draining: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             exit: OnceLock::new(),
             alarm: Notify::new(),
             drained: Notify::new(),
             epoch: Instant::now(),
             limits,
         }
+    }
+
+    /// Differs between servers that exist at the same time.
+    pub(crate) fn identity(self: &Arc<Self>) -> usize {
+        Arc::as_ptr(self).addr()
     }
 
     pub(crate) fn set_actor(&self, actor: ActorRef<Bell>) {
@@ -139,7 +150,13 @@ impl<P: Protocol> Shared<P> {
     /// Hands over what has a permit to the server's actor.
     pub(crate) fn submit(&self, item: Item<P>) {
         self.intake.lock().push_back(item);
-        self.ring();
+        // ORDERING: `shut` closes before it sweeps under the lock just released; either it found the item, or this sees
+        // that it is closed.
+        if self.closed.load(Ordering::Acquire) {
+            self.sweep();
+        } else {
+            self.ring();
+        }
     }
 
     pub(crate) fn ring(&self) {
@@ -239,9 +256,10 @@ impl<P: Protocol> Shared<P> {
         for call in &due {
             self.settle(call, Party::Other, Outcome::Timeout, Err(CallError::Timeout));
         }
-        let (hosts, ring) = self.host.tick(now);
-        if ring {
-            self.ring();
+        let mut posts = Vec::new();
+        let hosts = P::tick(&self.host, now, &mut posts);
+        for post in posts {
+            self.submit(Item::Due(post));
         }
         let next = next.into_iter().chain(hosts).min().map(|tick| self.epoch + Duration::from_millis(tick));
         Expired { more: due.len() == SLICE, next }
@@ -281,20 +299,27 @@ impl<P: Protocol> Shared<P> {
             };
             self.settle(&call, Party::Other, outcome, Err(error));
         }
-        while let Some(item) = self.next_item() {
-            match item {
-                Item::Call(call) => self.release(call.bytes),
-                Item::Cast(cast, bytes) => {
-                    drop(cast);
-                    self.gauges.casts_dropped.fetch_add(1, Ordering::Relaxed);
-                    self.release(bytes);
-                }
-            }
-        }
+        self.closed.store(true, Ordering::Release);
+        self.sweep();
         if let Some(server) = self.actor() {
             let watched = self.book.lock().callers().watched();
             for actor in watched {
                 server.unmonitor(actor);
+            }
+        }
+    }
+
+    /// Drops what will never have its turn.
+    fn sweep(&self) {
+        while let Some(item) = self.next_item() {
+            match item {
+                Item::Call(call) => self.release(call.bytes),
+                Item::Post(post) => {
+                    drop(post);
+                    self.gauges.casts_dropped.fetch_add(1, Ordering::Relaxed);
+                    self.release(0);
+                }
+                Item::Due(post) => drop(post),
             }
         }
     }

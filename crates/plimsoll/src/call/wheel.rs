@@ -80,6 +80,11 @@ impl Wheel {
         self.armed -= 1;
     }
 
+    /// Whether the timer `index` is armed.
+    pub(crate) fn is_armed(&self, index: u32) -> bool {
+        self.links.get(index as usize).is_some_and(|link| link.level != IDLE)
+    }
+
     /// Pops one timer that is due at `now`.
     pub(crate) fn pop(&mut self, now: u64) -> Option<u32> {
         while let Some((level, slot, at)) = self.earliest().filter(|&(_, _, at)| at <= now) {

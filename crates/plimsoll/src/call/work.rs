@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use plimsoll_sync::cell::Party;
 
 use super::book::Outcome;
-use super::protocol::Host;
 use super::shared::{Call, Settled, Shared};
 use super::{CallError, Died, Protocol};
 use crate::exit::ExitReason;
@@ -38,7 +37,7 @@ impl<P: Protocol> Work<P> {
     /// Nobody has settled the call, and nobody will reply any more.
     fn unserved(&self) {
         let shared = &self.shared;
-        if shared.host.keeps_unreplied(self.call.key) {
+        if P::keeps_unreplied(&shared.host, self.call.key) {
             return;
         }
         let (outcome, error) = if P::IN_TURN {

@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Instant;
 
 use futures::FutureExt;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
@@ -13,6 +14,7 @@ use super::waits::{Party, Waiting};
 use super::work::Work;
 use super::{CallContext, CallError, Died, Service};
 use crate::exit::ExitReason;
+use crate::panics;
 
 /// Which kind of worker serves a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,19 +36,27 @@ impl<S: Service> Work<S> {
             // Nobody waits for this worker yet, so that this closes no circle.
             Waiting::begin(caller, &Party::from(worker)).ok()
         });
-        let ctx = CallContext { deadline: self.call.deadline, worker, caller: self.call.caller.as_ref().map(|c| c.id) };
-        let service = &self.shared.host.0;
+        let ctx = CallContext {
+            deadline: self.call.deadline,
+            worker,
+            caller: self.call.caller.as_ref().map(|c| c.id),
+            server: self.shared.identity(),
+        };
+        let host = &self.shared.host;
+        let service = &host.service;
+        let (method, began) = (S::method(&request), Instant::now());
         let serving = AssertUnwindSafe(async { service.call(ctx, request).await }).catch_unwind();
         let (outcome, value, result) = match self.unless_settled(serving).await {
             None => return Ok(()),
             Some(Ok(Ok(reply))) => (Outcome::Reply, Ok(reply), Ok(())),
             Some(Ok(Err(error))) => (Outcome::AppError, Err(CallError::App(error)), Ok(())),
             Some(Err(panic)) => {
-                let message = panic_message(panic.as_ref());
-                let died = Died::Exit(ExitReason::failed(message.as_str()));
-                (Outcome::Died, Err(died.into()), Err(message))
+                let failure = panics::failure_here(panic.as_ref());
+                let message = failure.message.to_string();
+                (Outcome::Died, Err(Died::Exit(ExitReason::Failed(failure)).into()), Err(message))
             }
         };
+        host.timings.record(method, began.elapsed());
         self.settle(outcome, value);
         result
     }
@@ -89,9 +99,4 @@ impl<S: Service> Actor for WorkerActor<S> {
         myself.stop(None);
         Ok(())
     }
-}
-
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic whose payload is not text").to_owned()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll::call::{CallContext, CallServer, CallServerBuilder, Service, StartedServer};
+use plimsoll::call::{CallContext, CallServer, CallServerBuilder, Protocol, Service, StartedServer};
 use plimsoll_testkit::gate::Gate;
 use plimsoll_testkit::law;
 use plimsoll_testkit::probe::Mark;
@@ -68,7 +68,7 @@ pub fn server() -> CallServerBuilder<Obedient> {
     CallServer::builder(Obedient).deadline(Duration::from_secs(5))
 }
 
-pub fn counters<S: Service>(server: &StartedServer<S>) -> BTreeMap<String, u64> {
+pub fn counters<P: Protocol>(server: &StartedServer<P>) -> BTreeMap<String, u64> {
     let counters = server.inspector().inspect().counters;
     calls_balance(&counters);
     counters

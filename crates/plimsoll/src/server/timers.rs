@@ -1,0 +1,184 @@
+//! A server's own timers: pure rules on the same wheel that keeps call deadlines.
+
+use plimsoll_sync::slots::{SlotKey, Slots};
+
+use crate::call::wheel::Wheel;
+
+/// Names a timer of one server, for ever: the key of a timer that has fired or was cancelled names nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TimerKey(SlotKey);
+
+/// The server has as many timers as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{limit} timers are set already")]
+pub struct TimersFull {
+    /// How many there may be.
+    pub limit: u32,
+}
+
+enum What<M> {
+    Once(M),
+    Every { make: Box<dyn FnMut() -> M + Send>, period: u64, last: u64 },
+    Idle,
+}
+
+/// What came of a timer whose turn it is.
+pub(crate) enum Fired<M> {
+    Message(M),
+    Idle,
+}
+
+/// Timers of one server. A timer that is due is announced once and fires when the server comes to it, so that there are
+/// never more announcements than timers, and a timer cancelled meanwhile does not fire.
+pub(crate) struct Timers<M> {
+    timers: Slots<What<M>>,
+    wheel: Wheel,
+    idle: Option<SlotKey>,
+    alarm: u64,
+}
+
+impl<M> Timers<M> {
+    pub(crate) fn new(limit: u32) -> Self {
+        // One more for the idle timer.
+        let timers = Slots::with_limit(limit.saturating_add(1));
+        Self { timers, wheel: Wheel::new(), idle: None, alarm: u64::MAX }
+    }
+
+    /// Sets a timer for tick `when`; whether the clock must be told.
+    pub(crate) fn once(&mut self, when: u64, message: M) -> Result<(TimerKey, bool), TimersFull> {
+        self.set(when, What::Once(message))
+    }
+
+    /// Sets a timer that fires at `now + period` and every `period` ticks after. Periods that pass while the server is
+    /// busy are skipped.
+    pub(crate) fn every(
+        &mut self,
+        now: u64,
+        period: u64,
+        make: Box<dyn FnMut() -> M + Send>,
+    ) -> Result<(TimerKey, bool), TimersFull> {
+        let period = period.max(1);
+        self.set(now + period, What::Every { make, period, last: now + period })
+    }
+
+    /// Something came: the idle time begins anew. Whether the clock must be told.
+    pub(crate) fn restart_idle(&mut self, when: u64) -> bool {
+        let key = match self.idle {
+            Some(key) => key,
+            None => {
+                let Ok(key) = self.timers.insert(What::Idle) else { return false };
+                *self.idle.insert(key)
+            }
+        };
+        self.wheel.insert(key.index(), when);
+        self.wakes(when)
+    }
+
+    /// Whether there was such a timer.
+    pub(crate) fn cancel(&mut self, key: TimerKey) -> bool {
+        let there = self.timers.remove(key.0).is_some();
+        if there {
+            self.wheel.remove(key.0.index());
+        }
+        there
+    }
+
+    /// Announces what is due at `now`; when more will be.
+    pub(crate) fn tick(&mut self, now: u64, mut due: impl FnMut(TimerKey)) -> Option<u64> {
+        while let Some(index) = self.wheel.pop(now) {
+            if let Some((key, _)) = self.timers.at(index) {
+                due(TimerKey(key));
+            }
+        }
+        let next = self.wheel.next();
+        self.alarm = next.unwrap_or(u64::MAX);
+        next
+    }
+
+    /// The server comes to an announced timer: what it brings, if it still is, and whether the clock must be told.
+    pub(crate) fn fire(&mut self, key: TimerKey, now: u64) -> (Option<Fired<M>>, bool) {
+        let index = key.0.index();
+        match self.timers.get_mut(key.0) {
+            None => (None, false),
+            // Armed again means that something came after the announcement.
+            Some(What::Idle) => ((!self.wheel.is_armed(index)).then_some(Fired::Idle), false),
+            Some(What::Every { make, period, last }) => {
+                let message = make();
+                *last += (now.saturating_sub(*last) / *period + 1) * *period;
+                let when = *last;
+                self.wheel.insert(index, when);
+                (Some(Fired::Message(message)), self.wakes(when))
+            }
+            Some(What::Once(_)) => match self.timers.remove(key.0) {
+                Some(What::Once(message)) => (Some(Fired::Message(message)), false),
+                _ => (None, false),
+            },
+        }
+    }
+
+    /// How many timers are set, the idle timer not counted.
+    pub(crate) fn len(&self) -> usize {
+        self.timers.len() - usize::from(self.idle.is_some())
+    }
+
+    fn set(&mut self, when: u64, what: What<M>) -> Result<(TimerKey, bool), TimersFull> {
+        let limit = self.timers.limit() - 1;
+        if self.len() >= limit as usize {
+            return Err(TimersFull { limit });
+        }
+        let key = self.timers.insert(what).map_err(|_| TimersFull { limit })?;
+        self.wheel.insert(key.index(), when);
+        Ok((TimerKey(key), self.wakes(when)))
+    }
+
+    fn wakes(&mut self, when: u64) -> bool {
+        let wakes = when < self.alarm;
+        if wakes {
+            self.alarm = when;
+        }
+        wakes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn due(timers: &mut Timers<u32>, now: u64) -> Vec<TimerKey> {
+        let mut keys = Vec::new();
+        timers.tick(now, |key| keys.push(key));
+        keys
+    }
+
+    #[test]
+    fn a_timer_cancelled_after_it_was_announced_does_not_fire() {
+        let mut timers = Timers::new(4);
+        let (key, _) = timers.once(5, 1).unwrap();
+        assert_eq!(due(&mut timers, 5), [key]);
+        assert!(timers.cancel(key));
+        assert!(timers.fire(key, 5).0.is_none());
+        assert!(!timers.cancel(key));
+    }
+
+    #[test]
+    fn an_interval_skips_what_a_busy_server_missed() {
+        let mut timers = Timers::new(4);
+        let (key, _) = timers.every(0, 10, Box::new(|| 7)).unwrap();
+        assert_eq!(due(&mut timers, 35), [key]);
+        assert!(due(&mut timers, 36).is_empty(), "announced once until it fires");
+        assert!(matches!(timers.fire(key, 36).0, Some(Fired::Message(7))));
+        assert!(due(&mut timers, 39).is_empty());
+        assert_eq!(due(&mut timers, 40), [key]);
+    }
+
+    #[test]
+    fn timers_have_a_limit_and_the_idle_one_is_not_of_them() {
+        let mut timers = Timers::new(1);
+        timers.restart_idle(3);
+        timers.once(5, 1).unwrap();
+        assert_eq!(timers.once(5, 1), Err(TimersFull { limit: 1 }));
+        timers.restart_idle(30);
+        assert_eq!(due(&mut timers, 20).len(), 1);
+        assert_eq!(timers.len(), 1);
+    }
+}
