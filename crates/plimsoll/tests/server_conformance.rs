@@ -66,12 +66,16 @@ impl Server for Obeys {
 
     async fn call(&mut self, ask: Ask, reply: Reply<Self>, turn: &mut Turn<Self>) -> Result<(), BoxError> {
         match ask {
-            Ask::Echo(n) => drop(reply.ok(n)),
+            Ask::Echo(n) => {
+                reply.ok(n);
+            }
             Ask::Forget => drop(reply),
             Ask::Keep => self.kept.push(reply),
             Ask::Fail(why) => return Err(why.into()),
             Ask::Panic(why) => panic!("{why}"),
-            Ask::Refuse => drop(reply.err("no".to_owned())),
+            Ask::Refuse => {
+                reply.err("no".to_owned());
+            }
             Ask::StopNormally => {
                 self.kept.push(reply);
                 turn.stop(None);
@@ -130,7 +134,9 @@ impl Server for Obeys {
         match note {
             Note::Say(what) => self.mark.note(what),
             Note::Wait(gate) => gate.pass().await,
-            Note::AnswerKept(n) => self.kept.drain(..).for_each(|reply| drop(reply.ok(n))),
+            Note::AnswerKept(n) => self.kept.drain(..).for_each(|reply| {
+                reply.ok(n);
+            }),
         }
         Ok(())
     }
@@ -399,16 +405,6 @@ async fn otp_a_newcomer_of_the_same_name_answers_nothing_of_the_old_one() {
 /// Row: multi_call to N.
 #[tokio::test(start_paused = true)]
 async fn otp_multi_call_answers_in_order_with_one_deadline() {
-    #[derive(Clone)]
-    struct Slow;
-    impl plimsoll::call::Service for Slow {
-        type Request = ();
-        type Reply = ();
-        type Error = ();
-        async fn call(&self, _: plimsoll::call::CallContext, (): ()) -> Result<(), ()> {
-            std::future::pending().await
-        }
-    }
     #[derive(Clone)]
     struct Quick;
     impl plimsoll::call::Service for Quick {

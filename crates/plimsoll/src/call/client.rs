@@ -23,7 +23,7 @@ use super::{CallError, Protocol};
 /// Stands in for a deadline that the clock cannot express: 30 years.
 const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// A way to call one running [`CallServer`](super::CallServer) or [`Server`](super::Server). Cheap to clone; it does not
+/// A way to call one running [`CallServer`](super::CallServer) or [`Server`](crate::server::Server). Cheap to clone; it does not
 /// keep the server alive.
 ///
 /// A client belongs to one incarnation of its server: once that has ended every call is
