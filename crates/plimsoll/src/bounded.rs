@@ -8,10 +8,12 @@
 //! There is no value of a cap that means "unlimited": zero and whatever lies above [`Cap::MAX`] are refused when the cap
 //! is made, which is when the configuration is read.
 
+mod admission;
 mod byte_cache;
 mod cap;
 mod compact;
 mod counters;
+mod edge;
 mod fanout;
 mod history;
 mod list;
@@ -21,6 +23,7 @@ mod scratch;
 mod task_pool;
 mod tee;
 
+pub use admission::{Admission, AdmissionEvent, AdmissionRefusal, AdmissionSettings, Origin, Permit, Rate, Refused};
 pub use byte_cache::{ByteCache, ByteCacheCaps, CacheEvent, Fill, FillError, Lookup, PayloadTooLarge, Wait};
 pub use cap::{ByteCap, Cap, InvalidCap};
 pub use compact::{Compact, CompactPolicy, Compacted, Footprint};

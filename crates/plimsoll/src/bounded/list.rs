@@ -57,7 +57,6 @@ impl<const LIST: usize> Default for List<LIST> {
 }
 
 impl<const LIST: usize> List<LIST> {
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len as usize
     }
@@ -114,6 +113,7 @@ impl<const LIST: usize> List<LIST> {
     }
 
     /// The slots of all rows, first to last.
+    #[cfg(test)]
     pub(crate) fn iter<'a, T: Linked<LIST>>(&self, rows: &'a Slots<T>) -> impl Iterator<Item = u32> + use<'a, T, LIST> {
         std::iter::successors(self.front(), move |index| Self::next(rows, *index))
     }

@@ -30,6 +30,7 @@ impl<K: Eq + Hash + Clone, V> Recent<K, V> {
         Self { rows: Slots::with_limit(cap.slots()), index: HashMap::new(), order: List::default() }
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -74,13 +75,8 @@ impl<K: Eq + Hash + Clone, V> Recent<K, V> {
         self.rows.remove(key).map(|row| row.value)
     }
 
-    /// The entry used longest ago.
-    pub(crate) fn oldest(&self) -> Option<(&K, &V)> {
-        self.rows.at(self.order.front()?).map(|(_, row)| (&row.key, &row.value))
-    }
-
     /// Takes out the entry used longest ago.
-    pub(crate) fn pop_oldest(&mut self) -> Option<(K, V)> {
+    fn pop_oldest(&mut self) -> Option<(K, V)> {
         let slot = self.order.pop_front(&mut self.rows)?;
         let (key, _) = self.rows.at(slot)?;
         let row = self.rows.remove(key)?;
@@ -111,7 +107,6 @@ mod tests {
         recent.entry(&1, || 'z');
         assert_eq!(recent.entry(&3, || 'c').1, Some((2, 'b')));
         assert_eq!((recent.peek(&1), recent.peek(&2), recent.peek(&3)), (Some(&'a'), None, Some(&'c')));
-        assert_eq!(recent.oldest(), Some((&1, &'a')));
         assert_eq!(recent.remove(&1), Some('a'));
         assert_eq!(recent.pop_oldest(), Some((3, 'c')));
         assert_eq!(recent.len(), 0);
