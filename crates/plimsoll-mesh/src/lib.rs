@@ -12,6 +12,8 @@ pub mod http3;
 pub mod identity;
 pub mod names;
 pub mod node;
+mod owned_task;
+pub mod peers;
 pub mod problem;
 pub mod rpc;
 pub mod service;

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use quinn::{ConnectionId, ConnectionIdGenerator};
 use ring::digest::{Context, SHA256};
 use ring::hmac;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -131,8 +133,35 @@ pub fn endpoint_config(identity: &Identity) -> quinn::EndpointConfig {
     let mut context = Context::new(&SHA256);
     context.update(b"plimsoll stateless reset 1");
     context.update(identity.0.key.secret_pkcs8_der());
-    quinn::EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, context.finish().as_ref())))
+    let key = hmac::Key::new(hmac::HMAC_SHA256, context.finish().as_ref());
+    let mut config = quinn::EndpointConfig::new(Arc::new(key));
+    config.cid_generator(|| Box::new(RandomIds));
+    // Default 20 ms: a node that restarts with a thousand connections would need 20 s to end them.
+    config.min_reset_interval(Duration::from_millis(1));
+    config
 }
+
+/// Random connection ids. quinn's default ids carry a mark of their endpoint, and one that was restarted ignores packets
+/// with an earlier mark: it would never send the reset that they need.
+#[derive(Debug)]
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; ID]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        ID
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Length of a connection id, as quinn's own.
+const ID: usize = 8;
 
 fn quic_client(
     mut tls: ClientConfig,

@@ -54,6 +54,11 @@ impl Child {
         self.value = Some(Arc::new(value));
         self
     }
+
+    /// The value set before, for a start function that starts another's child; `None` when there is none of this type.
+    pub fn value_ref<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.value.clone()?.downcast().ok()
+    }
 }
 
 impl<M> From<(ActorRef<M>, JoinHandle<()>)> for Child {

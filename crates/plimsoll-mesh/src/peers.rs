@@ -1,0 +1,180 @@
+//! Other nodes: one mutually authenticated QUIC connection a pair, under `plimsoll-peer/1`.
+//!
+//! A call is a bidirectional stream, opened by either side; gossip goes on unidirectional ones. A peer is up after one
+//! exchange of greetings and not before: with TLS 1.3 the dialling side takes itself for connected while the other may
+//! still refuse it. Whom to dial, which of two connections stays and what is remembered are rules without I/O (`book`);
+//! each connection is an actor under a dynamic supervisor (`connection`).
+//!
+//! ```text
+//! peers             rest_for_one
+//! |- connections    one actor a connection
+//! `- keeper         stays connected to the seeds and members, and closes the connections of nodes that lose their trust
+//! ```
+
+mod book;
+mod call;
+mod config;
+mod connection;
+mod dial;
+mod frames;
+mod greeting;
+mod link;
+mod reason;
+mod redial;
+mod serve;
+mod shared;
+mod silence;
+mod tree;
+mod wire;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use plimsoll::inspect::{Details, Inspect};
+
+use crate::gateway::AcceptPeer;
+use crate::identity::{Identity, IdentityError, TrustStore};
+use crate::names::NodeId;
+use crate::problem::{Code, Problem};
+use crate::service::{Refusal, Request, Response, ServePeer};
+
+pub use book::{Peer, PeerState};
+pub use config::{PeersConfig, Seed};
+pub use redial::Redial;
+
+use shared::Shared;
+
+/// Takes the gossip that other nodes send, and learns when there is somebody to gossip with.
+pub trait Gossip: Send + Sync + 'static {
+    /// Takes a message. Must not block; what does not fit is dropped and counted there.
+    ///
+    /// # Errors
+    /// [`Poison`] when the message would harm whoever takes it: the peer is refused from then on.
+    fn deliver(&self, from: NodeId, message: Bytes) -> Result<(), Poison>;
+
+    /// A connection to `node` is up.
+    fn up(&self, node: NodeId);
+
+    /// The connection to `node` is gone.
+    fn down(&self, node: NodeId);
+}
+
+/// What is wrong with a gossip message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Poison(pub String);
+
+/// The connections of a node to its peers. Cloning shares them.
+#[derive(Clone)]
+pub struct Peers(Arc<Shared>);
+
+/// How well a peer answers, as far as this node has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Load {
+    /// This node's own calls in flight there.
+    pub in_flight: usize,
+    /// Moving average of how long an answer took.
+    pub latency: std::time::Duration,
+}
+
+impl Peers {
+    /// The peers of the node `identity`, which dials from `endpoint` and welcomes whom `trust` allows.
+    ///
+    /// Nothing happens before its [supervisor](Self::supervisor) runs.
+    ///
+    /// # Errors
+    /// [`IdentityError::Crypto`] when the key does not suit TLS.
+    pub fn new(
+        identity: Identity,
+        trust: TrustStore,
+        endpoint: quinn::Endpoint,
+        config: PeersConfig,
+        serve: Arc<dyn ServePeer>,
+        gossip: Arc<dyn Gossip>,
+    ) -> Result<Self, IdentityError> {
+        Shared::new(identity, trust, endpoint, config, serve, gossip).map(|shared| Self(Arc::new(shared)))
+    }
+
+    /// Takes over a connection whose handshake is complete and whose protocol is `plimsoll-peer/1`, or closes it with
+    /// the reason.
+    pub fn accept(&self, connection: quinn::Connection) {
+        Shared::accept(&self.0, connection);
+    }
+
+    /// Calls a service on `node`, which is dialled first when it is not connected.
+    ///
+    /// # Errors
+    /// The peer's refusal, or 502 `provider_died` when its connection is gone, or 504 `deadline`; each says whether the
+    /// call certainly never ran.
+    ///
+    /// Cancel safe: dropping the future resets the stream, and the peer stops its worker.
+    pub async fn call(&self, node: NodeId, request: &Request) -> Result<Response, Refusal> {
+        let link = match self.0.link(&node) {
+            Some(link) => link,
+            None => dial::demand(&self.0, node, request.deadline).await.map_err(|why| {
+                let words = format!("node {node} cannot be reached: {why}");
+                Refusal::never_ran(Problem::new(Code::ProviderDied, words).on(self.0.me))
+            })?,
+        };
+        call::call(&link, request).await
+    }
+
+    /// How `node` does; `None` when it is not up.
+    pub fn load(&self, node: &NodeId) -> Option<Load> {
+        let link = self.0.link(node)?;
+        Some(Load { in_flight: link.calling(), latency: link.latency() })
+    }
+
+    /// Whether `node` could be dialled now, as far as is known: it is up, or neither refused nor failing.
+    pub fn is_promising(&self, node: &NodeId) -> bool {
+        let book = self.0.book.lock();
+        book.state(node).is_none_or(|(state, _)| matches!(state, PeerState::Up | PeerState::Connecting))
+    }
+
+    /// Sends a gossip message. `false` when there is no connection or its queue is full.
+    pub fn gossip(&self, node: &NodeId, message: Bytes) -> bool {
+        self.0.gossip_to(node, message)
+    }
+
+    /// Stays connected to these nodes beside the seeds; those told before and not now are forgotten.
+    pub fn set_members(&self, members: &[(NodeId, SocketAddr)]) {
+        self.0.set_members(members, Instant::now());
+    }
+
+    /// Closes the connection of a node that does harm, and refuses it for ten minutes.
+    pub fn expel(&self, node: NodeId, why: &Poison) {
+        self.0.expel(node, why);
+    }
+
+    /// All peers that are or were known, by id, with their state and the reason.
+    pub fn list(&self) -> Vec<Peer> {
+        self.0.book.lock().peers()
+    }
+
+    /// Changes whenever a peer's state does.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+}
+
+impl Inspect for Peers {
+    fn inspect(&self) -> Details {
+        self.0.inspect()
+    }
+}
+
+impl fmt::Debug for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peers").field("node", &self.0.me).finish_non_exhaustive()
+    }
+}
+
+impl AcceptPeer for Peers {
+    fn accept_peer(&self, connection: quinn::Connection) {
+        self.accept(connection);
+    }
+}

@@ -1,0 +1,398 @@
+//! Which peers there are, which connection to each counts, and whom to dial when: rules without I/O.
+//!
+//! One connection a pair. If both sides dial at once, the one dialled by the smaller node id stays; the other takes no
+//! new calls and closes when it is idle. A later life of a node replaces an earlier one at once.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::names::NodeId;
+
+use super::redial::Redial;
+
+#[cfg(test)]
+mod tests;
+
+/// A connection, by a number of this node's own.
+pub(crate) type LinkId = u64;
+
+/// Addresses dialled at most: the seeds, and the members that gossip tells of.
+pub(crate) const MAX_TARGETS: usize = 10_000;
+/// Nodes without a connection that are remembered with the reason, for the operator.
+const MAX_REMEMBERED: usize = 1_024;
+
+/// Who dialled a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialler {
+    Us,
+    Them,
+}
+
+/// How a peer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerState {
+    /// One exchange succeeded on its connection.
+    Up,
+    /// It is being dialled for the first time, or was lost and has not failed since.
+    Connecting,
+    /// It cannot be reached, or its connection ended.
+    Down,
+    /// One side does not want the other; the reason says which and why.
+    Refused,
+}
+
+/// How a connection or the attempt at one ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) how: How,
+    pub(crate) reason: String,
+}
+
+/// What an end means for whether and when to dial again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It was lost, or could not be made: dial again.
+    Lost,
+    /// One side does not want the other: dial again, but seldom.
+    Refused,
+    /// It made room for others: dial again when a call asks for it.
+    MadeRoom,
+}
+
+/// A connection on its way in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival {
+    pub(crate) link: LinkId,
+    pub(crate) node: NodeId,
+    pub(crate) dialler: Dialler,
+    pub(crate) incarnation: u64,
+}
+
+/// What becomes of a new connection, and of the one that was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the peer's connection now.
+    Up,
+    /// It is, and the former one takes no new calls and closes when idle.
+    UpRetiring(LinkId),
+    /// It is, and the former one belongs to a node that no longer lives: close it now.
+    UpReplacing(LinkId),
+    /// The other one stays.
+    Duplicate,
+    /// It comes from an earlier life of the node.
+    Stale,
+    /// There is no room, and nothing idle to make some.
+    Full,
+}
+
+/// Somebody to dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dial {
+    pub(crate) address: SocketAddr,
+    pub(crate) expected: Option<NodeId>,
+}
+
+/// One line of the list of peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peer {
+    /// The node.
+    pub node: NodeId,
+    /// How it stands.
+    pub state: PeerState,
+    /// Why it is not up, in words.
+    pub reason: Option<String>,
+    /// Where it listens, if known.
+    pub address: Option<SocketAddr>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    live: Option<Live>,
+    state: PeerState,
+    reason: Option<String>,
+    address: Option<SocketAddr>,
+    changed: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    link: LinkId,
+    dialler: Dialler,
+    incarnation: u64,
+}
+
+#[derive(Debug)]
+struct Target {
+    expected: Option<NodeId>,
+    seed: bool,
+    /// Who answered there last, or who is said to be there.
+    node: Option<NodeId>,
+    dialling: bool,
+    failures: u32,
+    due: Instant,
+    /// Closed to make room; dialled again when a call asks for it.
+    evicted: bool,
+}
+
+/// The peers of one node.
+#[derive(Debug)]
+pub(crate) struct Book {
+    me: NodeId,
+    capacity: usize,
+    redial: Redial,
+    entries: HashMap<NodeId, Entry>,
+    targets: HashMap<SocketAddr, Target>,
+    live: usize,
+}
+
+impl Book {
+    pub(crate) fn new(me: NodeId, capacity: usize, redial: Redial) -> Self {
+        Self { me, capacity, redial, entries: HashMap::new(), targets: HashMap::new(), live: 0 }
+    }
+
+    /// Adds an address to stay connected to. `false` when the book is full.
+    pub(crate) fn add_target(&mut self, dial: Dial, seed: bool, now: Instant) -> bool {
+        let full = self.targets.len() >= MAX_TARGETS;
+        match self.targets.get_mut(&dial.address) {
+            Some(target) => {
+                target.seed |= seed;
+                if !target.seed && target.expected != dial.expected {
+                    (target.expected, target.node) = (dial.expected, dial.expected);
+                }
+                return true;
+            }
+            None if full || dial.expected == Some(self.me) => return false,
+            None => {}
+        }
+        let Dial { address, expected } = dial;
+        let target = Target { expected, seed, node: expected, dialling: false, failures: 0, due: now, evicted: false };
+        self.targets.insert(address, target);
+        if let Some(node) = expected {
+            let entry = self.entry(node, now);
+            entry.address.get_or_insert(address);
+        }
+        true
+    }
+
+    /// Forgets the addresses of members that are gone; seeds stay.
+    pub(crate) fn retain_members(&mut self, is_member: impl Fn(&SocketAddr) -> bool) {
+        self.targets.retain(|address, target| target.seed || target.dialling || is_member(address));
+    }
+
+    /// Whom to dial now, so many at most; each is being dialled from here on.
+    pub(crate) fn due(&mut self, now: Instant, most: usize, trusts: impl Fn(&NodeId) -> bool) -> Vec<Dial> {
+        let room = self.live < self.capacity;
+        let mut due = Vec::new();
+        for (&address, target) in &mut self.targets {
+            if due.len() >= most {
+                break;
+            }
+            let node = target.node;
+            let idle = !target.dialling && target.due <= now && !target.evicted && node != Some(self.me);
+            let up = node.and_then(|node| self.entries.get(&node)).is_some_and(|entry| entry.live.is_some());
+            if idle && !up && room && target.expected.is_none_or(|node| trusts(&node)) {
+                target.dialling = true;
+                due.push(Dial { address, expected: target.expected });
+            }
+        }
+        due
+    }
+
+    /// When to look again for somebody to dial.
+    pub(crate) fn next_due(&self, trusts: impl Fn(&NodeId) -> bool) -> Option<Instant> {
+        if self.live >= self.capacity {
+            return None;
+        }
+        let waits = |target: &&Target| {
+            let up = target.node.and_then(|node| self.entries.get(&node)).is_some_and(|entry| entry.live.is_some());
+            let welcome = target.expected.is_none_or(|node| trusts(&node));
+            !target.dialling && !target.evicted && !up && welcome && target.node != Some(self.me)
+        };
+        self.targets.values().filter(waits).map(|target| target.due).min()
+    }
+
+    /// Dials `node` at the next opportunity, whatever its redial says. `false` when no address of it is known.
+    pub(crate) fn demand(&mut self, node: &NodeId, now: Instant) -> bool {
+        let mut known = false;
+        for target in self.targets.values_mut().filter(|target| target.node == Some(*node)) {
+            (target.evicted, known) = (false, true);
+            target.due = target.due.min(now);
+        }
+        known
+    }
+
+    /// Dials everybody who is refused or waiting without delay: the allow-list changed.
+    pub(crate) fn demand_all(&mut self, now: Instant) {
+        for target in self.targets.values_mut() {
+            (target.failures, target.due) = (0, target.due.min(now));
+        }
+    }
+
+    /// An attempt ended without a connection. `node` is who answered or was expected there.
+    pub(crate) fn dial_failed(
+        &mut self,
+        address: SocketAddr,
+        node: Option<NodeId>,
+        ended: Ended,
+        now: Instant,
+        jitter: f64,
+    ) {
+        let redial = self.redial;
+        let mut about = node;
+        if let Some(target) = self.targets.get_mut(&address) {
+            target.dialling = false;
+            target.failures = target.failures.saturating_add(1);
+            target.due = now + redial.delay(target.failures, ended.how == How::Refused, jitter);
+            target.evicted |= ended.how == How::MadeRoom;
+            about = about.or(target.node);
+        }
+        if let Some(node) = about {
+            self.note(node, Some(address), ended, now);
+        }
+    }
+
+    /// An attempt led to a connection with `node`, which is judged by [`arrive`](Self::arrive) when it has greeted.
+    pub(crate) fn dial_connected(&mut self, address: SocketAddr, node: NodeId) {
+        if let Some(target) = self.targets.get_mut(&address) {
+            target.node = Some(node);
+        }
+    }
+
+    /// The dialled connection is judged or has ended: the address may be dialled again.
+    pub(crate) fn dial_settled(&mut self, address: SocketAddr, ended: Option<&Ended>, now: Instant, jitter: f64) {
+        let redial = self.redial;
+        if let Some(target) = self.targets.get_mut(&address) {
+            target.dialling = false;
+            target.failures = if ended.is_some() { target.failures.saturating_add(1) } else { 0 };
+            let refused = ended.is_some_and(|ended| ended.how == How::Refused);
+            target.evicted |= ended.is_some_and(|ended| ended.how == How::MadeRoom);
+            target.due = now + redial.delay(target.failures, refused, jitter);
+        }
+    }
+
+    /// What would become of a connection.
+    pub(crate) fn judge(&self, arrival: Arrival) -> Verdict {
+        let Arrival { node, dialler, incarnation, .. } = arrival;
+        match self.entries.get(&node).and_then(|entry| entry.live) {
+            None if self.live >= self.capacity => Verdict::Full,
+            None => Verdict::Up,
+            Some(old) if incarnation > old.incarnation => Verdict::UpReplacing(old.link),
+            Some(old) if incarnation < old.incarnation => Verdict::Stale,
+            Some(old) if old.dialler == dialler => Verdict::UpReplacing(old.link),
+            Some(old) => {
+                let stays = if self.me < node { Dialler::Us } else { Dialler::Them };
+                if dialler == stays { Verdict::UpRetiring(old.link) } else { Verdict::Duplicate }
+            }
+        }
+    }
+
+    /// Judges a connection after its first exchange, and enters it if it is to stay.
+    pub(crate) fn arrive(&mut self, arrival: Arrival, listens: Option<SocketAddr>, now: Instant) -> Verdict {
+        let verdict = self.judge(arrival);
+        if matches!(verdict, Verdict::Duplicate | Verdict::Stale | Verdict::Full) {
+            return verdict;
+        }
+        let Arrival { link, node, dialler, incarnation } = arrival;
+        let entry = self.entry(node, now);
+        entry.live = Some(Live { link, dialler, incarnation });
+        (entry.state, entry.reason, entry.changed) = (PeerState::Up, None, now);
+        entry.address = listens.or(entry.address);
+        if verdict == Verdict::Up {
+            self.live += 1;
+        }
+        verdict
+    }
+
+    /// A connection ended. `true` when it was the one that counted.
+    pub(crate) fn ended(&mut self, node: NodeId, link: LinkId, ended: Ended, now: Instant, jitter: f64) -> bool {
+        let Some(entry) = self.entries.get_mut(&node) else { return false };
+        if entry.live.is_none_or(|live| live.link != link) {
+            return false;
+        }
+        entry.live = None;
+        self.live -= 1;
+        let (how, redial) = (ended.how, self.redial);
+        self.note(node, None, ended, now);
+        for target in self.targets.values_mut().filter(|target| target.node == Some(node)) {
+            target.failures = u32::from(how == How::Refused);
+            target.due = now + redial.delay(target.failures, how == How::Refused, jitter);
+            target.evicted |= how == How::MadeRoom;
+        }
+        true
+    }
+
+    /// Somebody was turned away, or turned us away, without ever being up.
+    pub(crate) fn note(&mut self, node: NodeId, address: Option<SocketAddr>, ended: Ended, now: Instant) {
+        if node == self.me {
+            return;
+        }
+        let entry = self.entry(node, now);
+        if entry.live.is_some() {
+            return;
+        }
+        entry.state = if ended.how == How::Refused { PeerState::Refused } else { PeerState::Down };
+        entry.reason = Some(ended.reason);
+        entry.address = entry.address.or(address);
+        entry.changed = now;
+        self.forget_oldest();
+    }
+
+    /// Connections that count.
+    pub(crate) fn live(&self) -> usize {
+        self.live
+    }
+
+    /// Whether a connection to another node needs another's place.
+    pub(crate) fn full_for(&self, node: &NodeId) -> bool {
+        self.live >= self.capacity && self.entries.get(node).is_none_or(|entry| entry.live.is_none())
+    }
+
+    /// Failed attempts at `node` since it was last up.
+    pub(crate) fn failures(&self, node: &NodeId) -> u64 {
+        self.targets.values().filter(|target| target.node == Some(*node)).map(|target| u64::from(target.failures)).sum()
+    }
+
+    /// How `node` stands.
+    pub(crate) fn state(&self, node: &NodeId) -> Option<(PeerState, Option<&str>)> {
+        self.entries.get(node).map(|entry| (entry.state, entry.reason.as_deref()))
+    }
+
+    /// All peers, by id.
+    pub(crate) fn peers(&self) -> Vec<Peer> {
+        let line = |(&node, entry): (&NodeId, &Entry)| Peer {
+            node,
+            state: entry.state,
+            reason: entry.reason.clone(),
+            address: entry.address,
+        };
+        let mut peers: Vec<_> = self.entries.iter().map(line).collect();
+        peers.sort_by_key(|peer| peer.node);
+        peers
+    }
+
+    fn entry(&mut self, node: NodeId, now: Instant) -> &mut Entry {
+        self.entries.entry(node).or_insert_with(|| Entry {
+            live: None,
+            state: PeerState::Connecting,
+            reason: None,
+            address: None,
+            changed: now,
+        })
+    }
+
+    /// Keeps what is remembered about nodes without a connection within its cap, whoever knocks.
+    fn forget_oldest(&mut self) {
+        if self.entries.len() <= self.live + MAX_REMEMBERED {
+            return;
+        }
+        let dialled: Vec<NodeId> = self.targets.values().filter_map(|target| target.node).collect();
+        let strangers = self.entries.iter().filter(|(node, entry)| entry.live.is_none() && !dialled.contains(node));
+        let oldest = strangers.min_by_key(|(_, entry)| entry.changed).map(|(node, _)| *node);
+        if let Some(node) = oldest {
+            self.entries.remove(&node);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn node(n: u8) -> NodeId {
+    NodeId::from_digest([n; 32])
+}
+
+fn at(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+fn book(me: u8, capacity: usize) -> Book {
+    Book::new(node(me), capacity, Redial::default())
+}
+
+fn arrival(link: LinkId, of: u8, dialler: Dialler) -> Arrival {
+    Arrival { link, node: node(of), dialler, incarnation: 1 }
+}
+
+fn lost(reason: &str) -> Ended {
+    Ended { how: How::Lost, reason: reason.to_owned() }
+}
+
+const EVERYBODY: fn(&NodeId) -> bool = |_| true;
+
+/// Whatever the order in which the two connections greet, both sides keep the one that the smaller id dialled.
+#[test]
+fn both_sides_keep_the_connection_dialled_by_the_smaller_id() {
+    let now = Instant::now();
+    for first_dialled_by_smaller in [true, false] {
+        let (mut small, mut large) = (book(1, 9), book(2, 9));
+        // Links 1 and 2 are the same two connections on both sides; 1 was dialled by the smaller id.
+        let order = if first_dialled_by_smaller { [1, 2] } else { [2, 1] };
+        for link in order {
+            let (by_small, by_large) =
+                if link == 1 { (Dialler::Us, Dialler::Them) } else { (Dialler::Them, Dialler::Us) };
+            small.arrive(arrival(link, 2, by_small), None, now);
+            large.arrive(arrival(link, 1, by_large), None, now);
+        }
+        let kept = |book: &Book, of| book.entries.get(&node(of)).and_then(|entry| entry.live).map(|live| live.link);
+        assert_eq!((kept(&small, 2), kept(&large, 1)), (Some(1), Some(1)));
+        assert_eq!((small.live(), large.live()), (1, 1));
+    }
+}
+
+#[test]
+fn a_later_life_replaces_an_earlier_one_and_never_the_reverse() {
+    let now = Instant::now();
+    let mut book = book(1, 9);
+    let life = |link, incarnation| Arrival { link, node: node(2), dialler: Dialler::Them, incarnation };
+    assert_eq!(book.arrive(life(1, 5), None, now), Verdict::Up);
+    assert_eq!(book.arrive(life(2, 6), None, now), Verdict::UpReplacing(1));
+    assert_eq!(book.arrive(life(3, 5), None, now), Verdict::Stale);
+    assert!(!book.ended(node(2), 1, lost("gone"), now, 0.0), "the end of a replaced connection is no news");
+    assert_eq!(book.state(&node(2)).map(|(state, _)| state), Some(PeerState::Up));
+    assert!(book.ended(node(2), 2, lost("gone"), now, 0.0));
+    assert_eq!(book.state(&node(2)), Some((PeerState::Down, Some("gone"))));
+}
+
+#[test]
+fn a_seed_is_dialled_until_it_is_up_and_again_when_it_is_lost() {
+    let start = Instant::now();
+    let mut book = book(1, 9);
+    let dial = Dial { address: at(1), expected: None };
+    book.add_target(dial, true, start);
+    assert_eq!(book.due(start, 9, EVERYBODY), [dial]);
+    assert_eq!(book.due(start, 9, EVERYBODY), [], "one attempt at a time");
+
+    book.dial_failed(at(1), None, lost("nobody"), start, 0.0);
+    assert_eq!(book.due(start, 9, EVERYBODY), []);
+    assert_eq!(book.next_due(EVERYBODY), Some(start + Duration::from_millis(100)));
+    let later = start + Duration::from_millis(100);
+    assert_eq!(book.due(later, 9, EVERYBODY), [dial]);
+
+    book.dial_connected(at(1), node(2));
+    book.arrive(arrival(1, 2, Dialler::Us), None, later);
+    book.dial_settled(at(1), None, later, 0.0);
+    assert_eq!((book.due(later, 9, EVERYBODY), book.next_due(EVERYBODY)), (vec![], None));
+
+    book.ended(node(2), 1, lost("gone"), later, 0.0);
+    assert_eq!(book.due(later, 9, EVERYBODY), [dial], "a lost peer is dialled at once");
+}
+
+#[test]
+fn who_refuses_is_dialled_seldom_and_who_made_room_only_on_demand() {
+    let now = Instant::now();
+    let mut book = book(1, 9);
+    for port in [1, 2] {
+        book.add_target(Dial { address: at(port), expected: Some(node(port as u8 + 1)) }, true, now);
+    }
+    assert_eq!(book.due(now, 9, EVERYBODY).len(), 2);
+    for _ in 0..20 {
+        book.dial_failed(at(1), None, Ended { how: How::Refused, reason: "no".to_owned() }, now, 0.0);
+    }
+    assert_eq!(book.state(&node(2)), Some((PeerState::Refused, Some("no"))));
+    assert_eq!(book.next_due(EVERYBODY), Some(now + Duration::from_secs(30)));
+
+    book.dial_settled(at(2), Some(&Ended { how: How::MadeRoom, reason: "full".to_owned() }), now, 0.0);
+    let much_later = now + Duration::from_secs(60);
+    assert_eq!(book.due(much_later, 9, |it| *it == node(3)), []);
+    assert!(book.demand(&node(3), much_later));
+    assert_eq!(book.due(much_later, 9, |it| *it == node(3)).len(), 1);
+    assert!(!book.demand(&node(9), much_later), "nobody knows where that is");
+}
+
+#[test]
+fn who_is_not_trusted_is_not_dialled() {
+    let now = Instant::now();
+    let mut book = book(1, 9);
+    book.add_target(Dial { address: at(1), expected: Some(node(2)) }, true, now);
+    let trusted = |it: &NodeId| *it != node(2);
+    assert_eq!((book.due(now, 9, trusted), book.next_due(trusted)), (vec![], None));
+}
+
+/// What strangers leave behind is bounded; what is dialled is never forgotten for them.
+#[test]
+fn strangers_are_remembered_up_to_a_cap() {
+    let now = Instant::now();
+    let mut book = book(1, 9);
+    book.add_target(Dial { address: at(1), expected: Some(node(2)) }, true, now);
+    for n in 0..3 * MAX_REMEMBERED as u64 {
+        let mut digest = [7; 32];
+        digest[..8].copy_from_slice(&n.to_be_bytes());
+        let refused = Ended { how: How::Refused, reason: "stranger".to_owned() };
+        book.note(NodeId::from_digest(digest), None, refused, now + Duration::from_millis(n));
+    }
+    assert_eq!(book.peers().len(), MAX_REMEMBERED);
+    assert!(book.state(&node(2)).is_some());
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Arrive { of: u8, dialler: Dialler, incarnation: u64 },
+    End { nth: usize },
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let dialler = prop_oneof![Just(Dialler::Us), Just(Dialler::Them)];
+    prop_oneof![
+        (prop::sample::select(vec![2u8, 3, 5, 6]), dialler, 1u64..4)
+            .prop_map(|(of, dialler, incarnation)| Event::Arrive { of, dialler, incarnation }),
+        (0usize..64).prop_map(|nth| Event::End { nth }),
+    ]
+}
+
+proptest! {
+    /// Whatever comes and goes: never more than the cap, each node up exactly while one of its connections counts, and
+    /// the number of those that count is right.
+    #[test]
+    fn the_book_adds_up(events in prop::collection::vec(event(), 0..200)) {
+        let (now, mut book) = (Instant::now(), book(4, 3));
+        let mut open: Vec<(LinkId, NodeId)> = Vec::new();
+        for (link, event) in (1..).zip(events) {
+            match event {
+                Event::Arrive { of, dialler, incarnation } => {
+                    let verdict = book.arrive(Arrival { link, node: node(of), dialler, incarnation }, None, now);
+                    if !matches!(verdict, Verdict::Stale | Verdict::Full) {
+                        open.push((link, node(of)));
+                    }
+                }
+                Event::End { nth } if !open.is_empty() => {
+                    let (link, node) = open.swap_remove(nth % open.len());
+                    book.ended(node, link, lost("over"), now, 0.0);
+                }
+                Event::End { .. } => {}
+            }
+            let up = book.entries.values().filter(|entry| entry.live.is_some()).count();
+            prop_assert_eq!(book.live(), up);
+            prop_assert!(up <= 3);
+            for (node, entry) in &book.entries {
+                prop_assert_eq!(entry.live.is_some(), entry.state == PeerState::Up);
+                prop_assert!(entry.live.is_none_or(|live| open.contains(&(live.link, *node))));
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The actor of one connection.
+//!
+//! It owns a pump that greets, publishes the connection and then serves it until it ends. However the actor dies, the
+//! connection is closed with it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use plimsoll::ractor::{ActorCell, SpawnErr};
+use plimsoll::supervisor::Child;
+use quinn::Connection;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::debug;
+
+use crate::names::NodeId;
+use crate::owned_task;
+
+use super::book::{Arrival, Dialler, Ended, Verdict};
+use super::frames;
+use super::greeting::{self, Failed};
+use super::link::Link;
+use super::reason::{BAD_FRAME, CloseReason, ended_by};
+use super::serve::{self, Served};
+use super::shared::{Arriving, Shared, count};
+use super::silence::{LOOK, Silence};
+use super::wire::{self, Expected, Greeting, Kind, MAX_GOSSIP};
+
+/// How long a retired connection stays when nothing is in flight on it: long enough for what is on its way.
+const RETIRED_IDLE: Duration = Duration::from_secs(1);
+/// How long a gossip message may take to come or go.
+const GOSSIP_TRANSFER: Duration = Duration::from_secs(5);
+
+/// Starts the actor of a connection, linked to `parent`.
+pub(crate) async fn start(parent: ActorCell, shared: Arc<Shared>, arriving: Arriving) -> Result<Child, SpawnErr> {
+    let close = CloseOnDrop { connection: arriving.connection.clone(), me: shared.me };
+    owned_task::start(parent, close, pump(shared, arriving).map(Ok)).await
+}
+
+/// Closes the connection when its actor is gone.
+struct CloseOnDrop {
+    connection: Connection,
+    me: NodeId,
+}
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        // Closing once more would overwrite the reason that is there.
+        if self.connection.close_reason().is_none() {
+            CloseReason::Stopping { me: self.me }.close(&self.connection);
+        }
+    }
+}
+
+/// Greets, then serves the connection until it ends.
+async fn pump(shared: Arc<Shared>, arriving: Arriving) {
+    let Arriving { connection, node, dialler, address, place } = arriving;
+    let dial = address.map(|address| DialSettled { shared: Arc::clone(&shared), address, ended: None });
+    let greeted = greet(&shared, &connection, node, dialler).await;
+    drop(place);
+    match greeted {
+        Ok((link, queue)) => {
+            drop(dial);
+            let registered = Registered { shared: &shared, link: &link };
+            run(&shared, &link, queue).await;
+            drop(registered);
+        }
+        Err(failed) => {
+            let ended = match failed {
+                Failed::Ours(reason) => {
+                    shared.refuse(&connection, Some(node), &reason);
+                    reason.ended()
+                }
+                Failed::Ended(ended) => {
+                    debug!(target: "plimsoll::mesh", peer = %node, reason = ended.reason, "connection not up");
+                    shared.book.lock().note(node, address, ended.clone(), Instant::now());
+                    shared.tell_change();
+                    ended
+                }
+            };
+            if let Some(mut dial) = dial {
+                dial.ended = Some(ended);
+            }
+        }
+    }
+}
+
+type Greeted = (Arc<Link>, mpsc::Receiver<Bytes>);
+
+async fn greet(
+    shared: &Arc<Shared>,
+    connection: &Connection,
+    node: NodeId,
+    dialler: Dialler,
+) -> Result<Greeted, Failed> {
+    let config = &shared.config;
+    let (theirs, reply) = match dialler {
+        Dialler::Us => (greeting::say(connection, shared.me, config).await?, None),
+        Dialler::Them => {
+            let (theirs, reply) = greeting::hear(connection, shared.me, config).await?;
+            (theirs, Some(reply))
+        }
+    };
+    // Trust may have gone while the other side took its time.
+    if let Some(reason) = shared.unwelcome(node) {
+        return Err(Failed::Ours(reason));
+    }
+    let (link, queue) = Link::new(shared.next_link(), node, connection.clone(), config.calls as usize, config.max_body);
+    let link = Arc::new(link);
+    let arrival = Arrival { link: link.id, node, dialler, incarnation: theirs.incarnation };
+    if let Some(reply) = reply {
+        // The answer goes first, so that calls of this node never overtake it; a connection that is not to stay is
+        // closed without one, and so was never up on the other side.
+        if let Some(reason) = shared.would_refuse(arrival) {
+            return Err(Failed::Ours(reason));
+        }
+        greeting::answer(reply, connection, config).await?;
+    }
+    publish(shared, &link, arrival, &theirs)?;
+    Ok((link, queue))
+}
+
+fn publish(shared: &Shared, link: &Arc<Link>, arrival: Arrival, theirs: &Greeting) -> Result<(), Failed> {
+    let listens = greeting::reachable(theirs.listens, link.connection.remote_address());
+    match shared.arrive(link, arrival, listens) {
+        Verdict::Stale => Err(Failed::Ours(CloseReason::Replaced)),
+        Verdict::Full => Err(Failed::Ours(CloseReason::Full { me: shared.me })),
+        Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) | Verdict::Duplicate => Ok(()),
+    }
+}
+
+/// A connection in the books, for as long as its pump runs.
+struct Registered<'a> {
+    shared: &'a Shared,
+    link: &'a Link,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        let closed = self.link.connection.close_reason();
+        let stopping = || CloseReason::Stopping { me: self.shared.me }.ended();
+        let ended = closed.as_ref().map_or_else(stopping, ended_by);
+        self.shared.ended(self.link, ended);
+    }
+}
+
+/// Gives a dialled address back to the dialler.
+struct DialSettled {
+    shared: Arc<Shared>,
+    address: std::net::SocketAddr,
+    ended: Option<Ended>,
+}
+
+impl Drop for DialSettled {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        self.shared.book.lock().dial_settled(self.address, self.ended.as_ref(), now, rand::random());
+        self.shared.wake_dialler.notify_one();
+    }
+}
+
+async fn run(shared: &Arc<Shared>, link: &Arc<Link>, queue: mpsc::Receiver<Bytes>) {
+    tokio::select! {
+        () = calls(shared, link) => {}
+        () = gossip_in(shared, link) => {}
+        () = gossip_out(link, queue) => {}
+        reason = watch(shared, link) => link.close(reason),
+        _ = link.connection.closed() => {}
+    }
+}
+
+/// Serves the peer's calls; the transport's limit on streams bounds them.
+async fn calls(shared: &Arc<Shared>, link: &Arc<Link>) {
+    let mut serving = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = link.connection.accept_bi() => {
+                let Ok((send, recv)) = accepted else { return };
+                serving.spawn(serve::serve(Arc::clone(link), Arc::clone(&shared.serve), send, recv));
+            }
+            Some(served) = serving.join_next() => {
+                count(match served {
+                    Ok(Served::Answered) => &shared.counters.calls_answered,
+                    Ok(Served::Malformed) => &shared.counters.calls_malformed,
+                    Ok(Served::Abandoned) | Err(_) => &shared.counters.calls_abandoned,
+                });
+            }
+        }
+    }
+}
+
+async fn gossip_in(shared: &Arc<Shared>, link: &Arc<Link>) {
+    let expected = Expected { kind: Kind::Gossip, max_body: MAX_GOSSIP };
+    while let Ok(mut stream) = link.connection.accept_uni().await {
+        let received = tokio::time::timeout(GOSSIP_TRANSFER, frames::receive(&mut stream, expected)).await;
+        match received {
+            Ok(Ok(frame)) => {
+                count(&shared.counters.gossip_received);
+                if let Err(poison) = shared.gossip.deliver(link.node, frame.body) {
+                    shared.expel(link.node, &poison);
+                }
+            }
+            Ok(Err(_)) | Err(_) => {
+                // The stream may have ended by itself.
+                let _ = stream.stop(BAD_FRAME);
+            }
+        }
+    }
+}
+
+async fn gossip_out(link: &Link, mut queue: mpsc::Receiver<Bytes>) {
+    while let Some(message) = queue.recv().await {
+        let sending = async {
+            let mut stream = link.connection.open_uni().await.ok()?;
+            let head = wire::encode(Kind::Gossip, &(), message.len()).ok()?;
+            frames::send(&mut stream, head, message).await.ok()
+        };
+        // A message that is lost is made good by the next round.
+        let _ = tokio::time::timeout(GOSSIP_TRANSFER, sending).await;
+    }
+    // The queue closes with the connection only.
+    std::future::pending().await
+}
+
+/// Ends with the reason for which this node closes the connection: its peer fell silent, or it is retired and has been
+/// idle for a while.
+async fn watch(shared: &Shared, link: &Link) -> CloseReason {
+    let mut silence = Silence::new(Instant::now());
+    let mut idle_since = None;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let (now, limit) = (Instant::now(), shared.config.idle);
+        if silence.observe(link.connection.stats().udp_rx.datagrams, now, limit) {
+            return CloseReason::Silent { after: limit };
+        }
+        idle_since = if link.is_retired() && link.is_idle() { idle_since.or(Some(now)) } else { None };
+        if idle_since.is_some_and(|since| now.duration_since(since) >= RETIRED_IDLE) {
+            return CloseReason::Duplicate;
+        }
+    }
+}

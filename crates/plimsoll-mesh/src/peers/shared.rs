@@ -1,0 +1,377 @@
+//! What the parts of the peers share: the book, the connections, and the counters.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use plimsoll::inspect::Details;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tracing::{info, warn};
+
+use crate::identity::{self, Identity, IdentityError, TrustStore};
+use crate::names::NodeId;
+use crate::service::ServePeer;
+
+use super::book::{Arrival, Book, Dial, Dialler, Ended, How, LinkId, Verdict};
+use super::link::Link;
+use super::reason::CloseReason;
+use super::{Gossip, PeersConfig, Poison};
+
+/// How long a node that gossiped poison is refused.
+const EXPELLED: Duration = Duration::from_secs(600);
+/// Nodes that are refused for that at once; the oldest is forgiven first.
+const MAX_EXPELLED: usize = 1_024;
+
+/// A connection that has not greeted yet.
+pub(crate) struct Arriving {
+    pub(crate) connection: quinn::Connection,
+    pub(crate) node: NodeId,
+    pub(crate) dialler: Dialler,
+    /// The address dialled.
+    pub(crate) address: Option<SocketAddr>,
+    /// Its place among the accepted ones that have not greeted yet.
+    pub(crate) place: Option<OwnedSemaphorePermit>,
+}
+
+/// Starts the actor of a connection under the running supervisor of connections.
+pub(crate) type Start = Box<dyn Fn(Arriving) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+pub(crate) struct Shared {
+    pub(crate) me: NodeId,
+    pub(crate) trust: TrustStore,
+    pub(crate) endpoint: quinn::Endpoint,
+    pub(crate) client: quinn::ClientConfig,
+    pub(crate) config: PeersConfig,
+    pub(crate) serve: Arc<dyn ServePeer>,
+    pub(crate) gossip: Arc<dyn Gossip>,
+    pub(crate) book: Mutex<Book>,
+    /// The connection that counts, by node.
+    links: RwLock<HashMap<NodeId, Arc<Link>>>,
+    /// Every connection that has greeted, retired ones included.
+    open: Mutex<HashMap<LinkId, Arc<Link>>>,
+    expelled: Mutex<HashMap<NodeId, (Instant, String)>>,
+    pub(crate) greeting: Arc<Semaphore>,
+    pub(crate) start: ArcSwapOption<Start>,
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) wake_dialler: Notify,
+    next_link: AtomicU64,
+    pub(crate) counters: Counters,
+}
+
+/// What happened, ever since.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) dialled: AtomicU64,
+    pub(crate) dials_failed: AtomicU64,
+    pub(crate) accepted: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) ended: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) evicted: AtomicU64,
+    pub(crate) calls_answered: AtomicU64,
+    pub(crate) calls_abandoned: AtomicU64,
+    pub(crate) calls_malformed: AtomicU64,
+    pub(crate) gossip_received: AtomicU64,
+    pub(crate) gossip_sent: AtomicU64,
+    pub(crate) gossip_dropped: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Shared {
+    pub(crate) fn new(
+        identity: Identity,
+        trust: TrustStore,
+        endpoint: quinn::Endpoint,
+        config: PeersConfig,
+        serve: Arc<dyn ServePeer>,
+        gossip: Arc<dyn Gossip>,
+    ) -> Result<Self, IdentityError> {
+        let me = identity.node_id();
+        let client = identity::peer_client_config(&identity, config.transport())?;
+        let mut book = Book::new(me, config.connections, config.redial);
+        for seed in &config.seeds {
+            book.add_target(Dial { address: seed.address, expected: seed.node }, true, Instant::now());
+        }
+        Ok(Self {
+            me,
+            trust,
+            endpoint,
+            client,
+            serve,
+            gossip,
+            book: Mutex::new(book),
+            links: RwLock::default(),
+            open: Mutex::default(),
+            expelled: Mutex::default(),
+            greeting: Arc::new(Semaphore::new(config.greeting)),
+            config,
+            start: ArcSwapOption::empty(),
+            changed: watch::Sender::new(0),
+            wake_dialler: Notify::new(),
+            next_link: AtomicU64::new(1),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Takes an accepted connection, or closes it with the reason.
+    pub(crate) fn accept(shared: &Arc<Self>, connection: quinn::Connection) {
+        let Some(node) = identity::handshake(&connection).and_then(|handshake| handshake.node) else {
+            shared.refuse(&connection, None, &CloseReason::Anonymous { me: shared.me });
+            return;
+        };
+        if let Some(reason) = shared.unwelcome(node) {
+            shared.refuse(&connection, Some(node), &reason);
+            return;
+        }
+        let Ok(place) = Arc::clone(&shared.greeting).try_acquire_owned() else {
+            shared.refuse(&connection, Some(node), &CloseReason::Full { me: shared.me });
+            return;
+        };
+        count(&shared.counters.accepted);
+        shared.config.widen(&connection);
+        let arriving = Arriving { connection, node, dialler: Dialler::Them, address: None, place: Some(place) };
+        let shared = Arc::clone(shared);
+        // Bounded by the places for connections that have not greeted yet.
+        tokio::spawn(async move { shared.start(arriving).await });
+    }
+
+    /// Starts the actor of a connection; without a running supervisor the connection is closed.
+    pub(crate) async fn start(&self, arriving: Arriving) -> bool {
+        let connection = arriving.connection.clone();
+        let started = match &*self.start.load() {
+            Some(start) => start(arriving).await,
+            None => Err("the peers are not running".to_owned()),
+        };
+        if let Err(why) = &started {
+            warn!(target: "plimsoll::mesh", node = %self.me, why, "a peer's connection found no actor");
+            CloseReason::Stopping { me: self.me }.close(&connection);
+        }
+        started.is_ok()
+    }
+
+    /// Why `node` may not be a peer now.
+    pub(crate) fn unwelcome(&self, node: NodeId) -> Option<CloseReason> {
+        let me = self.me;
+        if node == me {
+            return Some(CloseReason::Myself);
+        }
+        if !self.trust.allows(&node) {
+            return Some(CloseReason::Untrusted { node, me });
+        }
+        let mut expelled = self.expelled.lock();
+        match expelled.get(&node) {
+            Some((since, why)) if since.elapsed() < EXPELLED => Some(CloseReason::Poison { node, why: why.clone() }),
+            Some(_) => {
+                expelled.remove(&node);
+                None
+            }
+            None => None,
+        }
+    }
+
+    /// Turns a connection away before it counts, by name.
+    pub(crate) fn refuse(&self, connection: &quinn::Connection, node: Option<NodeId>, reason: &CloseReason) {
+        let ended = reason.ended();
+        reason.close(connection);
+        let remote = connection.remote_address();
+        count(if ended.how == How::Refused { &self.counters.refused } else { &self.counters.ended });
+        if *reason == CloseReason::Duplicate {
+            count(&self.counters.duplicates);
+            return;
+        }
+        match node {
+            Some(peer) => {
+                warn!(target: "plimsoll::mesh", node = %self.me, %peer, %remote, reason = ended.reason, "peer refused");
+                self.book.lock().note(peer, None, ended, Instant::now());
+                self.tell_change();
+            }
+            None => {
+                warn!(target: "plimsoll::mesh", node = %self.me, %remote, reason = ended.reason, "peer refused");
+            }
+        }
+    }
+
+    /// Judges a connection that has greeted, and publishes it if it counts.
+    pub(crate) fn arrive(&self, link: &Arc<Link>, arrival: Arrival, listens: Option<SocketAddr>) -> Verdict {
+        self.make_room(&arrival.node);
+        let verdict = self.book.lock().arrive(arrival, listens, Instant::now());
+        let me = self.me;
+        match verdict {
+            Verdict::Stale | Verdict::Full => return verdict,
+            Verdict::Duplicate => link.retire(),
+            Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) => {
+                self.links.write().insert(link.node, Arc::clone(link));
+            }
+        }
+        self.open.lock().insert(link.id, Arc::clone(link));
+        match verdict {
+            Verdict::UpRetiring(old) => {
+                count(&self.counters.duplicates);
+                if let Some(old) = self.open.lock().get(&old) {
+                    old.retire();
+                }
+            }
+            Verdict::UpReplacing(old) => self.close_link(old, CloseReason::Replaced),
+            Verdict::Duplicate => count(&self.counters.duplicates),
+            Verdict::Up => info!(target: "plimsoll::mesh", node = %me, peer = %link.node, "peer up"),
+            Verdict::Stale | Verdict::Full => {}
+        }
+        if verdict != Verdict::Duplicate {
+            self.gossip.up(link.node);
+            self.tell_change();
+        }
+        verdict
+    }
+
+    /// Why a connection that has greeted is closed without an answer, if it is.
+    pub(crate) fn would_refuse(&self, arrival: Arrival) -> Option<CloseReason> {
+        match self.book.lock().judge(arrival) {
+            Verdict::Duplicate => Some(CloseReason::Duplicate),
+            Verdict::Stale => Some(CloseReason::Replaced),
+            // There may be an idle one to close.
+            Verdict::Full | Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) => None,
+        }
+    }
+
+    /// Closes the least recently used idle connection when a further one would be too many.
+    fn make_room(&self, node: &NodeId) {
+        if !self.book.lock().full_for(node) {
+            return;
+        }
+        let idle =
+            self.links.read().values().filter(|link| link.is_idle()).min_by_key(|link| link.last_used()).cloned();
+        if let Some(link) = idle {
+            count(&self.counters.evicted);
+            self.close_link(link.id, CloseReason::Evicted { me: self.me });
+            // Its place is free from now on, not only when its actor has noticed.
+            self.forget(&link, &CloseReason::Evicted { me: self.me }.ended());
+        }
+    }
+
+    /// Closes a connection for a reason of this node's.
+    pub(crate) fn close_link(&self, link: LinkId, reason: CloseReason) {
+        if let Some(link) = self.open.lock().get(&link) {
+            link.close(reason);
+        }
+    }
+
+    /// A connection that had greeted ended; `error` is quinn's word for it.
+    pub(crate) fn ended(&self, link: &Link, ended: Ended) {
+        self.open.lock().remove(&link.id);
+        count(&self.counters.ended);
+        self.forget(link, &link.closing().map_or(ended, CloseReason::ended));
+    }
+
+    fn forget(&self, link: &Link, ended: &Ended) {
+        let counted = self.book.lock().ended(link.node, link.id, ended.clone(), Instant::now(), rand::random());
+        if !counted {
+            return;
+        }
+        let mut links = self.links.write();
+        if links.get(&link.node).is_some_and(|current| current.id == link.id) {
+            links.remove(&link.node);
+        }
+        drop(links);
+        let (peer, reason) = (link.node, &ended.reason);
+        if ended.how == How::Refused {
+            warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason, "peer refused");
+        } else {
+            info!(target: "plimsoll::mesh", node = %self.me, %peer, reason, "peer down");
+        }
+        self.gossip.down(link.node);
+        self.tell_change();
+        self.wake_dialler.notify_one();
+    }
+
+    /// The connection to `node` that takes new calls.
+    pub(crate) fn link(&self, node: &NodeId) -> Option<Arc<Link>> {
+        self.links.read().get(node).cloned()
+    }
+
+    pub(crate) fn gossip_to(&self, node: &NodeId, message: Bytes) -> bool {
+        let sent = self.link(node).is_some_and(|link| link.gossip(message));
+        count(if sent { &self.counters.gossip_sent } else { &self.counters.gossip_dropped });
+        sent
+    }
+
+    pub(crate) fn set_members(&self, members: &[(NodeId, SocketAddr)], now: Instant) {
+        let mut book = self.book.lock();
+        book.retain_members(|address| members.iter().any(|(_, member)| member == address));
+        for &(node, address) in members {
+            book.add_target(Dial { address, expected: Some(node) }, false, now);
+        }
+        drop(book);
+        self.wake_dialler.notify_one();
+    }
+
+    pub(crate) fn expel(&self, node: NodeId, why: &Poison) {
+        let mut expelled = self.expelled.lock();
+        if expelled.len() >= MAX_EXPELLED
+            && let Some(oldest) = expelled.iter().min_by_key(|(_, (since, _))| *since).map(|(node, _)| *node)
+        {
+            expelled.remove(&oldest);
+        }
+        expelled.insert(node, (Instant::now(), why.0.clone()));
+        drop(expelled);
+        self.close_all(|link| (link.node == node).then(|| CloseReason::Poison { node, why: why.0.clone() }));
+    }
+
+    /// Closes the connections that `judge` finds a reason against.
+    pub(crate) fn close_all(&self, judge: impl Fn(&Link) -> Option<CloseReason>) {
+        for link in self.open.lock().values() {
+            if let Some(reason) = judge(link) {
+                link.close(reason);
+            }
+        }
+    }
+
+    pub(crate) fn next_link(&self) -> LinkId {
+        self.next_link.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn tell_change(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    pub(crate) fn inspect(&self) -> Details {
+        let mut details = Details::default();
+        let mut put = |name: &str, value: u64| details.counters.insert(name.to_owned(), value);
+        put("up", self.book.lock().live() as u64);
+        put("limit", self.config.connections as u64);
+        {
+            let open = self.open.lock();
+            put("open", open.len() as u64);
+            put("retired", open.values().filter(|link| link.is_retired()).count() as u64);
+            put("calls_out", open.values().map(|link| link.calling() as u64).sum());
+            put("calls_in", open.values().map(|link| link.serving() as u64).sum());
+        }
+        let counters = &self.counters;
+        for (name, counter) in [
+            ("dialled", &counters.dialled),
+            ("dials_failed", &counters.dials_failed),
+            ("accepted", &counters.accepted),
+            ("refused", &counters.refused),
+            ("ended", &counters.ended),
+            ("duplicates", &counters.duplicates),
+            ("evicted", &counters.evicted),
+            ("calls_answered", &counters.calls_answered),
+            ("calls_abandoned", &counters.calls_abandoned),
+            ("calls_malformed", &counters.calls_malformed),
+            ("gossip_received", &counters.gossip_received),
+            ("gossip_sent", &counters.gossip_sent),
+            ("gossip_dropped", &counters.gossip_dropped),
+        ] {
+            put(name, counter.load(Ordering::Relaxed));
+        }
+        details
+    }
+}
