@@ -148,7 +148,7 @@ fn neither_get_nor_put_copies() {
 fn a_short_piece_of_a_large_buffer_is_copied_out() {
     let now = Instant::now();
     let pieces =
-        [(0..10, true), (90_000..90_010, true), (0..20_000, true), (0..50_000, false), (40_000..100_000, false)];
+        [(0..10, true), (99_980..99_990, true), (0..20_000, true), (0..50_000, false), (40_000..100_000, false)];
     for (range, copied) in pieces {
         for shared in [false, true] {
             let cache = cache(1 << 20, 1 << 18);
@@ -194,6 +194,19 @@ fn the_cap_is_in_bytes_and_not_in_entries() {
     let large = cache.counters().counted(CacheEvent::Evicted);
     assert_eq!(large, 1_000 - cache.len() as u64);
     assert!(cache.insert(0, vec![0; (1 << 20) + 1].into(), now).is_err());
+}
+
+/// an entry whose time is up goes when it is asked for, at the latest with the sweep.
+#[test]
+fn what_has_expired_is_not_kept() {
+    let cache = cache(1 << 20, 1 << 18);
+    let start = Instant::now();
+    (0..3).for_each(|key| cache.insert(key, vec![0; 100].into(), start).unwrap());
+    cache.insert(3, vec![0; 100].into(), start + Duration::from_secs(1)).unwrap();
+    assert_eq!(cache.get(&0, start + TTL), None);
+    assert_eq!(cache.len(), 3);
+    assert_eq!((cache.sweep(start + TTL), cache.len()), (2, 1));
+    assert_eq!(cache.counters().counted(CacheEvent::Expired), 3);
 }
 
 /// of a hundred who ask for one key at the same time, one fills and all get the same bytes.

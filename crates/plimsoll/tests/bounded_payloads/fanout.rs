@@ -217,6 +217,20 @@ fn the_default_limits_are_those_of_the_documentation() {
     assert_eq!(fanout.counters().counted(FanoutEvent::RefusedTooLarge), 1);
 }
 
+/// F-11: a viewer sees the latest value and never holds more than one; what it missed is counted.
+#[test]
+fn a_viewer_sees_the_latest_and_is_never_cut_off() {
+    let fanout = fanout(1, 1_000);
+    let mut viewer = fanout.subscribe(Delivery::Latest).unwrap();
+    for n in 0..100_u8 {
+        fanout.publish(vec![n; 900].into()).unwrap();
+        assert_eq!(fanout.backlog(), 964);
+    }
+    assert_eq!(viewer.try_next().unwrap().unwrap()[0], 99);
+    assert_eq!(viewer.try_next(), None);
+    assert_eq!(fanout.counters().counted(FanoutEvent::Replaced), 99);
+}
+
 /// F-12: whoever is stuck passing on an earlier message hears of its end at once, without reading.
 #[tokio::test(start_paused = true)]
 async fn a_stalled_reader_is_told_while_it_is_stuck() {

@@ -35,6 +35,12 @@ fn alive_tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
+/// A job that ends well after `work`.
+async fn well(work: impl Future<Output = ()>) -> Result<(), ()> {
+    work.await;
+    Ok(())
+}
+
 /// R-5, F-15: with every permit taken, nothing is spawned and the job is dropped after 100 ms, with what it holds.
 #[tokio::test(start_paused = true)]
 async fn without_a_permit_nothing_is_spawned() {
@@ -42,7 +48,7 @@ async fn without_a_permit_nothing_is_spawned() {
     let gate = Gate::closed();
     for _ in 0..10 {
         let gate = gate.clone();
-        pool.spawn(|| async move { Ok::<_, ()>(gate.pass().await) }).await.unwrap();
+        pool.spawn(|| async move { well(gate.pass()).await }).await.unwrap();
     }
     gate.until_waiting(10).await;
     let (before, from) = (alive_tasks(), Instant::now());
@@ -72,7 +78,7 @@ async fn without_a_permit_nothing_is_spawned() {
 #[tokio::test(start_paused = true)]
 async fn a_permit_that_comes_in_time_is_used() {
     let pool = pool(1);
-    pool.spawn(|| async { Ok::<_, ()>(tokio::time::sleep(Duration::from_millis(60)).await) }).await.unwrap();
+    pool.spawn(|| async { well(tokio::time::sleep(Duration::from_millis(60))).await }).await.unwrap();
     assert!(pool.try_spawn(|| async { Ok::<_, ()>(()) }).is_err());
     pool.spawn(|| async { Ok::<_, ()>(()) }).await.unwrap();
     pool.idle().await;
@@ -95,7 +101,7 @@ async fn a_job_is_ended_at_its_limit() {
     let from = Instant::now();
     pool.spawn(|| async move {
         let _held = held;
-        Ok::<(), ()>(std::future::pending().await)
+        std::future::pending::<Result<(), ()>>().await
     })
     .await
     .unwrap();
@@ -134,7 +140,7 @@ async fn closing_ends_the_jobs_and_takes_no_more() {
     let before = alive_tasks();
     let pool = pool(10);
     for _ in 0..10 {
-        pool.spawn(|| async { Ok::<(), ()>(std::future::pending().await) }).await.unwrap();
+        pool.spawn(|| async { std::future::pending::<Result<(), ()>>().await }).await.unwrap();
     }
     pool.close().await;
     assert_eq!(pool.counters().counted(JobEvent::Stopped), 10);
@@ -151,7 +157,7 @@ async fn leaving_the_wait_spawns_nothing() {
     let pool = pool(1);
     let gate = Gate::closed();
     let passing = gate.clone();
-    pool.spawn(|| async move { Ok::<_, ()>(passing.pass().await) }).await.unwrap();
+    pool.spawn(|| async move { well(passing.pass()).await }).await.unwrap();
     let left = tokio::time::timeout(Duration::from_millis(50), pool.spawn(|| async { Ok::<_, ()>(()) })).await;
     assert!(left.is_err());
     gate.open();
@@ -248,7 +254,7 @@ proptest! {
                     Op::TrySpawn { takes } => {
                         let takes = takes * 2 + 1;
                         let admitted = model.admit(cap, 0, takes);
-                        let job = || async move { Ok::<_, ()>(tokio::time::sleep(Duration::from_millis(takes)).await) };
+                        let job = || async move { well(tokio::time::sleep(Duration::from_millis(takes))).await };
                         prop_assert_eq!(pool.try_spawn(job).is_ok(), admitted);
                         model.refused += u64::from(!admitted);
                     }
