@@ -7,14 +7,15 @@
 
 mod call {
     pub mod peers;
-    pub mod report;
 }
+#[path = "common/report.rs"]
+mod report;
 
 use std::time::{Duration, Instant};
 
 use call::peers::{bare_call, bare_router};
-use call::report::{Row, median, ns_each, publish};
 use plimsoll::call::{CallContext, CallServer, Service, Worker};
+use report::{Row, median, ns_each, publish};
 
 struct Increment;
 
@@ -115,5 +116,5 @@ fn main() -> std::io::Result<()> {
         .expect("the benchmark")
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
-    publish(&rows)
+    publish("call", &rows)
 }

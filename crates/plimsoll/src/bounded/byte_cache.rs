@@ -17,11 +17,13 @@ use super::{ByteCap, Cap, Compact, CompactPolicy, Compacted, Counters, Footprint
 use crate::inspect::{Details, Inspect};
 
 mod flight;
+mod hits;
 mod store;
 
 pub use flight::{Fill, FillError, Lookup, Wait};
 
 use flight::Flights;
+use hits::Hits;
 use store::{Entry, Store};
 
 /// The limits of a [`ByteCache`].
@@ -115,6 +117,7 @@ struct Shared<K> {
     entry_cap: u64,
     store: Store<K>,
     flights: Flights<K>,
+    hits: Hits,
     counters: Counters<CacheEvent>,
 }
 
@@ -135,6 +138,7 @@ impl<K: Eq + Hash + Clone> ByteCache<K> {
             entry_cap: caps.entry.get().min(caps.bytes.get() / 4),
             store: Store::new(caps.bytes.get(), caps.entry.get(), counters.clone()),
             flights: Flights::new(caps.fills),
+            hits: Hits::default(),
             counters,
         };
         Self { shared: Arc::new(shared) }
@@ -147,7 +151,10 @@ impl<K: Eq + Hash + Clone> ByteCache<K> {
         Q: Eq + Hash + ?Sized,
     {
         let found = self.peek(key, now);
-        self.shared.counters.count(if found.is_some() { CacheEvent::Hit } else { CacheEvent::Miss });
+        match found {
+            Some(_) => self.shared.hits.one(),
+            None => self.shared.counters.count(CacheEvent::Miss),
+        }
         found
     }
 
@@ -285,8 +292,9 @@ impl<K: Eq + Hash + Clone> ByteCache<K> {
         self.shared.flights.len()
     }
 
-    /// The counters.
+    /// The counters, with all hits until now.
     pub fn counters(&self) -> &Counters<CacheEvent> {
+        self.shared.counters.count_many(CacheEvent::Hit, self.shared.hits.collect());
         &self.shared.counters
     }
 

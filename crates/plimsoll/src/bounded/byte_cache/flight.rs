@@ -77,7 +77,7 @@ impl<K: Eq + Hash + Clone> Flights<K> {
 
     /// Joins the fill of `key`, or begins it.
     pub(super) fn board(&self, cache: &ByteCache<K>, key: &K, now: Instant) -> Result<Lookup<K>, FillError> {
-        let counters = cache.counters();
+        let counters = &cache.shared.counters;
         let mut table = self.table.lock();
         if let Some(outcome) = table.get(key) {
             counters.count(CacheEvent::Joined);
@@ -149,7 +149,7 @@ impl<K: Eq + Hash + Clone> Drop for Fill<K> {
             if std::thread::panicking() {
                 self.settle(Err(FillError::Panicked));
             } else {
-                self.cache.counters().count(CacheEvent::Abandoned);
+                self.cache.shared.counters.count(CacheEvent::Abandoned);
             }
         }
         // INVARIANT: a key is in the table exactly as long as its `Fill` lives; nobody else can have inserted it again.

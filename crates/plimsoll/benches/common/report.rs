@@ -1,5 +1,7 @@
 //! Medians of interleaved rounds, as a table and as JSON.
 
+#![allow(dead_code, reason = "each program uses its own part of it")]
+
 use std::time::Duration;
 
 use serde::Serialize;
@@ -50,8 +52,8 @@ pub fn ns_each(time: Duration, calls: usize) -> f64 {
     time.as_nanos() as f64 / calls as f64
 }
 
-/// Prints the table and writes `target/bench/call.json`.
-pub fn publish(rows: &[Row]) -> std::io::Result<()> {
+/// Prints the table and writes `target/bench/<part>.json`.
+pub fn publish(part: &str, rows: &[Row]) -> std::io::Result<()> {
     let text = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
     println!(
         "{:<58} {:>10} {:<8} {:>10} {:>6} {:>7} {:>4}  peer",
@@ -73,5 +75,5 @@ pub fn publish(rows: &[Row]) -> std::io::Result<()> {
     }
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
     std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join("call.json"), serde_json::to_vec_pretty(rows)?)
+    std::fs::write(folder.join(format!("{part}.json")), serde_json::to_vec_pretty(rows)?)
 }
