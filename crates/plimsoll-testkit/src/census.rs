@@ -3,13 +3,14 @@
 //! Take one before and one after: what a load leaves behind shows as a difference, by name.
 
 use std::any::TypeId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ractor::{ActorCell, Message};
 use tokio::runtime::Handle;
 
-/// Which message types are which kind of actor. An actor of no known kind is counted as `other actor`.
+/// Which actors are of which kind: by message type, or by id. One of no known kind is counted by its nearest ancestor of
+/// a known one, for instance as `under echo`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -39,27 +40,35 @@ use tokio::runtime::Handle;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Kinds {
-    names: BTreeMap<TypeId, &'static str>,
+    types: BTreeMap<TypeId, String>,
+    ids: BTreeMap<String, String>,
 }
 
 /// A count of actors by kind and of tasks that are no actors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Census {
     /// Actors by kind, the root included.
-    pub actors: BTreeMap<&'static str, usize>,
+    pub actors: BTreeMap<String, usize>,
     /// Tasks alive in the runtime beyond those that run the counted actors.
     pub tasks: usize,
 }
 
 /// What changed from one census to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference(Vec<(&'static str, isize)>);
+pub struct Difference(Vec<(String, isize)>);
 
 impl Kinds {
     /// Names the actors whose message type is `M`.
     #[must_use]
-    pub fn kind<M: Message>(mut self, name: &'static str) -> Self {
-        self.names.insert(TypeId::of::<M>(), name);
+    pub fn kind<M: Message>(mut self, name: impl Into<String>) -> Self {
+        self.types.insert(TypeId::of::<M>(), name.into());
+        self
+    }
+
+    /// Names the actor with this id, as a snapshot of the tree shows it.
+    #[must_use]
+    pub fn actor(mut self, id: impl Into<String>, name: impl Into<String>) -> Self {
+        self.ids.insert(id.into(), name.into());
         self
     }
 
@@ -69,10 +78,12 @@ impl Kinds {
     /// Outside a tokio runtime.
     pub fn census(&self, root: &ActorCell) -> Census {
         let mut actors = BTreeMap::new();
-        let mut left = vec![root.clone()];
-        while let Some(actor) = left.pop() {
-            *actors.entry(self.names.get(&actor.get_type_id()).copied().unwrap_or("other actor")).or_default() += 1;
-            left.extend(actor.get_children());
+        let mut left = vec![(root.clone(), "under nobody".to_owned())];
+        while let Some((actor, otherwise)) = left.pop() {
+            let known = self.types.get(&actor.get_type_id()).or_else(|| self.ids.get(&actor.get_id().to_string()));
+            let below = known.map_or_else(|| otherwise.clone(), |name| format!("under {name}"));
+            left.extend(actor.get_children().into_iter().map(|child| (child, below.clone())));
+            *actors.entry(known.cloned().unwrap_or(otherwise)).or_default() += 1;
         }
         let alive = Handle::current().metrics().num_alive_tasks();
         Census { tasks: alive.saturating_sub(actors.values().sum()), actors }
@@ -82,14 +93,11 @@ impl Kinds {
 impl Census {
     /// What there is more, or less, than at `earlier`.
     pub fn since(&self, earlier: &Self) -> Difference {
-        let mut kinds: Vec<_> = self.actors.keys().chain(earlier.actors.keys()).copied().collect();
-        kinds.sort_unstable();
-        kinds.dedup();
-        let count = |census: &Self, kind| census.actors.get(kind).copied().unwrap_or(0);
-        let mut rows: Vec<_> =
-            kinds.into_iter().map(|kind| (kind, more(count(self, kind), count(earlier, kind)))).collect();
-        rows.retain(|(_, difference)| *difference != 0);
-        rows.push(("task", more(self.tasks, earlier.tasks)));
+        let kinds: BTreeSet<_> = self.actors.keys().chain(earlier.actors.keys()).collect();
+        let count = |census: &Self, kind: &String| census.actors.get(kind).copied().unwrap_or(0);
+        let more_of = |kind: &String| (kind.clone(), more(count(self, kind), count(earlier, kind)));
+        let mut rows: Vec<_> = kinds.into_iter().map(more_of).filter(|(_, difference)| *difference != 0).collect();
+        rows.push(("task".to_owned(), more(self.tasks, earlier.tasks)));
         Difference(rows)
     }
 }

@@ -3,6 +3,8 @@
 //! `PLIMSOLL_E2E=full` runs each scenario in full size; otherwise it is about a tenth. The figures go to
 //! `target/e2e/mesh.json`.
 
+mod census;
 mod crowd;
+mod guard;
 mod harness;
 mod program;

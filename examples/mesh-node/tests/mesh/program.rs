@@ -33,7 +33,7 @@ fn caps_that_do_not_fit_the_memory_are_refused_with_the_sum() {
     let (code, words) = run(&mut plan.command());
     assert_eq!(code, Some(2), "{words}");
     assert!(
-        words.contains("10000 clients + 64 desk places + 1000 pooled peers at 52 KiB each are 561.8 MiB"),
+        words.contains("10000 clients + 64 desk places + 1000 pooled peers at 52 KiB each are 561.9 MiB"),
         "{words}"
     );
     assert!(words.contains("the memory budget is 64.0 MiB"), "{words}");
