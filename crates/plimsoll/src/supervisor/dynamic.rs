@@ -305,7 +305,7 @@ impl<A: Send + 'static> DynamicSupervisorRef<A> {
     ///
     /// Cost: the template's own, and two short critical sections of one lock.
     ///
-    /// Cancel safe: dropping the future ends what had started.
+    /// Cancel safe where the template is: a dropped `spawn_linked` ends the half-started actor.
     pub async fn start_child(&self, args: A) -> Result<Started, StartError> {
         Dynamic::start_child(&self.crew, args).await
     }

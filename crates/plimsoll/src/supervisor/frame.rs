@@ -23,7 +23,7 @@ use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
-use tokio::task::JoinError;
+use tokio::task::{AbortHandle, JoinError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -166,6 +166,19 @@ impl Heard {
             Self::Ended(reason, None) => reason,
             Self::Failed(text) => ExitReason::Failed(crate::panics::located(&text, task)),
         }
+    }
+}
+
+/// The task of a start.
+pub(crate) struct StartTask {
+    pub(crate) task: AbortHandle,
+    /// It has run: when it is aborted it tells so itself.
+    pub(crate) begun: bool,
+}
+
+impl StartTask {
+    pub(crate) fn new(task: AbortHandle) -> Self {
+        Self { task, begun: false }
     }
 }
 

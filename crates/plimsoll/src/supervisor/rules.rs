@@ -183,7 +183,7 @@ pub(crate) struct Rules {
     queued: VecDeque<ops::Queued>,
     timers: BTreeSet<(Duration, Key, Timer)>,
     random: u64,
-    actions: Vec<Action>,
+    actions: VecDeque<Action>,
 }
 
 impl Rules {
@@ -203,7 +203,7 @@ impl Rules {
             queued: VecDeque::new(),
             timers: BTreeSet::new(),
             random: seed,
-            actions: Vec::new(),
+            actions: VecDeque::new(),
         }
     }
 
@@ -222,7 +222,7 @@ impl Rules {
         let Some((key, entry)) = self.by_run(run) else { return };
         let State::Starting { cause, cancelled, waiters, .. } = &mut entry.state else {
             // It had been given up and left behind.
-            return self.actions.push(Action::Kill { run });
+            return self.actions.push_back(Action::Kill { run });
         };
         let (cause, cancelled, waiters) = (*cause, *cancelled, std::mem::take(waiters));
         entry.nested = nested;
@@ -367,9 +367,9 @@ impl Rules {
         self.settle(now);
     }
 
-    /// What is to be done now, in order.
-    pub(crate) fn take_actions(&mut self) -> Vec<Action> {
-        std::mem::take(&mut self.actions)
+    /// What is to be done next.
+    pub(crate) fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
     }
 
     /// Whether the supervisor is on its way out.
@@ -403,7 +403,7 @@ impl Rules {
             Some(key) => self.begin_start(key, Cause::Boot, false),
             None => {
                 self.life = Life::Serving;
-                self.actions.push(Action::Booted);
+                self.actions.push_back(Action::Booted);
             }
         }
     }
@@ -420,7 +420,7 @@ impl Rules {
         if let Some(entry) = self.entries.remove(&key) {
             self.ids.remove(&entry.rules.id);
             self.cancel_timers(key);
-            self.actions.push(Action::Forget { key });
+            self.actions.push_back(Action::Forget { key });
         }
     }
 
@@ -429,7 +429,7 @@ impl Rules {
         self.next_run += 1;
         self.runs.insert(run, key);
         self.entry(key).state = State::Starting { run, cause, cancelled: false, fresh, waiters: Vec::new() };
-        self.actions.push(Action::Start { key, run });
+        self.actions.push_back(Action::Start { key, run });
     }
 
     fn by_run(&mut self, run: Run) -> Option<(Key, &mut Entry)> {
@@ -472,7 +472,7 @@ impl Rules {
     }
 
     fn answer(&mut self, ticket: Ticket, answer: Answer) {
-        self.actions.push(Action::Answer { ticket, answer });
+        self.actions.push_back(Action::Answer { ticket, answer });
     }
 
     fn answer_all(&mut self, tickets: Vec<Ticket>, answer: &Answer) {

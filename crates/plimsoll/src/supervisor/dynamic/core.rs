@@ -9,7 +9,6 @@ use plimsoll_sync::slots::{SlotKey, Slots};
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::crew::{Dynamic, starting};
@@ -17,7 +16,7 @@ use crate::exit::{ExitReason, Failure};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::supervisor::child::{Child, Nested};
 use crate::supervisor::error::{ChildError, StartError};
-use crate::supervisor::frame::{Garbage, Heard, Rest, ended_already, watch};
+use crate::supervisor::frame::{Garbage, Heard, Rest, StartTask, ended_already, watch};
 use crate::supervisor::handle::{ChildCount, ChildEntry, ChildState};
 use crate::supervisor::log::{self, Log};
 use crate::supervisor::policy::Ask;
@@ -81,7 +80,7 @@ pub(super) struct Core<A> {
     actors: HashMap<u64, SlotKey>,
     /// Starts under way in callers' tasks.
     reserved: usize,
-    starts: HashMap<SlotKey, AbortHandle>,
+    starts: HashMap<SlotKey, StartTask>,
     early: VecDeque<(ActorId, Heard)>,
     tickets: HashMap<Ticket, oneshot::Sender<Option<Refusal>>>,
     next_ticket: Ticket,
@@ -213,6 +212,12 @@ impl<A: Send + 'static> Core<A> {
         self.actors.insert(id.pid(), key);
         let early = self.early.iter().position(|(actor, _)| *actor == id)?;
         self.early.remove(early)
+    }
+
+    /// The task of a restart runs for the first time; whether it is still wanted.
+    pub(super) fn start_begins(&mut self, key: SlotKey) -> bool {
+        let start = self.starts.get_mut(&key);
+        start.map(|start| start.begun = true).is_some()
     }
 
     /// A restart is over.
@@ -392,14 +397,13 @@ impl<A: Send + 'static> Core<A> {
 
     /// Performs what the rules decided, and what they decide upon that.
     pub(super) fn perform(&mut self, crew: &Arc<Dynamic<A>>) {
-        if self.rules.must_stop_all() {
-            let running = self.running();
-            self.rules.stop_all(running, crew.frame.now());
-        }
-        if self.rules.has_actions() {
-            for action in self.rules.take_actions() {
-                self.act(crew, action);
+        loop {
+            if self.rules.must_stop_all() {
+                let running = self.running();
+                self.rules.stop_all(running, crew.frame.now());
             }
+            let Some(action) = self.rules.next_action() else { break };
+            self.act(crew, action);
         }
         if self.closing_since.is_none() && self.rules.is_closing() {
             self.closing_since = Some(crew.frame.now());
@@ -412,7 +416,11 @@ impl<A: Send + 'static> Core<A> {
             Action::Start(key) => self.start(crew, key),
             Action::CancelStart(key) => {
                 if let Some(start) = self.starts.get(&key) {
-                    start.abort();
+                    start.task.abort();
+                    if !start.begun {
+                        self.starts.remove(&key);
+                        self.rules.restart_failed(key, StartFailure::Cancelled, crew.frame.now());
+                    }
                 }
             }
             Action::Ask(key) => self.ask_to_stop(crew, key),
@@ -481,7 +489,7 @@ impl<A: Send + 'static> Core<A> {
         let Some(keep) = crew.keep else { return };
         let Some(args) = self.slots.get(key).and_then(|slot| slot.args.as_ref()).map(keep) else { return };
         let start = crew.frame.runtime.spawn(starting(crew.clone(), key, args));
-        self.starts.insert(key, start.abort_handle());
+        self.starts.insert(key, StartTask::new(start.abort_handle()));
     }
 
     fn ask_to_stop(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey) {
@@ -546,7 +554,7 @@ impl<A: Send + 'static> Core<A> {
 
     pub(super) fn kill_everything(&self) {
         for start in self.starts.values() {
-            start.abort();
+            start.task.abort();
         }
         for actor in self.slots.iter().filter_map(|(_, slot)| slot.actor.as_ref()) {
             actor.kill();

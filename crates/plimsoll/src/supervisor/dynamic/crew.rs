@@ -153,6 +153,9 @@ impl<A: Send + 'static> Dynamic<A> {
 
 /// The task of one restart.
 pub(super) async fn starting<A: Send + 'static>(crew: Arc<Dynamic<A>>, key: SlotKey, args: A) {
+    if !crew.tell(|core, _| core.start_begins(key)) {
+        return;
+    }
     let mut untold = Untold { crew, key, told: false };
     let crew = &untold.crew;
     let template = &crew.template;

@@ -8,7 +8,6 @@ use std::time::Duration;
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Household;
@@ -16,7 +15,7 @@ use crate::exit::{ExitReason, Failure};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::supervisor::child::{Child, ChildRef, Nested};
 use crate::supervisor::error::{ChildError, StartError};
-use crate::supervisor::frame::{Crew, Garbage, Heard, Rest, ended_already, watch};
+use crate::supervisor::frame::{Crew, Garbage, Heard, Rest, StartTask, ended_already, watch};
 use crate::supervisor::log::{self, Log};
 use crate::supervisor::policy::Ask;
 use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
@@ -71,7 +70,9 @@ pub(crate) struct Core {
     specs: HashMap<Key, Spec>,
     live: HashMap<Run, Live>,
     actors: HashMap<ActorId, Run>,
-    starts: HashMap<Run, AbortHandle>,
+    starts: HashMap<Run, StartTask>,
+    /// The newest actor that was taken in.
+    newest: u64,
     early: VecDeque<(ActorId, Heard)>,
     tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
     /// Specs of `start_child` that have not been taken yet.
@@ -98,6 +99,7 @@ impl Core {
             live: HashMap::new(),
             actors: HashMap::new(),
             starts: HashMap::new(),
+            newest: 0,
             early: VecDeque::new(),
             tickets: HashMap::new(),
             offered: HashMap::new(),
@@ -162,6 +164,12 @@ impl Core {
         std::mem::take(&mut self.garbage)
     }
 
+    /// The task of a start runs for the first time; whether it is still wanted.
+    pub(super) fn start_begins(&mut self, run: Run) -> bool {
+        let start = self.starts.get_mut(&run);
+        start.map(|start| start.begun = true).is_some()
+    }
+
     /// A start is over.
     pub(super) fn start_over(
         &mut self,
@@ -174,10 +182,27 @@ impl Core {
         match outcome {
             Ok(Some(child)) => self.adopt(household, run, child, now),
             Ok(None) => self.rules.ignored(run, now),
-            Err(why) => self.rules.start_failed(run, why, now),
+            Err(why) => {
+                self.sweep(household);
+                self.rules.start_failed(run, why, now);
+            }
         }
         if self.starts.is_empty() {
             self.garbage.push(Box::new(std::mem::take(&mut self.early)));
+        }
+    }
+
+    /// Kills what a start linked to the supervisor before it failed or was given up.
+    fn sweep(&self, household: &Arc<Household>) {
+        if !self.starts.is_empty() {
+            // It might be another start's.
+            return;
+        }
+        for actor in household.frame().anchor().get_children() {
+            let id = actor.get_id();
+            if id.pid() > self.newest && !self.actors.contains_key(&id) {
+                actor.kill();
+            }
         }
     }
 
@@ -186,6 +211,7 @@ impl Core {
         let key = self.rules.key_of_run(run);
         let ask = key.and_then(|key| self.specs.get(&key)).map_or(Ask::Stop, |spec| spec.settings.ask);
         let id = actor.get_id();
+        self.newest = self.newest.max(id.pid());
         // Ending already: its last words may have been heard, are on their way, or will never come.
         let ending = actor.get_status() >= ractor::ActorStatus::Stopping;
         let mut join = Some(ended);
@@ -314,12 +340,16 @@ impl Core {
 
     /// Performs what the rules decided, and what they decide upon that.
     pub(super) fn perform(&mut self, household: &Arc<Household>) {
-        for action in self.rules.take_actions() {
+        while let Some(action) = self.rules.next_action() {
             match action {
                 Action::Start { key, run } => self.start(household, key, run),
                 Action::CancelStart { run } => {
                     if let Some(start) = self.starts.get(&run) {
-                        start.abort();
+                        start.task.abort();
+                        if !start.begun {
+                            self.starts.remove(&run);
+                            self.rules.start_failed(run, StartFailure::Cancelled, household.frame().now());
+                        }
                     }
                 }
                 Action::Ask { run } => self.ask_to_stop(household, run),
@@ -355,7 +385,8 @@ impl Core {
         let Some(start) = start else { return };
         let limit = spec.settings.start_timeout;
         let starting = starting(household.clone(), run, start, limit);
-        self.starts.insert(run, household.frame().runtime.spawn(starting).abort_handle());
+        let task = household.frame().runtime.spawn(starting).abort_handle();
+        self.starts.insert(run, StartTask::new(task));
     }
 
     fn ask_to_stop(&mut self, household: &Arc<Household>, run: Run) {
@@ -489,7 +520,7 @@ impl Core {
     /// Kills whatever is there, by itself: for when the keeper is no more.
     pub(super) fn kill_everything(&self) {
         for start in self.starts.values() {
-            start.abort();
+            start.task.abort();
         }
         for live in self.live.values() {
             live.actor.kill();
@@ -552,7 +583,9 @@ impl Core {
 
 /// The task of one start.
 async fn starting(household: Arc<Household>, run: Run, start: StartFn, limit: Option<Duration>) {
-    // Made when the task first runs: one that is dropped before has nothing to tell, and may be dropped under the lock.
+    if !household.tell(|core, _| core.start_begins(run)) {
+        return;
+    }
     let mut untold = Untold { household, run, told: false };
     let outcome = start::attempt(|parent| start(parent), untold.household.frame().anchor(), limit).await;
     drop(start);
@@ -560,7 +593,8 @@ async fn starting(household: Arc<Household>, run: Run, start: StartFn, limit: Op
     untold.household.tell(|core, now| core.start_over(&untold.household, run, outcome, now));
 }
 
-/// Tells that a start was given up, when it was.
+/// Tells that a start was given up, when it was. Made when its task first runs: one that is dropped before may be dropped
+/// under the lock.
 struct Untold {
     household: Arc<Household>,
     run: Run,

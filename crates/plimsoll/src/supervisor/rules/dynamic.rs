@@ -4,7 +4,7 @@
 //! restart or are stopped are in [`DynamicRules`], so that a start and an end are O(1) however many there are. The table
 //! decides about `max_children`, identity and shutting down, in the caller's task.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use plimsoll_sync::slots::SlotKey;
@@ -131,7 +131,7 @@ pub(crate) struct DynamicRules {
     /// The end was decided here: who runs has yet to be told.
     untold: bool,
     random: u64,
-    actions: Vec<DynamicAction>,
+    actions: VecDeque<DynamicAction>,
 }
 
 impl DynamicRules {
@@ -149,7 +149,7 @@ impl DynamicRules {
             reserved: 0,
             untold: false,
             random: seed,
-            actions: Vec::new(),
+            actions: VecDeque::new(),
         }
     }
 
@@ -210,11 +210,11 @@ impl DynamicRules {
         let restarting = restarts(self.template.restart, &reason);
         if gone && !restarting {
             // The common end: nothing to wait for.
-            self.actions.push(DynamicAction::Ended { key, reason, restarting });
+            self.actions.push_back(DynamicAction::Ended { key, reason, restarting });
             self.attempts.remove(&key);
-            return self.actions.push(DynamicAction::Free(key));
+            return self.actions.push_back(DynamicAction::Free(key));
         }
-        self.actions.push(DynamicAction::Ended { key, reason, restarting });
+        self.actions.push_back(DynamicAction::Ended { key, reason, restarting });
         self.hold(key, Busy::Down { restarting, left: false, waiters: Vec::new() });
         if !gone {
             self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
@@ -277,7 +277,7 @@ impl DynamicRules {
         match self.release(key) {
             Some(Busy::Starting { cancelled: true, waiters, .. }) => self.free(key, waiters),
             Some(Busy::Starting { .. }) => {
-                self.actions.push(DynamicAction::RestartFailed { key, failure });
+                self.actions.push_back(DynamicAction::RestartFailed { key, failure });
                 if self.window.record(now) == Verdict::GiveUp {
                     self.busy.insert(key, Busy::Waiting);
                     self.give_up(now);
@@ -400,12 +400,9 @@ impl DynamicRules {
         self.finish_if_done();
     }
 
-    pub(crate) fn take_actions(&mut self) -> Vec<DynamicAction> {
-        std::mem::take(&mut self.actions)
-    }
-
-    pub(crate) fn has_actions(&self) -> bool {
-        !self.actions.is_empty()
+    /// What is to be done next.
+    pub(crate) fn next_action(&mut self) -> Option<DynamicAction> {
+        self.actions.pop_front()
     }
 
     /// What is the matter with a child, when something is.
@@ -436,7 +433,7 @@ impl DynamicRules {
 
     fn free(&mut self, key: SlotKey, waiters: Vec<Ticket>) {
         self.attempts.remove(&key);
-        self.actions.push(DynamicAction::Free(key));
+        self.actions.push_back(DynamicAction::Free(key));
         for ticket in waiters {
             self.answer(ticket, None);
         }
@@ -457,7 +454,7 @@ impl DynamicRules {
     fn start(&mut self, key: SlotKey) {
         self.busy.remove(&key);
         self.hold(key, Busy::Starting { cancelled: false, left: false, waiters: Vec::new() });
-        self.actions.push(DynamicAction::Start(key));
+        self.actions.push_back(DynamicAction::Start(key));
     }
 
     fn cancel_start(&mut self, key: SlotKey, now: Duration) {
@@ -465,7 +462,7 @@ impl DynamicRules {
             && !*cancelled
         {
             *cancelled = true;
-            self.actions.push(DynamicAction::CancelStart(key));
+            self.actions.push_back(DynamicAction::CancelStart(key));
             self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
         }
     }
@@ -480,7 +477,7 @@ impl DynamicRules {
             Shutdown::After(grace) => self.set_timer(now + grace, key, Timer::Grace),
             Shutdown::Infinity => {}
         }
-        self.actions.push(DynamicAction::Ask(key));
+        self.actions.push_back(DynamicAction::Ask(key));
     }
 
     fn kill_now(&mut self, key: SlotKey, why: Kill, now: Duration) {
@@ -489,7 +486,7 @@ impl DynamicRules {
             Some(Busy::Stopping { killed: killed @ None, nested, .. }) => {
                 *killed = Some(why);
                 let nested = *nested;
-                self.actions.push(DynamicAction::Kill(key));
+                self.actions.push_back(DynamicAction::Kill(key));
                 if !nested {
                     self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
                 }
@@ -522,7 +519,7 @@ impl DynamicRules {
     }
 
     fn give_up(&mut self, now: Duration) {
-        self.actions.push(DynamicAction::GaveUp);
+        self.actions.push_back(DynamicAction::GaveUp);
         self.untold = true;
         self.close(Exit::GaveUp, now);
     }
@@ -566,18 +563,18 @@ impl DynamicRules {
             return;
         }
         if let Life::Closing(exit, _) = &self.life {
-            self.actions.push(DynamicAction::Finish(exit.clone()));
+            self.actions.push_back(DynamicAction::Finish(exit.clone()));
             self.life = Life::Finished;
         }
     }
 
     fn trouble(&mut self, key: SlotKey, trouble: Trouble, began: Duration, now: Duration) {
         let (closing, waited) = (self.is_closing(), now.saturating_sub(began));
-        self.actions.push(DynamicAction::Trouble { key, trouble, closing, waited });
+        self.actions.push_back(DynamicAction::Trouble { key, trouble, closing, waited });
     }
 
     fn answer(&mut self, ticket: Ticket, refusal: Option<Refusal>) {
-        self.actions.push(DynamicAction::Answer { ticket, refusal });
+        self.actions.push_back(DynamicAction::Answer { ticket, refusal });
     }
 
     // Timers are looked up by what is set: at most one of a kind a child, found by its time.

@@ -73,11 +73,11 @@ impl Rules {
         if now.saturating_sub(since) > self.window.period() {
             entry.attempt = 0;
         }
-        self.actions.push(Action::Note(Note::Ended { key, reason, restarting }));
+        self.actions.push_back(Action::Note(Note::Ended { key, reason, restarting }));
         if restarting {
             self.restart(key, now);
         } else if significant && self.ends_the_supervisor(key) {
-            self.actions.push(Action::Note(Note::AutoShutdown { key }));
+            self.actions.push_back(Action::Note(Note::AutoShutdown { key }));
             self.close(Exit::AutoShutdown, now);
         }
     }

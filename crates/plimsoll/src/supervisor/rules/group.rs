@@ -78,7 +78,7 @@ impl Rules {
     /// Charges a restart of `key` and begins it, or gives up.
     pub(super) fn restart(&mut self, key: Key, now: Duration) {
         if self.window.record(now) == Verdict::GiveUp {
-            self.actions.push(Action::Note(Note::GaveUp { key }));
+            self.actions.push_back(Action::Note(Note::GaveUp { key }));
             return self.close(Exit::GaveUp, now);
         }
         let delay = self.next_delay(key);
@@ -96,10 +96,10 @@ impl Rules {
 
     /// A start in the restart `origin` failed: that child is tried again, and what its strategy covers from there.
     pub(super) fn retry(&mut self, origin: Key, key: Key, why: &StartFailure, now: Duration) {
-        self.actions.push(Action::Note(Note::RestartFailed { key, reason: why.to_string().into() }));
+        self.actions.push_back(Action::Note(Note::RestartFailed { key, reason: why.to_string().into() }));
         self.end_group(origin);
         if self.window.record(now) == Verdict::GiveUp {
-            self.actions.push(Action::Note(Note::GaveUp { key }));
+            self.actions.push_back(Action::Note(Note::GaveUp { key }));
             return self.close(Exit::GaveUp, now);
         }
         let delay = self.next_delay(key);

@@ -195,7 +195,7 @@ impl Rules {
             Some(_) => self.answer(ticket, Answer::Failed(Refusal::AlreadyPresent)),
             None => {
                 let key = self.insert(rules);
-                self.actions.push(Action::Take { key, ticket });
+                self.actions.push_back(Action::Take { key, ticket });
                 self.begin_start(key, Cause::Asked(ticket), true);
             }
         }

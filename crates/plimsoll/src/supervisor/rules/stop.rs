@@ -108,7 +108,7 @@ impl Rules {
         let Some(key) = held else {
             let exit = closing.exit.clone();
             self.life = Life::Finished;
-            return self.actions.push(Action::Finish { exit });
+            return self.actions.push_back(Action::Finish { exit });
         };
         closing.below = key + 1;
         match &self.entry(key).state {
@@ -128,7 +128,7 @@ impl Rules {
             Shutdown::After(grace) => self.set_timer(now + grace, key, Timer::Grace),
             Shutdown::Infinity => {}
         }
-        self.actions.push(Action::Ask { run });
+        self.actions.push_back(Action::Ask { run });
     }
 
     fn stopping(&mut self, key: Key, run: Run, now: Duration) {
@@ -149,7 +149,7 @@ impl Rules {
         if let State::Stopping { run, killed, .. } = &mut self.entry(key).state {
             *killed = Some(why);
             let run = *run;
-            self.actions.push(Action::Kill { run });
+            self.actions.push_back(Action::Kill { run });
             self.clear_timer(key, Timer::Grace);
             if !nested {
                 self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
@@ -163,7 +163,7 @@ impl Rules {
         {
             *cancelled = true;
             let run = *run;
-            self.actions.push(Action::CancelStart { run });
+            self.actions.push_back(Action::CancelStart { run });
             self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
         }
     }
@@ -260,6 +260,6 @@ impl Rules {
 
     fn note_trouble(&mut self, key: Key, run: Run, trouble: Trouble, began: Duration, now: Duration) {
         let (closing, waited) = (self.is_closing(), now.saturating_sub(began));
-        self.actions.push(Action::Note(Note::Trouble { key, run, trouble, closing, waited }));
+        self.actions.push_back(Action::Note(Note::Trouble { key, run, trouble, closing, waited }));
     }
 }
