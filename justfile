@@ -23,3 +23,7 @@ audit:
 # which requirements the last test run met, id by id; exit code 3 means: cannot tell
 requirements:
     scripts/requirements
+
+# benchmarks against the peers, interleaved in one process: bench [call|supervisor|bounded|mesh]
+bench part="mesh" *args:
+    cargo bench --workspace --bench {{part}} -- {{args}}

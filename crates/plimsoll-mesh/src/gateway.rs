@@ -1,17 +1,24 @@
 //! The gateway: where clients come in over HTTP/3.
 //!
 //! ```text
-//! listener      one accept loop: door (cap, refusal desk), handshake, which protocol
-//! connection    one pump that alone drives h3's accept
-//! request       one task that only holds the stream; the work is done behind `Dispatch`
+//! gateway       rest_for_one
+//! |- listener     one accept loop: door (cap, refusal desk), handshake, which protocol
+//! `- connections  dynamic, one actor each
+//!    `- pump        a task that alone drives h3's accept
+//!       `- request    a task that only holds the stream; the work is done behind `Dispatch`
 //! ```
+//!
+//! The connections come last, so that they are stopped first: while they are served to their end, the listener is there
+//! to refuse newcomers.
 
 mod admission;
 mod answer;
 mod bind;
 mod body;
 mod budget;
+mod connection;
 mod desk;
+mod keeper;
 mod limits;
 mod listener;
 mod pump;
@@ -25,8 +32,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use plimsoll::inspect::{Details, Inspect};
-use tokio_util::sync::CancellationToken;
+use arc_swap::ArcSwapOption;
+use plimsoll::inspect::{Details, Inspect, Kind};
+use plimsoll::supervisor::{ChildSpec, Shutdown, StartError, Strategy, Supervisor, SupervisorBuilder};
 
 use crate::names::NodeId;
 use crate::service::{Dispatch, Overview};
@@ -58,6 +66,7 @@ struct Shared {
     node: NodeId,
     limits: Limits,
     door: admission::Door,
+    connections: ArcSwapOption<connection::Connections>,
     requests: requests::Requests,
     bodies: body::Bodies,
     dispatch: Arc<dyn Dispatch>,
@@ -89,7 +98,7 @@ pub enum GatewayError {
 impl Gateway {
     /// A gateway of `node` on `endpoint`. `server` is the TLS side; the limits' transport settings are put into it.
     ///
-    /// Nothing is accepted before [`Gateway::run`].
+    /// Nothing is accepted before [`Gateway::supervisor`] is started.
     pub fn new(
         node: NodeId,
         endpoint: quinn::Endpoint,
@@ -102,6 +111,7 @@ impl Gateway {
         let shared = Shared {
             node,
             door: admission::Door::new(limits.clients, limits.desk_places),
+            connections: ArcSwapOption::empty(),
             requests: requests::Requests::default(),
             bodies: body::Bodies::new(limits.all_bodies_bytes),
             limits,
@@ -120,15 +130,43 @@ impl Gateway {
         self
     }
 
-    /// Serves until `stop` is cancelled; then says GOAWAY on every connection, serves what is in flight within the
-    /// grace, answers the rest with 503 `shutting_down`, and closes.
+    /// The gateway's tree: the listener, then the connections.
     ///
-    /// # Errors
-    /// [`GatewayError::EndpointClosed`] when the endpoint is closed under it.
-    ///
-    /// Not cancel safe: dropped, it closes every connection at once.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), GatewayError> {
-        listener::run(self, stop).await
+    /// Stopped, it says GOAWAY on every connection, serves what is in flight within the grace, answers the rest with 503
+    /// `shutting_down`, and closes; newcomers are refused meanwhile. Give it a shutdown of infinity, as a supervisor
+    /// has by default: the grace is its own.
+    pub fn supervisor(&self) -> SupervisorBuilder {
+        Supervisor::builder("gateway")
+            .strategy(Strategy::RestForOne)
+            .intensity(3, Duration::from_secs(10))
+            .child(self.listener())
+            .child(self.connections())
+    }
+
+    fn listener(&self) -> ChildSpec {
+        let gateway = self.clone();
+        ChildSpec::new("listener", move |parent| {
+            let gateway = gateway.clone();
+            async move {
+                let inspect = Arc::new(gateway.clone());
+                keeper::keep(parent, |stop| listener::run(gateway, stop)).await.map(|child| child.inspect(inspect))
+            }
+        })
+    }
+
+    fn connections(&self) -> ChildSpec {
+        let gateway = self.clone();
+        ChildSpec::new("connections", move |parent| {
+            let gateway = gateway.clone();
+            async move {
+                let child = connection::supervisor(&gateway).start_linked(parent).await?;
+                gateway.shared.connections.store(child.value_ref());
+                gateway.shared.door.open();
+                Ok::<_, StartError>(child)
+            }
+        })
+        .kind(Kind::Supervisor)
+        .shutdown(Shutdown::Infinity)
     }
 
     /// How attempts to connect ended.
@@ -148,6 +186,18 @@ impl Gateway {
 }
 
 impl Shared {
+    /// The supervisor of the connections, once it runs.
+    fn connections(&self) -> Option<Arc<connection::Connections>> {
+        self.connections.load_full()
+    }
+
+    /// Shuts the door when it is all connections that are being stopped, and not one of them alone.
+    fn shut_if_stopping(&self) {
+        if self.connections().is_none_or(|connections| connections.count_children().is_err()) {
+            self.door.shut();
+        }
+    }
+
     /// A name for a call whose caller gave none.
     fn call_id(&self) -> Arc<str> {
         let nth = self.calls_named.fetch_add(1, Relaxed);

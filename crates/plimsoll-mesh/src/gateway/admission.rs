@@ -62,6 +62,7 @@ pub(super) enum Outcome {
     Served,
     Peer,
     Told,
+    TurnedAway,
     FailedHandshake,
 }
 
@@ -105,11 +106,11 @@ impl Door {
             attempts.clients += 1;
             attempts.clients_high_water = attempts.clients_high_water.max(attempts.clients);
             attempts.deciding += 1;
-            Arrival::Client(Place { door: self.clone(), kind: Kind::Client, settled: false })
+            Arrival::Client(Place { door: self.clone(), kind: Kind::Client, otherwise: Some(Outcome::FailedHandshake) })
         } else if attempts.at_desk < desk_cap {
             attempts.at_desk += 1;
             attempts.deciding += 1;
-            Arrival::Desk(Place { door: self.clone(), kind: Kind::Desk, settled: false })
+            Arrival::Desk(Place { door: self.clone(), kind: Kind::Desk, otherwise: Some(Outcome::FailedHandshake) })
         } else {
             attempts.turned_away += 1;
             Arrival::TurnAway
@@ -133,13 +134,14 @@ impl Door {
 
 /// A client place or a place at the desk, free again when this is dropped.
 ///
-/// Dropped before [`Place::settle`], it was a failed handshake.
+/// Dropped before [`Place::settle`], it was a failed handshake, or turned away if that was complete.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Place {
     door: Door,
     kind: Kind,
-    settled: bool,
+    /// How the attempt ends if nobody says otherwise; `None` once it is written down.
+    otherwise: Option<Outcome>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -149,9 +151,14 @@ enum Kind {
 }
 
 impl Place {
+    /// The handshake is complete: from now on the attempt can no longer fail in it.
+    pub(super) fn shook_hands(&mut self) {
+        self.otherwise = self.otherwise.map(|_| Outcome::TurnedAway);
+    }
+
     /// Writes down how the attempt ended. The first word counts.
     pub(super) fn settle(&mut self, outcome: Outcome) {
-        if std::mem::replace(&mut self.settled, true) {
+        if self.otherwise.take().is_none() {
             return;
         }
         let mut books = self.door.books.lock();
@@ -161,6 +168,7 @@ impl Place {
             Outcome::Served => attempts.served += 1,
             Outcome::Peer => attempts.peers += 1,
             Outcome::Told => attempts.told += 1,
+            Outcome::TurnedAway => attempts.turned_away += 1,
             Outcome::FailedHandshake => attempts.failed_handshakes += 1,
         }
     }
@@ -168,7 +176,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.settle(Outcome::FailedHandshake);
+        if let Some(outcome) = self.otherwise {
+            self.settle(outcome);
+        }
         let mut books = self.door.books.lock();
         match self.kind {
             Kind::Client => books.attempts.clients -= 1,

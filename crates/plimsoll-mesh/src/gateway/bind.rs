@@ -14,7 +14,7 @@ const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 const QUIC_V1: u32 = 1;
 
 /// Binds the endpoint that clients and peers reach and from which peers are dialled. It accepts nobody before
-/// [`Gateway::run`](super::Gateway::run).
+/// [`Gateway::supervisor`](super::Gateway::supervisor) is started.
 ///
 /// # Errors
 /// Whatever the system says about the address.

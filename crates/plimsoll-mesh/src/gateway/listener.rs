@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use plimsoll::supervisor::{BoxError, CancellationToken, StartError};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 use super::admission::{Arrival, Outcome, Place};
-use super::{Gateway, GatewayError, Shared, desk, pump};
+use super::connection::Newcomer;
+use super::{Gateway, GatewayError, Shared, desk};
 use crate::identity::{Protocol, handshake};
 
 /// Whether the handshake agreed on the protocol of peers. TLS has refused all but that and HTTP/3.
@@ -21,49 +22,42 @@ pub(super) fn close(connection: &quinn::Connection, code: h3::error::Code, reaso
     connection.close(code, reason.as_bytes());
 }
 
-/// Accepts connections until `stop` is cancelled, then refuses newcomers until those that are in are done.
-pub(super) async fn run(gateway: Gateway, stop: CancellationToken) -> Result<(), GatewayError> {
+/// Accepts connections until `stop` is cancelled.
+pub(super) async fn run(gateway: Gateway, stop: CancellationToken) -> Result<(), BoxError> {
     let endpoint = gateway.endpoint.clone();
     endpoint.set_server_config(Some(gateway.server.clone()));
     // INVARIANT: at most one task a place at the door.
-    let mut tasks = JoinSet::new();
-    let mut stopping = std::pin::pin!(stop.cancelled());
-    gateway.shared.door.open();
-    let mut shut = false;
-    while !(shut && tasks.is_empty()) {
+    let mut newcomers = JoinSet::new();
+    loop {
         tokio::select! {
             biased;
-            Some(_) = tasks.join_next() => {}
+            () = stop.cancelled() => break,
+            Some(_) = newcomers.join_next() => {}
             incoming = endpoint.accept() => match incoming {
-                Some(incoming) => consider(&gateway, incoming, &mut tasks, &stop),
-                None => return Err(GatewayError::EndpointClosed),
+                Some(incoming) => consider(&gateway, incoming, &mut newcomers),
+                None => return Err(GatewayError::EndpointClosed.into()),
             },
-            () = &mut stopping, if !shut => {
-                shut = true;
-                gateway.shared.door.shut();
-            }
         }
     }
     endpoint.set_server_config(None);
     Ok(())
 }
 
-fn consider(gateway: &Gateway, incoming: quinn::Incoming, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
+fn consider(gateway: &Gateway, incoming: quinn::Incoming, newcomers: &mut JoinSet<()>) {
     let shared = Arc::clone(&gateway.shared);
     match shared.door.arrive(incoming.remote_address(), &incoming.orig_dst_cid()) {
         Arrival::Client(place) => {
-            tasks.spawn(welcome(gateway.clone(), incoming, place, stop.clone()));
+            newcomers.spawn(welcome(shared, incoming, place));
         }
         Arrival::Desk(place) => {
-            tasks.spawn(desk::attend(shared, incoming, place));
+            newcomers.spawn(desk::attend(shared, incoming, place));
         }
         Arrival::TurnAway | Arrival::Repeated => incoming.refuse(),
     }
 }
 
 /// Does the handshake and shows the newcomer to its place.
-async fn welcome(gateway: Gateway, incoming: quinn::Incoming, mut place: Place, stop: CancellationToken) {
-    let shared: Arc<Shared> = Arc::clone(&gateway.shared);
+async fn welcome(shared: Arc<Shared>, incoming: quinn::Incoming, mut place: Place) {
     let Ok(connecting) = incoming.accept() else { return };
     let Ok(Ok(connection)) = timeout(shared.limits.handshake_time, connecting).await else { return };
     if is_peer(&connection) {
@@ -71,7 +65,22 @@ async fn welcome(gateway: Gateway, incoming: quinn::Incoming, mut place: Place, 
         drop(place);
         return shared.peers.accept_peer(connection);
     }
-    place.settle(Outcome::Served);
-    pump::run(shared, connection, stop, gateway.grace).await;
-    drop(place);
+    place.shook_hands();
+    let newcomer = Newcomer { connection: connection.clone(), place };
+    let started = match shared.connections() {
+        Some(connections) => connections.start_child(newcomer).await.map(drop),
+        None => Err(StartError::ShuttingDown),
+    };
+    match started {
+        Ok(()) => {}
+        Err(StartError::ShuttingDown) => {
+            // Nobody comes in until the connections' supervisor has started again, if it ever does.
+            shared.door.shut();
+            close(&connection, h3::error::Code::H3_NO_ERROR, "the node is stopping");
+        }
+        Err(error) => {
+            tracing::warn!(target: "plimsoll::mesh", %error, "a client could not be let in");
+            close(&connection, h3::error::Code::H3_INTERNAL_ERROR, "the connection could not be kept");
+        }
+    }
 }

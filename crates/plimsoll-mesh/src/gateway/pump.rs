@@ -113,6 +113,7 @@ impl Pump {
     async fn drain(&mut self, grace: Duration) {
         let end = Instant::now() + grace;
         self.session.draining.store(true, Relaxed);
+        self.session.shared.shut_if_stopping();
         // As many as may be on their way: they are told by name instead of being rejected.
         let on_their_way = self.session.shared.limits.bidi_streams();
         if !matches!(timeout(FAREWELL, self.h3.shutdown(on_their_way)).await, Ok(Ok(()))) {

@@ -1,9 +1,8 @@
 //! The tree: which part stands where, and in which order they start.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll::supervisor::{BoxError, ChildSpec, Shutdown, Strategy, Supervisor, SupervisorBuilder};
+use plimsoll::supervisor::{BoxError, ChildSpec, Strategy, Supervisor, SupervisorBuilder};
 
 use crate::gateway::Gateway;
 use crate::identity::TrustStore;
@@ -15,9 +14,6 @@ use super::offer::AnyOffer;
 
 /// The root's name.
 pub(super) const ROOT: &str = "node";
-
-/// The gateway gives requests in flight five seconds and then answers them itself; this is over that.
-const GATEWAY_GRACE: Duration = Duration::from_secs(8);
 
 /// The parts of a node, made and not started.
 pub(super) struct Parts {
@@ -37,7 +33,7 @@ pub(super) fn tree(parts: Parts) -> SupervisorBuilder {
         .intensity(3, Duration::from_secs(10))
         .children(identity(trusted, trust))
         .child(ChildSpec::supervisor("services", move || call_servers(&services, &offers)))
-        .child(clients(gateway))
+        .child(ChildSpec::supervisor("gateway", move || gateway.supervisor()))
         .children(console)
 }
 
@@ -56,11 +52,4 @@ fn identity(trusted: Trusted, trust: TrustStore) -> Option<ChildSpec> {
 fn call_servers(services: &Services, offers: &[AnyOffer]) -> SupervisorBuilder {
     let servers = offers.iter().map(|offer| offer.spec(services.clone()));
     Supervisor::builder("services").strategy(Strategy::OneForOne).children(servers)
-}
-
-fn clients(gateway: Gateway) -> ChildSpec {
-    let inspect = Arc::new(gateway.clone());
-    ChildSpec::task("gateway", move |stop| gateway.clone().run(stop))
-        .shutdown(Shutdown::After(GATEWAY_GRACE))
-        .inspect(inspect)
 }

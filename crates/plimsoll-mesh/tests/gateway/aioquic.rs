@@ -28,7 +28,7 @@ async fn scenario(server: &Server, arguments: &[&str]) -> Value {
 
 #[tokio::test]
 async fn aioquic_is_served_and_refused_by_name() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     scenario(&server, &["plain"]).await;
     scenario(&server, &["concurrent", "--connections", "4", "--calls", "100"]).await;
     scenario(&server, &["wrong-certificate"]).await;
@@ -38,7 +38,7 @@ async fn aioquic_is_served_and_refused_by_name() {
 #[tokio::test]
 async fn calls_of_an_aioquic_client_that_leaves_are_given_up() {
     let limits = Limits { idle_time: std::time::Duration::from_secs(1), ..Limits::default() };
-    let server = Server::start(limits);
+    let server = Server::start(limits).await;
     scenario(&server, &["reset"]).await;
     scenario(&server, &["left"]).await;
     scenario(&server, &["vanished"]).await;
@@ -51,7 +51,7 @@ async fn calls_of_an_aioquic_client_that_leaves_are_given_up() {
 
 #[tokio::test]
 async fn aioquic_frames_that_announce_a_gibibyte_are_refused() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     for on in ["headers", "grease", "control"] {
         let report = scenario(&server, &["oversized-frame", "--on", on]).await;
         assert!(report["taken"].as_u64().unwrap() < 1 << 20, "{report}");
@@ -61,7 +61,7 @@ async fn aioquic_frames_that_announce_a_gibibyte_are_refused() {
 
 #[tokio::test]
 async fn of_an_aioquic_crowd_as_many_are_served_as_may_be() {
-    let server = Server::start(Limits { clients: 20, desk_places: 8, ..Limits::default() });
+    let server = Server::start(Limits { clients: 20, desk_places: 8, ..Limits::default() }).await;
     let report = scenario(&server, &["crowd", "--clients", "60", "--expect-served", "20"]).await;
     let attempts = server.gateway.attempts();
     assert!(attempts.balanced());

@@ -9,7 +9,7 @@ use crate::support::{PROVIDER, Server, post};
 
 #[tokio::test]
 async fn a_call_is_answered_with_the_services_body_and_media_type() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let request = post("echo").header("content-type", "text/x-test").header("plimsoll-call-id", "order-7");
     let answer = client.request(request.body(Bytes::from_static(b"hello")).unwrap()).await.unwrap();
@@ -23,7 +23,7 @@ async fn a_call_is_answered_with_the_services_body_and_media_type() {
 
 #[tokio::test]
 async fn services_and_nodes_are_listed() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     for (path, list) in [("services", "services"), ("nodes", "nodes")] {
         let request = Request::get(format!("https://node/v1/{path}")).body(Bytes::new()).unwrap();
@@ -38,7 +38,7 @@ async fn services_and_nodes_are_listed() {
 
 #[tokio::test]
 async fn every_refusal_is_a_problem_that_says_where() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     for &code in Code::ALL {
         if code == Code::ApplicationError {
@@ -57,7 +57,7 @@ async fn every_refusal_is_a_problem_that_says_where() {
 
 #[tokio::test]
 async fn a_services_own_refusal_is_its_own_body() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let answer = server.client().await.call("refuse", "too small").await.unwrap();
     assert_eq!((answer.status, &answer.body[..]), (StatusCode::UNPROCESSABLE_ENTITY, &b"too small"[..]));
     assert_eq!(answer.header("content-type"), Some("text/plain"));

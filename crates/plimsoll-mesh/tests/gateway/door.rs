@@ -23,7 +23,7 @@ fn closed_with(error: &ConnectionError) -> (u64, String) {
 
 #[tokio::test]
 async fn over_the_cap_the_first_request_is_told_by_name_and_the_connection_closes() {
-    let server = Server::start(full());
+    let server = Server::start(full()).await;
     let inside = server.client().await;
     assert_eq!(inside.call("echo", "in").await.unwrap().status, 200);
     let told = server.client().await;
@@ -40,7 +40,7 @@ async fn over_the_cap_the_first_request_is_told_by_name_and_the_connection_close
 
 #[tokio::test]
 async fn whoever_asks_nothing_at_the_desk_is_closed_with_the_reason_and_counts_as_told() {
-    let server = Server::start(full());
+    let server = Server::start(full()).await;
     let _inside = server.client().await;
     let began = Instant::now();
     let silent = dial(&server, server.client_config()).await.unwrap();
@@ -52,7 +52,7 @@ async fn whoever_asks_nothing_at_the_desk_is_closed_with_the_reason_and_counts_a
 
 #[tokio::test]
 async fn when_the_desk_is_full_too_the_next_is_turned_away() {
-    let server = Server::start(Limits { desk_time: Duration::from_secs(3), ..full() });
+    let server = Server::start(Limits { desk_time: Duration::from_secs(3), ..full() }).await;
     let _inside = server.client().await;
     let _at_desk = dial(&server, server.client_config()).await.unwrap();
     let refused = dial(&server, server.client_config()).await.unwrap_err();
@@ -66,7 +66,7 @@ async fn when_the_desk_is_full_too_the_next_is_turned_away() {
 
 #[tokio::test]
 async fn a_place_is_free_again_when_its_client_leaves() {
-    let server = Server::start(full());
+    let server = Server::start(full()).await;
     for _ in 0..3 {
         let client = server.client().await;
         assert_eq!(client.call("echo", "in").await.unwrap().status, 200);
@@ -79,7 +79,7 @@ async fn a_place_is_free_again_when_its_client_leaves() {
 
 #[tokio::test]
 async fn a_peer_takes_no_clients_place_whether_the_gateway_is_full_or_not() {
-    let server = Server::start(full());
+    let server = Server::start(full()).await;
     let first = dial(&server, server.peer_config()).await.unwrap();
     eventually("it is handed over", || server.stand.peers.lock().len() == 1).await;
     assert_eq!(server.gateway.attempts().clients, 0);
@@ -96,7 +96,7 @@ async fn a_peer_takes_no_clients_place_whether_the_gateway_is_full_or_not() {
 
 #[tokio::test]
 async fn a_handshake_that_fails_gives_its_place_back() {
-    let server = Server::start(full());
+    let server = Server::start(full()).await;
     let mut tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -114,7 +114,7 @@ async fn a_handshake_that_fails_gives_its_place_back() {
 
 #[tokio::test]
 async fn a_handshake_that_never_ends_gives_its_place_back_in_time() {
-    let server = Server::start(Limits { handshake_time: Duration::from_millis(200), ..full() });
+    let server = Server::start(Limits { handshake_time: Duration::from_millis(200), ..full() }).await;
     // A client whose socket changes after its first packet: the answers go nowhere.
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     let connecting = endpoint.connect_with(server.client_config(), server.address, "node").unwrap();
@@ -133,7 +133,7 @@ async fn a_handshake_that_never_ends_gives_its_place_back_in_time() {
 #[tokio::test]
 async fn of_a_crowd_exactly_the_cap_is_served_and_both_ledgers_agree() {
     const CROWD: usize = 120;
-    let server = Server::start(Limits { clients: 40, desk_places: 16, ..Limits::default() });
+    let server = Server::start(Limits { clients: 40, desk_places: 16, ..Limits::default() }).await;
     let mut crowd = tokio::task::JoinSet::new();
     let config = server.client_config();
     let address = server.address;

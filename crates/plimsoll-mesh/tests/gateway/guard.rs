@@ -30,7 +30,7 @@ async fn flood(send: &mut quinn::SendStream, at_most: usize) -> (Option<WriteErr
 
 #[tokio::test]
 async fn a_gibibyte_announced_on_a_request_ends_the_stream_and_not_the_connection() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let mut neighbour = client.open(post("gate").body(()).unwrap()).await.unwrap();
     neighbour.finish().await.unwrap();
@@ -51,7 +51,7 @@ async fn a_gibibyte_announced_on_a_request_ends_the_stream_and_not_the_connectio
 
 #[tokio::test]
 async fn a_gibibyte_announced_on_the_control_stream_ends_the_connection() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     for kind in [0x4, 0x21] {
         let connection = dial(&server, server.client_config()).await.unwrap();
         let mut control = connection.open_uni().await.unwrap();
@@ -65,7 +65,7 @@ async fn a_gibibyte_announced_on_the_control_stream_ends_the_connection() {
 
 #[tokio::test]
 async fn small_frames_of_unknown_kinds_pass() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let (mut send, mut recv) = client.quic.open_bi().await.unwrap();
     let grease = [frame_header(0x21, 1000), vec![0; 1000]].concat();
@@ -86,7 +86,7 @@ async fn small_frames_of_unknown_kinds_pass() {
 async fn what_comes_on_a_qpack_stream_is_bounded_by_its_window() {
     let limits = Limits::default();
     let window = limits.stream_window as usize;
-    let server = Server::start(limits);
+    let server = Server::start(limits).await;
     let client = server.client().await;
     let connection = dial(&server, server.client_config()).await.unwrap();
     for kind in [0x2, 0x3] {
@@ -103,7 +103,7 @@ async fn what_comes_on_a_qpack_stream_is_bounded_by_its_window() {
 
 #[tokio::test]
 async fn an_unknown_stream_is_stopped_by_its_code_and_its_credit_comes_back() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     // More of them than the client may have at once: each must be given back.
     for _ in 0..20 {
@@ -119,7 +119,7 @@ async fn an_unknown_stream_is_stopped_by_its_code_and_its_credit_comes_back() {
 
 #[tokio::test]
 async fn a_push_stream_from_a_client_is_an_error_of_the_connection() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let connection = dial(&server, server.client_config()).await.unwrap();
     let mut push = connection.open_uni().await.unwrap();
     push.write_all(&[varint(0x1), varint(0)].concat()).await.unwrap();

@@ -14,7 +14,7 @@ use crate::support::{Client, Server, answer, dial, eventually, post};
 
 #[tokio::test]
 async fn a_panic_behind_the_gateway_is_a_problem_and_harms_no_other_request() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let mut neighbour = client.open(post("gate").body(()).unwrap()).await.unwrap();
     neighbour.finish().await.unwrap();
@@ -55,7 +55,7 @@ async fn careless_server(quic: quinn::Connection, when: Panics) {
 }
 
 async fn panicking_with_the_stream(when: Panics) -> Result<crate::support::Answer, StreamError> {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     server.ask_to_stop();
     let identity = plimsoll_mesh::identity::Identity::generate().unwrap();
     let config = plimsoll_mesh::identity::server_config(&identity, std::sync::Arc::default()).unwrap();
@@ -106,7 +106,7 @@ async fn hanging(server: &Server, client: &Client) -> crate::support::Stream {
 /// M-15: whoever leaves takes the call along.
 #[tokio::test]
 async fn a_client_that_stops_reading_cancels_its_call_at_once() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let mut stream = hanging(&server, &client).await;
     let _kept = hanging(&server, &client).await;
@@ -120,7 +120,7 @@ async fn a_client_that_stops_reading_cancels_its_call_at_once() {
 /// M-15: whoever leaves takes the call along.
 #[tokio::test]
 async fn a_client_that_resets_its_body_gives_the_call_up() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let mut stream = client.open(post("echo").body(()).unwrap()).await.unwrap();
     stream.send_data(Bytes::from_static(b"half")).await.unwrap();
@@ -134,7 +134,7 @@ async fn a_client_that_resets_its_body_gives_the_call_up() {
 /// M-15: whoever leaves takes the call along.
 #[tokio::test]
 async fn a_client_that_closes_cancels_all_its_calls_at_once() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let calls = [hanging(&server, &client).await, hanging(&server, &client).await];
     client.quic.close(0x100u32.into(), b"bye");
@@ -147,7 +147,7 @@ async fn a_client_that_closes_cancels_all_its_calls_at_once() {
 
 #[tokio::test]
 async fn a_client_that_vanishes_is_missed_after_the_idle_time() {
-    let server = Server::start(Limits { idle_time: Duration::from_millis(500), ..Limits::default() });
+    let server = Server::start(Limits { idle_time: Duration::from_millis(500), ..Limits::default() }).await;
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     let quic = endpoint.connect_with(server.client_config(), server.address, "node").unwrap().await.unwrap();
     let client = Client::on(quic).await;

@@ -16,7 +16,7 @@ fn quick() -> Limits {
 
 #[tokio::test]
 async fn refusals_of_the_gateway_itself() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let request = |method: &str, path: &str| {
         Request::builder().method(method).uri(format!("https://node{path}")).body(Bytes::new()).unwrap()
@@ -48,7 +48,7 @@ async fn refusals_of_the_gateway_itself() {
 
 #[tokio::test]
 async fn a_long_deadline_reaches_the_service_clamped() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let before = std::time::Instant::now();
     client.request(post("echo").header("plimsoll-deadline-ms", "86400000").body(Bytes::new()).unwrap()).await.unwrap();
@@ -59,7 +59,7 @@ async fn a_long_deadline_reaches_the_service_clamped() {
 
 #[tokio::test]
 async fn a_body_is_taken_to_the_byte_and_not_beyond() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let fits = client.call("echo", vec![1; 1 << 20]).await.unwrap();
     assert_eq!(fits.body.len(), 1 << 20);
@@ -77,7 +77,7 @@ async fn a_body_is_taken_to_the_byte_and_not_beyond() {
 
 #[tokio::test]
 async fn a_body_that_contradicts_its_announced_length_is_refused() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     for length in ["4", "6"] {
         let request = post("echo").header("content-length", length).body(Bytes::from_static(b"hello")).unwrap();
@@ -88,7 +88,7 @@ async fn a_body_that_contradicts_its_announced_length_is_refused() {
 
 #[tokio::test]
 async fn all_bodies_together_have_a_cap() {
-    let server = Server::start(Limits { all_bodies_bytes: 1000, ..Limits::default() });
+    let server = Server::start(Limits { all_bodies_bytes: 1000, ..Limits::default() }).await;
     let client = server.client().await;
     let mut held = client.open(post("hang").body(()).unwrap()).await.unwrap();
     held.send_data(vec![0; 900].into()).await.unwrap();
@@ -103,7 +103,7 @@ async fn all_bodies_together_have_a_cap() {
 
 #[tokio::test]
 async fn a_body_that_drips_is_refused_in_time() {
-    let server = Server::start(quick());
+    let server = Server::start(quick()).await;
     let client = server.client().await;
     let mut stream = client.open(post("echo").body(()).unwrap()).await.unwrap();
     stream.send_data(Bytes::from_static(b"he")).await.unwrap();
@@ -117,7 +117,7 @@ async fn a_body_that_drips_is_refused_in_time() {
 
 #[tokio::test]
 async fn headers_that_drip_are_refused_in_time() {
-    let server = Server::start(quick());
+    let server = Server::start(quick()).await;
     let client = server.client().await;
     let (mut send, mut recv) = client.quic.open_bi().await.unwrap();
     // A HEADERS frame of 100 bytes, of which two come.
@@ -131,7 +131,7 @@ async fn headers_that_drip_are_refused_in_time() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_its_answer_is_given_up() {
-    let server = Server::start(quick());
+    let server = Server::start(quick()).await;
     let mut narrow = quinn::TransportConfig::default();
     narrow.stream_receive_window(1024u32.into());
     let mut config = server.client_config();
@@ -148,7 +148,7 @@ async fn a_client_that_does_not_read_its_answer_is_given_up() {
 
 #[tokio::test]
 async fn an_empty_data_frame_does_not_end_a_body() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let mut stream = client.open(post("echo").body(()).unwrap()).await.unwrap();
     for piece in ["he", "", "llo"] {
@@ -161,7 +161,7 @@ async fn an_empty_data_frame_does_not_end_a_body() {
 
 #[tokio::test]
 async fn a_client_may_have_as_many_streams_as_the_limits_say() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let mut open = Vec::new();
     for _ in 0..64 {

@@ -11,7 +11,7 @@ use crate::support::{Server, answer, dial, eventually, post};
 
 #[tokio::test]
 async fn what_is_in_flight_is_served_and_nothing_new_is_taken() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     let mut call = client.open(post("gate").body(()).unwrap()).await.unwrap();
     call.finish().await.unwrap();
@@ -36,7 +36,7 @@ async fn what_is_in_flight_is_served_and_nothing_new_is_taken() {
 
 #[tokio::test]
 async fn what_outlasts_the_grace_is_told_so() {
-    let server = Server::start_with(Limits::default(), Duration::from_millis(400));
+    let server = Server::start_with(Limits::default(), Duration::from_millis(400)).await;
     let client = server.client().await;
     let mut call = client.open(post("hang").body(()).unwrap()).await.unwrap();
     call.finish().await.unwrap();
@@ -52,7 +52,7 @@ async fn what_outlasts_the_grace_is_told_so() {
 
 #[tokio::test]
 async fn an_idle_gateway_stops_at_once() {
-    let server = Server::start(Limits::default());
+    let server = Server::start(Limits::default()).await;
     let client = server.client().await;
     client.call("echo", "").await.unwrap();
     let began = Instant::now();

@@ -10,7 +10,8 @@ use futures::future::BoxFuture;
 use h3::error::StreamError;
 use http::{Request, StatusCode};
 use parking_lot::Mutex;
-use plimsoll_mesh::gateway::{AcceptPeer, Behind, Gateway, GatewayError, Limits};
+use plimsoll::supervisor::SupervisorRef;
+use plimsoll_mesh::gateway::{AcceptPeer, Behind, Gateway, Limits};
 use plimsoll_mesh::http3::{BidiStream, Connection, OpenStreams};
 use plimsoll_mesh::identity::{Identity, client_config, endpoint_config, peer_client_config, server_config};
 use plimsoll_mesh::names::NodeId;
@@ -19,8 +20,6 @@ use plimsoll_mesh::service::{
     ApplicationError, Dispatch, NodeEntry, Overview, Request as Call, Response, ServiceEntry,
 };
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// Where the stand-in's refusals happen.
 pub(crate) const PROVIDER: NodeId = NodeId::from_digest([9; 32]);
@@ -107,17 +106,15 @@ pub(crate) struct Server {
     pub(crate) gateway: Gateway,
     pub(crate) stand: Arc<Stand>,
     pub(crate) address: SocketAddr,
-    pub(crate) endpoint: quinn::Endpoint,
-    stop: CancellationToken,
-    running: JoinHandle<Result<(), GatewayError>>,
+    pub(crate) tree: SupervisorRef,
 }
 
 impl Server {
-    pub(crate) fn start(limits: Limits) -> Self {
-        Self::start_with(limits, Duration::from_secs(5))
+    pub(crate) async fn start(limits: Limits) -> Self {
+        Self::start_with(limits, Duration::from_secs(5)).await
     }
 
-    pub(crate) fn start_with(limits: Limits, grace: Duration) -> Self {
+    pub(crate) async fn start_with(limits: Limits, grace: Duration) -> Self {
         let identity = Identity::generate().unwrap();
         let server = server_config(&identity, Arc::new(limits.transport())).unwrap();
         let endpoint = plimsoll_mesh::gateway::bind(([127, 0, 0, 1], 0).into(), endpoint_config(&identity)).unwrap();
@@ -125,19 +122,19 @@ impl Server {
         let stand = Arc::new(Stand::default());
         let behind = Behind { dispatch: stand.clone(), overview: stand.clone(), peers: stand.clone() };
         let gateway = Gateway::new(node, endpoint.clone(), server, limits, behind).grace(grace);
-        let stop = CancellationToken::new();
-        let running = tokio::spawn(gateway.clone().run(stop.clone()));
-        Self { node, gateway, stand, address: endpoint.local_addr().unwrap(), endpoint, stop, running }
+        let tree = gateway.supervisor().start().await.unwrap();
+        Self { node, gateway, stand, address: endpoint.local_addr().unwrap(), tree }
     }
 
     pub(crate) fn ask_to_stop(&self) {
-        self.stop.cancel();
+        let tree = self.tree.clone();
+        tokio::spawn(async move { tree.stop().await });
     }
 
     /// Stops it and checks that its books balance and nothing is left.
     pub(crate) async fn stop(self) {
-        self.stop.cancel();
-        self.running.await.unwrap().unwrap();
+        let report = self.tree.stop().await;
+        assert!(report.is_clean(), "{report:?}");
         let (attempts, requests) = (self.gateway.attempts(), self.gateway.requests());
         assert!(attempts.balanced(), "{attempts:?}");
         assert_eq!((attempts.clients, attempts.at_desk, attempts.deciding), (0, 0, 0), "{attempts:?}");
@@ -186,7 +183,6 @@ pub(crate) type Stream = h3::client::RequestStream<BidiStream, Bytes>;
 pub(crate) struct Client {
     pub(crate) quic: quinn::Connection,
     pub(crate) send: h3::client::SendRequest<OpenStreams, Bytes>,
-    pub(crate) driver: JoinHandle<h3::error::ConnectionError>,
 }
 
 /// An answer as a client sees it.
@@ -223,8 +219,8 @@ impl Client {
     pub(crate) async fn on(quic: quinn::Connection) -> Self {
         let connection = Connection::client(quic.clone());
         let (mut driver, send) = h3::client::builder().build(connection).await.unwrap();
-        let driver = tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
-        Self { quic, send, driver }
+        tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
+        Self { quic, send }
     }
 
     pub(crate) async fn open(&self, request: Request<()>) -> Result<Stream, StreamError> {
