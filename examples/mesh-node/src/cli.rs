@@ -32,7 +32,7 @@ enum Verb {
     /// List the nodes that a running node knows
     Nodes(ReadArgs),
     /// Show the supervision tree of a running node
-    Tree(ReadArgs),
+    Tree(TreeArgs),
     /// Show this node's id, making its key at first use
     Identity(ReadArgs),
 }
@@ -45,6 +45,16 @@ pub(crate) struct ReadArgs {
     /// Answer as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `tree`.
+#[derive(Debug, Args)]
+pub(crate) struct TreeArgs {
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+    /// Show every counter that is not zero.
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 /// Which node on this machine is meant.

@@ -81,26 +81,52 @@ pub(crate) fn table(paint: Paint, head: &[&str], rows: &[Vec<String>]) -> String
     text
 }
 
-/// The supervision tree, one place a line.
-pub(crate) fn tree(paint: Paint, root: &TreeNode) -> String {
+/// Counters that say most, first.
+const FIRST: [&str; 8] = ["in_flight", "started", "settled", "clients", "offered", "served", "up", "members"];
+
+/// Parts of counters' names that only the whole listing shows: settings, and details of what stands beside them.
+const DETAILS: [&str; 7] = ["_ns", "method_", "settled_", "limit", "cap", "high_water", "children"];
+
+/// The supervision tree, one place a line of at most `width` characters, with the counters that are not zero and fit. `None`
+/// shows all of them.
+pub(crate) fn tree(paint: Paint, root: &TreeNode, width: Option<usize>) -> String {
     let mut places = Vec::new();
     walk(root, "", "", &mut places);
-    let width = places.iter().map(|(branch, node)| branch.chars().count() + node.id.chars().count()).max().unwrap_or(0);
+    let left = places.iter().map(|(branch, node)| branch.chars().count() + node.id.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
     for (branch, node) in places {
-        let gap = " ".repeat(width - branch.chars().count() - node.id.chars().count());
+        let gap = " ".repeat(left - branch.chars().count() - node.id.chars().count());
         let status = format!("{:<10}", word(node.status));
         let status = if node.status == Status::Running { paint.good(&status) } else { paint.bad(&status) };
-        let mut notes: Vec<_> = Vec::new();
-        if node.restarts > 0 {
-            notes.push(paint.bad(&format!("restarts {}", node.restarts)));
-        }
-        let counters = node.details.counters.iter().filter(|(_, value)| **value > 0);
-        notes.extend(counters.map(|(name, value)| paint.dim(&format!("{} {value}", name.replace('_', " ")))));
-        let line =
-            format!("{}{}{gap}  {status} {}", paint.dim(&branch), paint.name(&node.id), notes.join(&paint.dim(", ")));
+        let restarts = if node.restarts > 0 { format!("restarts {}  ", node.restarts) } else { String::new() };
+        let room = width.map(|width| width.saturating_sub(left + 13 + restarts.len()));
+        let line = format!(
+            "{}{}{gap}  {status} {}{}",
+            paint.dim(&branch),
+            paint.name(&node.id),
+            paint.bad(&restarts),
+            paint.dim(&counters(node, room))
+        );
         text += line.trim_end();
         text.push('\n');
+    }
+    text
+}
+
+/// The counters that are not zero: those that say most first, as many as there is room for.
+fn counters(node: &TreeNode, room: Option<usize>) -> String {
+    let rank = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
+    let detail = |name: &str| DETAILS.iter().any(|part| name.contains(part));
+    let mut shown: Vec<_> = node.details.counters.iter().filter(|(_, value)| **value > 0).collect();
+    shown.retain(|(name, _)| room.is_none() || !detail(name));
+    shown.sort_by_key(|(name, _)| rank(name));
+    let mut text = String::new();
+    for (name, value) in shown {
+        let one = format!("{}{} {value}", if text.is_empty() { "" } else { ", " }, name.replace('_', " "));
+        if room.is_some_and(|room| text.len() + one.len() > room) {
+            break;
+        }
+        text += &one;
     }
     text
 }
@@ -132,7 +158,8 @@ mod tests {
     use super::*;
 
     fn place(id: &str, restarts: u64, children: Vec<TreeNode>) -> TreeNode {
-        let counters = [("in_flight".to_owned(), 2), ("told".to_owned(), 0)].into();
+        let counters =
+            [("clients_cap", 5), ("in_flight", 2), ("told", 0)].map(|(name, value)| (name.to_owned(), value)).into();
         let details = Details { counters, children };
         TreeNode { id: id.into(), kind: Kind::Worker, status: Status::Running, actor: None, restarts, details }
     }
@@ -140,13 +167,15 @@ mod tests {
     #[test]
     fn the_tree_is_drawn_with_its_branches_and_what_is_not_zero() {
         let root = place("node", 0, vec![place("a", 0, vec![place("deep", 0, vec![])]), place("b", 3, vec![])]);
-        let drawn = tree(Paint(false), &root);
+        let drawn = tree(Paint(false), &root, Some(80));
         let wanted = "\
 node        running    in flight 2
 ├─ a        running    in flight 2
 │  └─ deep  running    in flight 2
-└─ b        running    restarts 3, in flight 2
+└─ b        running    restarts 3  in flight 2
 ";
         assert_eq!(drawn, wanted);
+        assert!(!tree(Paint(false), &root, Some(30)).contains("in flight"), "no room");
+        assert!(tree(Paint(false), &root, None).contains("in flight 2, clients cap 5"), "everything");
     }
 }

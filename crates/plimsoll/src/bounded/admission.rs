@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use origin::Origin;
-pub(crate) use rate::Bucket;
 pub use rate::Rate;
 
 use self::table::{Table, Ticket};

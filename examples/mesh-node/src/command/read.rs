@@ -9,12 +9,15 @@ use plimsoll_mesh::node::{ADMIN_SOCKET, NodeSnapshot};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::ReadArgs;
+use crate::cli::{ReadArgs, TreeArgs};
 use crate::failure::Failure;
 use crate::output::{self, Paint};
 
 /// How long a node may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Width of the tree.
+const WIDTH: usize = 100;
 
 /// Version of the JSON of these commands.
 const SCHEMA: u32 = 1;
@@ -71,12 +74,13 @@ pub(crate) async fn nodes(args: ReadArgs, paint: Paint) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(crate) async fn tree(args: ReadArgs, paint: Paint) -> Result<(), Failure> {
+pub(crate) async fn tree(args: TreeArgs, paint: Paint) -> Result<(), Failure> {
+    let TreeArgs { read: args, all } = args;
     let snapshot = snapshot(&args.place.data()?).await?;
     if args.json {
         return print_json("tree", &snapshot.runtime.tree);
     }
-    output::print(&output::tree(paint, &snapshot.runtime.tree));
+    output::print(&output::tree(paint, &snapshot.runtime.tree, (!all).then_some(WIDTH)));
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use plimsoll_testkit::law;
 
-use crate::harness::{Plan, counter, folder, note, place};
+use crate::harness::{GATEWAY, Plan, counter, folder, note, place};
 
 /// M-6, M-7: with a cap of 100, of 300 clients exactly 100 are served and 200 refused, by both sides' books.
 #[tokio::test(flavor = "multi_thread")]
@@ -11,9 +11,9 @@ async fn of_300_clients_on_a_cap_of_100_exactly_100_are_served_on_both_ledgers()
     let node = Plan::new(&folder, "a").flag("gateway-max-clients", 100).start();
     let (good, theirs) = node.aioquic(&["crowd", "--clients", "300", "--expect-served", "100"]);
     let count = |name: &str| theirs[name].as_u64().unwrap();
-    let snapshot = node.until("all have left", |now| counter(now, &["gateway"], "clients") == 0).await;
-    let gateway = |name| counter(&snapshot, &["gateway"], name);
-    law::ADMISSION.assert(&place(&snapshot, &["gateway"]).unwrap().details.counters);
+    let snapshot = node.until("all have left", |now| counter(now, &GATEWAY, "clients") == 0).await;
+    let gateway = |name| counter(&snapshot, &GATEWAY, name);
+    law::ADMISSION.assert(&place(&snapshot, &GATEWAY).unwrap().details.counters);
     let refused = count("told") + count("turned_away");
     let ours = gateway("told") + gateway("turned_away");
     note(

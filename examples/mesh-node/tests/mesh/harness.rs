@@ -237,6 +237,9 @@ pub(crate) async fn call(client: &Client, service: &str, body: &str) -> Result<A
     client.call(call).await
 }
 
+/// Where the gateway's counters are.
+pub(crate) const GATEWAY: [&str; 2] = ["gateway", "listener"];
+
 /// The place `path` in the tree, from below the root.
 pub(crate) fn place<'a>(snapshot: &'a NodeSnapshot, path: &[&str]) -> Option<&'a TreeNode> {
     path.iter().try_fold(&snapshot.runtime.tree, |node, id| node.details.children.iter().find(|child| child.id == *id))

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use plimsoll_sync::slots::{SlotKey, Slots};
 
-use super::{AdmissionEvent, AdmissionRefusal, AdmissionSettings, Bucket, Origin, Refused};
+use super::rate::Bucket;
+use super::{AdmissionEvent, AdmissionRefusal, AdmissionSettings, Origin, Refused};
 use crate::bounded::list::{Links, List, linked};
 use crate::bounded::recent::Recent;
 use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint};
