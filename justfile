@@ -12,6 +12,14 @@ demo *args:
 test:
     scripts/test
 
+# the loom models, two preemptions each; leaves target/loom/summary.json
+loom *args:
+    scripts/loom {{args}}
+
+# the same, three preemptions
+loom-deep *args:
+    scripts/loom deep {{args}}
+
 # end-to-end scenarios in full size: e2e [mesh] [--short]
 e2e *args:
     scripts/e2e {{args}}

@@ -7,9 +7,17 @@
 //! - [`cell`]: the settlement of one call.
 //! - [`permits`]: admission by count and bytes, fair.
 //! - [`slots`]: a table whose keys never resolve to a later entry.
+//! - [`mailbox`]: a queue whose messages carry credits.
+//! - [`latch`]: whether the last one has left after the door was closed.
+//! - [`level`]: the latest level told, and whether it was heard.
+//! - [`flow`]: counters whose sums hold in every reading.
 
 mod sync;
 
 pub mod cell;
+pub mod flow;
+pub mod latch;
+pub mod level;
+pub mod mailbox;
 pub mod permits;
 pub mod slots;

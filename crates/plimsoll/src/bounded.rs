@@ -19,6 +19,7 @@ mod history;
 mod list;
 pub mod pool;
 mod recent;
+pub mod registry;
 mod scratch;
 mod task_pool;
 mod tee;
@@ -34,6 +35,7 @@ pub use fanout::{
 };
 pub use history::{Derived, EventTooLarge, History, HistoryCaps, HistoryEvent};
 pub use pool::{DialPool, LruPool, PoolSettings};
+pub use registry::{RegistryRefusal, RegistrySettings, TtlRegistry};
 pub use scratch::{Reusable, Scratch};
 pub use task_pool::{JobEvent, Skipped, TaskPool, TaskPoolCaps};
 pub use tee::{Copied, Tee};

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use origin::Origin;
+pub(crate) use rate::Bucket;
 pub use rate::Rate;
 
 use self::table::{Table, Ticket};

@@ -70,6 +70,11 @@ impl<const LIST: usize> List<LIST> {
         (self.head != NONE).then_some(self.head)
     }
 
+    /// The slot of the row that came last.
+    pub(crate) fn back(&self) -> Option<u32> {
+        (self.tail != NONE).then_some(self.tail)
+    }
+
     /// Adds the row in slot `index`, which must not be in the list.
     pub(crate) fn push_back<T: Linked<LIST>>(&mut self, rows: &mut Slots<T>, index: u32) {
         let Some(links) = links(rows, index) else { return };
@@ -116,6 +121,14 @@ impl<const LIST: usize> List<LIST> {
     #[cfg(test)]
     pub(crate) fn iter<'a, T: Linked<LIST>>(&self, rows: &'a Slots<T>) -> impl Iterator<Item = u32> + use<'a, T, LIST> {
         std::iter::successors(self.front(), move |index| Self::next(rows, *index))
+    }
+
+    /// The slot of the row before the one in slot `index`.
+    pub(crate) fn previous<T: Linked<LIST>>(rows: &Slots<T>, index: u32) -> Option<u32> {
+        visits::count();
+        let (_, row) = rows.at(index)?;
+        let previous = row.place().previous;
+        (previous != NONE).then_some(previous)
     }
 
     /// The slot of the row after the one in slot `index`.

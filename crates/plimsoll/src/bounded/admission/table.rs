@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use plimsoll_sync::slots::{SlotKey, Slots};
 
-use super::rate::Bucket;
-use super::{AdmissionEvent, AdmissionRefusal, AdmissionSettings, Origin, Refused};
+use super::{AdmissionEvent, AdmissionRefusal, AdmissionSettings, Bucket, Origin, Refused};
 use crate::bounded::list::{Links, List, linked};
 use crate::bounded::recent::Recent;
 use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint};

@@ -73,7 +73,7 @@ impl Model {
     fn admit(&mut self, origin: u8, settings: &AdmissionSettings, open: bool, now: Instant) -> &'static str {
         let of_origin = self.clients.iter().filter(|(o, _)| *o == origin).count();
         let times = self.by_origin.entry(origin).or_default();
-        let refusal = if !open {
+        if !open {
             "shutting_down"
         } else if self.clients.len() >= settings.clients.get() {
             "max_clients"
@@ -91,8 +91,7 @@ impl Model {
             self.clients.push((origin, true));
             self.quiet.retain(|o| *o != origin);
             "admitted"
-        };
-        refusal
+        }
     }
 
     fn release(&mut self, at: usize, settings: &AdmissionSettings) {

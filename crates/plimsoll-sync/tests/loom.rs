@@ -1,0 +1,46 @@
+//! Runs the loom models and holds the number of executions of each against `tests/loom/expected.txt`, so that an empty or
+//! shrunken run fails. Only under `--cfg plimsoll_loom`: use `scripts/loom`.
+
+#[cfg(plimsoll_loom)]
+mod loom {
+    mod cell;
+    mod gauges;
+    mod mailbox;
+    mod permits;
+    pub(crate) mod run;
+    mod slots;
+
+    pub(crate) const MODELS: &[run::Model] = &[
+        ("cell_reply_timeout_died", cell::reply_timeout_died),
+        ("cell_reply_drop_timeout", cell::reply_drop_timeout),
+        ("cell_reply_shutdown_begin", cell::reply_shutdown_begin),
+        ("cell_waiting_caller_is_woken", cell::waiting_caller_is_woken),
+        ("cell_abandoned_worker_is_told", cell::abandoned_worker_is_told),
+        ("cell_overrunning_is_counted_and_uncounted", cell::overrunning_is_counted_and_uncounted),
+        ("permits_try_and_release", permits::try_and_release),
+        ("permits_cancel_while_waiting", permits::cancel_while_waiting),
+        ("permits_no_wake_is_lost", permits::no_wake_is_lost),
+        ("permits_bytes_and_count_together", permits::bytes_and_count_together),
+        ("permits_lowered_limit", permits::lowered_limit),
+        ("mailbox_push_and_close", mailbox::push_and_close),
+        ("mailbox_push_and_pop_at_full", mailbox::push_and_pop_at_full),
+        ("mailbox_drop_oldest_and_pop", mailbox::drop_oldest_and_pop),
+        ("mailbox_high_water", mailbox::high_water),
+        ("slots_insert_look_remove", slots::insert_look_remove),
+        ("slots_reuse_never_resolves", slots::reuse_never_resolves),
+        ("slots_full_and_freed", slots::full_and_freed),
+        ("latch_last_worker_and_closer", gauges::last_worker_and_closer),
+        ("latch_refuses_after_close", gauges::refuses_after_close),
+        ("level_latest_is_heard_once_announced", gauges::latest_level_is_heard),
+        ("level_nobody_admits_after_critical", gauges::nobody_admits_after_critical),
+        ("flow_sums_hold_in_every_reading", gauges::flow_sums_hold),
+    ];
+}
+
+#[cfg(plimsoll_loom)]
+fn main() -> std::process::ExitCode {
+    loom::run::all(loom::MODELS)
+}
+
+#[cfg(not(plimsoll_loom))]
+fn main() {}
