@@ -21,6 +21,7 @@ pub mod pool;
 mod recent;
 pub mod registry;
 mod scratch;
+pub mod sessions;
 mod task_pool;
 mod tee;
 
@@ -37,6 +38,7 @@ pub use history::{Derived, EventTooLarge, History, HistoryCaps, HistoryEvent};
 pub use pool::{DialPool, LruPool, PoolSettings};
 pub use registry::{RegistryRefusal, RegistrySettings, TtlRegistry};
 pub use scratch::{Reusable, Scratch};
+pub use sessions::{ResourceCaps, ResourceKind, SessionRefusal, SessionSettings, Sessions};
 pub use task_pool::{JobEvent, Skipped, TaskPool, TaskPoolCaps};
 pub use tee::{Copied, Tee};
 
