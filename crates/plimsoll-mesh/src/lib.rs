@@ -7,6 +7,7 @@
 
 pub mod client;
 mod controls;
+pub mod directory;
 pub mod gateway;
 pub mod http3;
 pub mod identity;

@@ -31,6 +31,7 @@ pub(crate) struct Link {
     closing: OnceLock<CloseReason>,
     /// Moving average of how long a call took, in microseconds; zero before the first.
     latency_us: AtomicU64,
+    observed_us: AtomicU64,
     opened: Instant,
     last_used_us: AtomicU64,
 }
@@ -56,6 +57,7 @@ impl Link {
             retired: AtomicBool::new(false),
             closing: OnceLock::new(),
             latency_us: AtomicU64::new(0),
+            observed_us: AtomicU64::new(0),
             opened: Instant::now(),
             last_used_us: AtomicU64::new(0),
         };
@@ -127,19 +129,27 @@ impl Link {
         let new = if old == 0 { took } else { old - old / 8 + took / 8 };
         // A lost update between two calls costs one sample of an average.
         self.latency_us.store(new.max(1), Ordering::Relaxed);
+        self.observed_us.store(self.clock(), Ordering::Relaxed);
     }
 
-    /// The observed average, or the connection's own round trip before the first call.
+    /// The observed average, halved for every second since the last observation: a peer that was slow once and has not
+    /// been asked since gets its chance again. Before the first call, the connection's own round trip.
     pub(crate) fn latency(&self) -> Duration {
         match self.latency_us.load(Ordering::Relaxed) {
             0 => self.connection.rtt(),
-            us => Duration::from_micros(us),
+            us => {
+                let age_us = self.clock().saturating_sub(self.observed_us.load(Ordering::Relaxed));
+                Duration::from_micros(us >> (age_us / 1_000_000).min(63))
+            }
         }
     }
 
     fn touch(&self) {
-        let since = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.last_used_us.store(since, Ordering::Relaxed);
+        self.last_used_us.store(self.clock(), Ordering::Relaxed);
+    }
+
+    fn clock(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }
 

@@ -3,94 +3,200 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use plimsoll::inspect::{Details, Inspect};
 
+use crate::directory::Directory;
 use crate::names::NodeId;
+use crate::peers::{Load, Peer, Peers};
 use crate::problem::{Code, Problem};
-use crate::service::{Dispatch, NodeEntry, Overview, Refusal, Request, Response, ServePeer, ServiceEntry};
+use crate::service::{Caller, Dispatch, Refusal, Request, Response, ServePeer};
 
+use super::choice::{self, Candidate, Standing};
+use super::failover::Failed;
 use super::services::Services;
+
+/// Carries calls to other nodes.
+pub trait Forward: Send + Sync + 'static {
+    /// Calls the service on `node`, by the request's deadline.
+    ///
+    /// Cancel safe: dropping the future gives the call up there.
+    fn forward<'a>(&'a self, node: NodeId, request: &'a Request) -> BoxFuture<'a, Result<Response, Refusal>>;
+
+    /// How `node` does; `None` when it is not connected.
+    fn load(&self, node: &NodeId) -> Option<Load>;
+
+    /// Whether dialling `node` is likely to work.
+    fn is_promising(&self, node: &NodeId) -> bool;
+
+    /// All nodes it knows of, with their state.
+    fn list(&self) -> Vec<Peer>;
+}
 
 /// The router of a node. Cloning shares it.
 #[derive(Clone)]
-pub struct Router(Arc<Inner>);
+pub struct Router(pub(super) Arc<Inner>);
 
-struct Inner {
-    me: NodeId,
-    listens: Option<SocketAddr>,
-    services: Services,
+pub(super) struct Inner {
+    pub(super) me: NodeId,
+    pub(super) listens: Option<SocketAddr>,
+    pub(super) services: Services,
+    pub(super) mesh: Option<Mesh>,
     counters: Counters,
+}
+
+/// What a router knows of other nodes.
+pub(super) struct Mesh {
+    pub(super) directory: Arc<dyn Directory>,
+    pub(super) forward: Arc<dyn Forward>,
 }
 
 /// How requests were routed, ever since.
 #[derive(Debug, Default)]
 struct Counters {
     local: AtomicU64,
+    remote: AtomicU64,
     for_peers: AtomicU64,
+    failed_over: AtomicU64,
     no_provider: AtomicU64,
 }
 
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
 impl Router {
-    /// A router for the node `me` that stands alone.
+    /// A router over the services of the node `me` alone. It is what [`Peers`] need to serve other nodes.
     pub fn local(me: NodeId, listens: Option<SocketAddr>, services: Services) -> Self {
-        Self(Arc::new(Inner { me, listens, services, counters: Counters::default() }))
+        Self(Arc::new(Inner { me, listens, services, mesh: None, counters: Counters::default() }))
+    }
+
+    /// A router that passes on what this node does not serve itself, to whom `directory` names, by `forward`.
+    pub fn meshed(
+        me: NodeId,
+        listens: Option<SocketAddr>,
+        services: Services,
+        directory: Arc<dyn Directory>,
+        forward: Arc<dyn Forward>,
+    ) -> Self {
+        let mesh = Some(Mesh { directory, forward });
+        Self(Arc::new(Inner { me, listens, services, mesh, counters: Counters::default() }))
     }
 }
 
 impl Inner {
-    fn count(&self, counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
+    fn no_provider(&self, request: &Request) -> Refusal {
+        count(&self.counters.no_provider);
+        let words = format!("nobody provides {}", request.service);
+        Refusal::never_ran(Problem::new(Code::NoProvider, words).on(self.me))
     }
 
-    fn no_provider(&self, request: &Request) -> Problem {
-        self.count(&self.counters.no_provider);
-        Problem::new(Code::NoProvider, format!("nobody provides {}", request.service)).on(self.me)
-    }
-
-    /// Serves the request here, if the service is offered here.
-    fn serve_here(&self, request: &Request) -> Option<BoxFuture<'static, Result<Response, Refusal>>> {
+    /// Serves the request here: local first.
+    async fn serve_here(&self, request: &Request) -> Option<(Result<Response, Refusal>, bool)> {
         let entry = self.services.get(&request.service)?;
-        Some(entry.provider.call(request.clone()))
+        count(&self.counters.local);
+        let settled = entry.provider.call(request.clone()).await;
+        Some((settled.map_err(|refusal| refusal.on(self.me)), entry.idempotent))
+    }
+
+    /// Asks one provider after the other until one answers, or a failure that is not to be repeated.
+    async fn route(&self, request: &Request) -> Result<Response, Refusal> {
+        let (mut last, mut attempts) = (None, 0);
+        if let Some((settled, idempotent)) = self.serve_here(request).await {
+            attempts += 1;
+            let refusal = match settled {
+                Ok(response) => return Ok(response),
+                Err(refusal) => refusal,
+            };
+            if !self.failed(&refusal, idempotent, attempts, request).try_elsewhere() {
+                return Err(refusal);
+            }
+            last = Some(refusal);
+        }
+        let Some(mesh) = self.mesh.as_ref().filter(|_| request.caller == Caller::Client) else {
+            return Err(last.unwrap_or_else(|| self.no_provider(request)));
+        };
+        let mut asked = vec![self.me];
+        // Looked up anew each time: who was lost meanwhile is known by then, and so is who has joined.
+        while let Some(chosen) =
+            choice::take_next(&mut mesh.candidates(request, &asked), |below| rand::random_range(0..below))
+        {
+            count(if last.is_some() { &self.counters.failed_over } else { &self.counters.remote });
+            attempts += 1;
+            asked.push(chosen.node);
+            let refusal = match mesh.forward.forward(chosen.node, request).await {
+                Ok(response) => return Ok(response),
+                Err(refusal) => refusal,
+            };
+            if !self.failed(&refusal, chosen.idempotent, attempts, request).try_elsewhere() {
+                return Err(refusal);
+            }
+            last = Some(refusal);
+        }
+        Err(last.unwrap_or_else(|| self.no_provider(request)))
+    }
+
+    fn failed<'a>(&self, refusal: &'a Refusal, idempotent: bool, attempts: usize, request: &Request) -> Failed<'a> {
+        Failed { refusal, idempotent, attempts, now: Instant::now(), deadline: request.deadline }
+    }
+}
+
+impl Mesh {
+    fn candidates(&self, request: &Request, asked: &[NodeId]) -> Vec<Candidate> {
+        let providers = self.directory.providers(&request.service);
+        let candidate = |provider: crate::directory::Provider| Candidate {
+            node: provider.node,
+            idempotent: provider.idempotent,
+            standing: self.standing(&provider.node),
+        };
+        providers.into_iter().filter(|provider| !asked.contains(&provider.node)).map(candidate).collect()
+    }
+
+    pub(super) fn standing(&self, node: &NodeId) -> Standing {
+        match self.forward.load(node) {
+            Some(load) => Standing::Up { in_flight: load.in_flight, latency: load.latency },
+            None if self.forward.is_promising(node) => Standing::Promising,
+            None => Standing::Doubtful,
+        }
     }
 }
 
 impl Dispatch for Router {
     fn dispatch(&self, request: Request) -> BoxFuture<'_, Result<Response, Problem>> {
-        Box::pin(async move {
-            let Some(serving) = self.0.serve_here(&request) else { return Err(self.0.no_provider(&request)) };
-            self.0.count(&self.0.counters.local);
-            serving.await.map_err(|refusal| refusal.problem.on(self.0.me))
-        })
+        Box::pin(async move { self.0.route(&request).await.map_err(|refusal| refusal.problem.on(self.0.me)) })
     }
 }
 
 impl ServePeer for Router {
     fn serve(&self, request: Request) -> BoxFuture<'static, Result<Response, Refusal>> {
-        let me = self.0.me;
-        let Some(serving) = self.0.serve_here(&request) else {
-            let refusal = Refusal::never_ran(self.0.no_provider(&request));
-            return Box::pin(async move { Err(refusal) });
-        };
-        self.0.count(&self.0.counters.for_peers);
-        Box::pin(async move { serving.await.map_err(|refusal| refusal.on(me)) })
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            count(&inner.counters.for_peers);
+            match inner.serve_here(&request).await {
+                Some((settled, _)) => settled,
+                None => Err(inner.no_provider(&request)),
+            }
+        })
     }
 }
 
-impl Overview for Router {
-    fn services(&self) -> Vec<ServiceEntry> {
-        let entry = |served: super::Served| ServiceEntry {
-            name: served.name,
-            providers: vec![self.0.me],
-            callable: served.callable,
-            idempotent: served.idempotent,
-        };
-        self.0.services.list().into_iter().map(entry).collect()
+impl Forward for Peers {
+    fn forward<'a>(&'a self, node: NodeId, request: &'a Request) -> BoxFuture<'a, Result<Response, Refusal>> {
+        Box::pin(self.call(node, request))
     }
 
-    fn nodes(&self) -> Vec<NodeEntry> {
-        vec![NodeEntry { id: self.0.me, address: self.0.listens, this: true, state: "up".to_owned(), reason: None }]
+    fn load(&self, node: &NodeId) -> Option<Load> {
+        Peers::load(self, node)
+    }
+
+    fn is_promising(&self, node: &NodeId) -> bool {
+        Peers::is_promising(self, node)
+    }
+
+    fn list(&self) -> Vec<Peer> {
+        Peers::list(self)
     }
 }
 
@@ -98,9 +204,13 @@ impl Inspect for Router {
     fn inspect(&self) -> Details {
         let mut details = Details::default();
         let counters = &self.0.counters;
-        for (name, counter) in
-            [("local", &counters.local), ("for_peers", &counters.for_peers), ("no_provider", &counters.no_provider)]
-        {
+        for (name, counter) in [
+            ("local", &counters.local),
+            ("remote", &counters.remote),
+            ("for_peers", &counters.for_peers),
+            ("failed_over", &counters.failed_over),
+            ("no_provider", &counters.no_provider),
+        ] {
             details.counters.insert(name.to_owned(), counter.load(Ordering::Relaxed));
         }
         details

@@ -1,0 +1,234 @@
+//! Which nodes there are, and which services they provide.
+//!
+//! Every node holds the whole directory ([`Directory`] is what the rest of the mesh sees of it). Here it is carried by
+//! Scuttlebutt gossip (chitchat) over the authenticated connections of the [peers](crate::peers); each record is signed
+//! by the node that it names, and lives as long as that node's lease is renewed.
+//!
+//! ```text
+//! connection --deliver--> guard --inbox--> engine (chitchat) --look--> records (signatures, leases) --> view
+//!     ^                                      |
+//!     '------------- one stream a message ---'
+//! ```
+
+mod address;
+mod carrier;
+mod gossip;
+mod guard;
+mod publish;
+mod record;
+mod records;
+mod view;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use chitchat::{ChitchatMessage, Deserializable as _};
+use parking_lot::{Mutex, RwLock};
+use plimsoll::inspect::{Details, Inspect};
+use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorBuilder};
+use tokio::sync::{Notify, mpsc};
+
+use crate::identity::{Identity, TrustStore};
+use crate::names::{NodeId, ServiceName};
+use crate::peers::{Gossip, Peers, Poison};
+use crate::rpc::Services;
+
+pub use view::{Member, Provider, View};
+
+use guard::{Known, Rejected};
+
+/// What the rest of the mesh asks a directory; reading takes no turn of any actor.
+pub trait Directory: Send + Sync + 'static {
+    /// Everything it knows now, other nodes' services only.
+    fn view(&self) -> Arc<View>;
+
+    /// Who else provides `service`.
+    fn providers(&self, service: &ServiceName) -> Vec<Provider> {
+        self.view().services.get(service).cloned().unwrap_or_default()
+    }
+}
+
+/// The settings of a directory.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DirectoryConfig {
+    /// The realm; names do not cross realms. Default `default`.
+    pub realm: String,
+    /// Time between gossip rounds. Default 500 ms.
+    pub gossip_interval: Duration,
+    /// How long the names of a silent node are kept, from 1 s to 300 s. Default 300 s; renewed at a third of it.
+    pub ttl: Duration,
+    /// Where this node listens, as others should dial it.
+    pub listens: Option<SocketAddr>,
+}
+
+impl DirectoryConfig {
+    /// The defaults, in `realm`.
+    pub fn new(realm: impl Into<String>) -> Self {
+        Self {
+            realm: realm.into(),
+            gossip_interval: Duration::from_millis(500),
+            ttl: Duration::from_secs(300),
+            listens: None,
+        }
+    }
+
+    fn ttl(&self) -> Duration {
+        self.ttl.clamp(Duration::from_secs(1), Duration::from_secs(300))
+    }
+}
+
+/// Gossip messages that wait for the engine at most; a further one is dropped, and the next round brings its content.
+const INBOX: usize = 256;
+
+/// A directory carried by gossip. Cloning shares it.
+#[derive(Clone)]
+pub struct GossipDirectory(Arc<Inner>);
+
+struct Inner {
+    identity: Identity,
+    trust: TrustStore,
+    config: DirectoryConfig,
+    view: ArcSwap<View>,
+    inbox: ArcSwapOption<mpsc::Sender<(NodeId, ChitchatMessage)>>,
+    known: RwLock<Known>,
+    /// Nodes with a connection, by the address under which the engine knows them.
+    reachable: RwLock<HashMap<SocketAddr, NodeId>>,
+    arrived: Mutex<Vec<NodeId>>,
+    arrival: Notify,
+    /// Who sent the message that the engine got last: should it fall over, that one is to blame.
+    last_from: Mutex<Option<NodeId>>,
+    generation: AtomicU64,
+    counters: Counters,
+}
+
+/// What happened, ever since.
+#[derive(Debug, Default)]
+struct Counters {
+    received: AtomicU64,
+    dropped: AtomicU64,
+    poison: AtomicU64,
+    unproven: AtomicU64,
+    restarts: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl GossipDirectory {
+    /// The directory of the node `identity`; records of nodes that `trust` does not allow do not count.
+    ///
+    /// It takes gossip from the start, and answers it once its [supervisor](Self::supervisor) runs.
+    pub fn new(identity: Identity, trust: TrustStore, config: DirectoryConfig) -> Self {
+        Self(Arc::new(Inner {
+            identity,
+            trust,
+            config,
+            view: ArcSwap::default(),
+            inbox: ArcSwapOption::empty(),
+            known: RwLock::default(),
+            reachable: RwLock::default(),
+            arrived: Mutex::default(),
+            arrival: Notify::new(),
+            last_from: Mutex::new(None),
+            generation: AtomicU64::new(0),
+            counters: Counters::default(),
+        }))
+    }
+
+    /// The supervisor of the gossip, not started yet: for [`ChildSpec::supervisor`]. What `services` offers is told the
+    /// others over `peers`, who are told which members to stay connected to.
+    pub fn supervisor(&self, peers: &Peers, services: &Services) -> SupervisorBuilder {
+        let (inner, peers, services) = (Arc::clone(&self.0), peers.clone(), services.clone());
+        let gossip = ChildSpec::task("gossip", move |stop| {
+            gossip::run(Arc::clone(&inner), peers.clone(), services.clone(), stop)
+        });
+        Supervisor::builder("directory")
+            .strategy(Strategy::OneForOne)
+            // A peer that breaks the engine is expelled for it; a mesh of such peers must not take the node down.
+            .intensity(20, Duration::from_secs(60))
+            .child(gossip.inspect(Arc::new(self.clone())))
+    }
+}
+
+impl Directory for GossipDirectory {
+    fn view(&self) -> Arc<View> {
+        self.0.view.load_full()
+    }
+}
+
+impl Gossip for GossipDirectory {
+    fn deliver(&self, from: NodeId, message: Bytes) -> Result<(), Poison> {
+        let counters = &self.0.counters;
+        count(&counters.received);
+        match guard::check(&message, &self.0.known.read()) {
+            Ok(()) => {}
+            Err(Rejected::Dropped(_)) => {
+                count(&counters.dropped);
+                return Ok(());
+            }
+            Err(Rejected::Poison(why)) => {
+                count(&counters.poison);
+                return Err(Poison(why));
+            }
+        }
+        let message = ChitchatMessage::deserialize(&mut &message[..]).map_err(|error| {
+            count(&counters.poison);
+            Poison(error.to_string())
+        })?;
+        let inbox = self.0.inbox.load();
+        if inbox.as_ref().is_none_or(|inbox| inbox.try_send((from, message)).is_err()) {
+            count(&counters.dropped);
+        }
+        Ok(())
+    }
+
+    fn up(&self, node: NodeId) {
+        self.0.reachable.write().insert(address::address_of(&node), node);
+        let mut arrived = self.0.arrived.lock();
+        if !arrived.contains(&node) {
+            arrived.push(node);
+        }
+        self.0.arrival.notify_one();
+    }
+
+    fn down(&self, node: NodeId) {
+        self.0.reachable.write().remove(&address::address_of(&node));
+        self.0.arrived.lock().retain(|arrived| *arrived != node);
+    }
+}
+
+impl Inspect for GossipDirectory {
+    fn inspect(&self) -> Details {
+        let mut details = Details::default();
+        let (view, counters) = (self.0.view.load(), &self.0.counters);
+        let providers: usize = view.services.values().map(Vec::len).sum();
+        for (name, value) in [
+            ("members", view.members.len() as u64),
+            ("services", view.services.len() as u64),
+            ("records", providers as u64),
+            ("records_limit", records::MAX_RECORDS as u64),
+            ("received", counters.received.load(Ordering::Relaxed)),
+            ("dropped", counters.dropped.load(Ordering::Relaxed)),
+            ("poison", counters.poison.load(Ordering::Relaxed)),
+            ("unproven", counters.unproven.load(Ordering::Relaxed)),
+            ("engine_restarts", counters.restarts.load(Ordering::Relaxed)),
+        ] {
+            details.counters.insert(name.to_owned(), value);
+        }
+        details
+    }
+}
+
+impl fmt::Debug for GossipDirectory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GossipDirectory").field("node", &self.0.identity.node_id()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,179 @@
+//! Running the gossip engine, and reading it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
+use plimsoll::supervisor::BoxError;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::names::NodeId;
+use crate::peers::{Peers, Poison};
+use crate::rpc::Services;
+
+use super::address::address_of;
+use super::carrier::Carrier;
+use super::guard::{Known, Life};
+use super::publish::Publisher;
+use super::record::Origin;
+use super::records::{Records, Seen};
+use super::{INBOX, Inner, count};
+
+/// How long nodes that are gone, and keys that were deleted, are remembered.
+const GRACE: Duration = Duration::from_secs(300);
+
+/// Runs the engine until `stop`. An engine that falls over is an error, for the supervisor to start it again; whoever
+/// sent its last message is expelled first.
+pub(super) async fn run(
+    inner: Arc<Inner>,
+    peers: Peers,
+    services: Services,
+    stop: CancellationToken,
+) -> Result<(), BoxError> {
+    let (me, config) = (inner.identity.node_id(), &inner.config);
+    let generation = next_generation(&inner);
+    let (sender, inbox) = mpsc::channel(INBOX);
+    *inner.known.write() = Known { me: Some((me, generation)), lives: HashMap::new() };
+    inner.last_from.lock().take();
+    inner.inbox.store(Some(Arc::new(sender)));
+
+    let origin = Origin { realm: &config.realm, node: me, generation };
+    let mut publisher = Publisher::new(&inner.identity, origin, config.ttl(), Instant::now());
+    let first = publisher.introduce(config.listens)?;
+    let carrier = Carrier::new(Arc::clone(&inner), peers.clone(), inbox);
+    let engine = Engine(spawn_chitchat(engine_config(&inner, generation), first, &carrier).await.map_err(boxed)?);
+    let mut ended = std::pin::pin!(engine.0.termination_watcher());
+    // Everybody who is connected is news to an engine that starts.
+    let connected: Vec<NodeId> = inner.reachable.read().values().copied().collect();
+    greet(&engine.0, connected);
+
+    let mut records = Records::new(me, config.realm.clone());
+    let mut versions = BTreeMap::new();
+    let mut offers = services.changes();
+    offers.mark_changed();
+    let mut looks = tokio::time::interval(config.gossip_interval.min(Duration::from_millis(500)) / 2);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            ended = &mut ended => return Err(fell_over(&inner, &peers, ended)),
+            () = inner.arrival.notified() => greet(&engine.0, std::mem::take(&mut *inner.arrived.lock())),
+            _ = offers.changed() => {
+                let offered = services.list();
+                engine.0.with_chitchat(|chitchat| publisher.offer(chitchat.self_node_state(), &offered)).await?;
+            }
+            _ = looks.tick() => {
+                let now = Instant::now();
+                engine.0.with_chitchat(|chitchat| publisher.renew(chitchat.self_node_state(), now)).await?;
+                let (seen, known) =
+                    engine.0.with_chitchat(|chitchat| read(chitchat, (me, generation), &mut versions)).await;
+                *inner.known.write() = known;
+                // Signatures take their time: not in a thread that serves connections.
+                records = tokio::task::spawn_blocking(move || {
+                    records.look(seen, now);
+                    records
+                })
+                .await?;
+                show(&inner, &peers, &records, now);
+            }
+        }
+    }
+}
+
+/// Tells the router, the operator and the peers what is known now.
+fn show(inner: &Inner, peers: &Peers, records: &Records, now: Instant) {
+    inner.counters.unproven.store(records.unproven(), Ordering::Relaxed);
+    let view = records.view(now, |node| inner.trust.allows(node));
+    if view == **inner.view.load() {
+        return;
+    }
+    let members: Vec<(NodeId, SocketAddr)> =
+        view.members.iter().filter_map(|member| Some((member.node, member.address?))).collect();
+    inner.view.store(Arc::new(view));
+    peers.set_members(&members);
+}
+
+/// What the engine holds; values only of lives that have changed.
+fn read(chitchat: &mut Chitchat, me: Life, versions: &mut BTreeMap<Life, u64>) -> (Vec<Seen>, Known) {
+    let alive: std::collections::HashSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
+    let (mut seen, mut lives) = (Vec::new(), HashMap::new());
+    for (id, state) in chitchat.node_states() {
+        let Ok(node) = id.node_id.parse::<NodeId>() else { continue };
+        let life = (node, id.generation_id);
+        lives.insert(life, state.key_values_including_deleted().count());
+        let changed = versions.insert(life, state.max_version()) != Some(state.max_version());
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let values = changed.then(|| state.key_values().map(owned).collect());
+        seen.push(Seen { life, alive: alive.contains(id), values });
+    }
+    versions.retain(|life, _| lives.contains_key(life));
+    (seen, Known { me: Some(me), lives })
+}
+
+/// The engine is told by address whom to gossip with at once.
+fn greet(engine: &ChitchatHandle, nodes: Vec<NodeId>) {
+    for node in nodes {
+        // It fails only when the engine has ended, which is noticed by itself.
+        let _ = engine.gossip(address_of(&node));
+    }
+}
+
+fn fell_over(inner: &Inner, peers: &Peers, ended: anyhow::Result<()>) -> BoxError {
+    count(&inner.counters.restarts);
+    let why = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
+    let culprit = inner.last_from.lock().take();
+    warn!(target: "plimsoll::mesh", why, peer = ?culprit, "the gossip engine fell over");
+    if let Some(node) = culprit {
+        peers.expel(node, &Poison("the gossip engine fell over its message".to_owned()));
+    }
+    format!("the gossip engine fell over: {why}").into()
+}
+
+fn engine_config(inner: &Inner, generation: u64) -> ChitchatConfig {
+    let (me, config) = (inner.identity.node_id(), &inner.config);
+    let address = address_of(&me);
+    ChitchatConfig {
+        chitchat_id: ChitchatId::new(me.to_string(), generation, address),
+        cluster_id: format!("plimsoll/1/{}", config.realm),
+        gossip_interval: config.gossip_interval,
+        listen_addr: address,
+        seed_nodes: Vec::new(),
+        failure_detector_config: FailureDetectorConfig {
+            // The default of 5 s would keep a node that is killed early alive for half a minute.
+            initial_interval: config.gossip_interval,
+            dead_node_grace_period: GRACE,
+            ..FailureDetectorConfig::default()
+        },
+        marked_for_deletion_grace_period: GRACE,
+        catchup_callback: None,
+        extra_liveness_predicate: None,
+    }
+}
+
+/// Rises with every life of the engine, across restarts of the node as well, as long as its clock does.
+fn next_generation(inner: &Inner) -> u64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    let next = |last: u64| now.max(last + 1);
+    let last = inner.generation.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+    next(last.unwrap_or_else(|last| last))
+}
+
+fn boxed(error: anyhow::Error) -> BoxError {
+    error.into()
+}
+
+/// The engine's task ends with this.
+struct Engine(ChitchatHandle);
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,167 @@
+use chitchat::{ChitchatMessage, Deserializable as _};
+use proptest::prelude::*;
+
+use super::*;
+
+fn node(n: u8) -> NodeId {
+    NodeId::from_digest([n; 32])
+}
+
+/// Writes messages as the engine does.
+#[derive(Default)]
+struct Output(Vec<u8>);
+
+impl Output {
+    fn header(kind: u8) -> Self {
+        Self::default().bytes(&MAGIC.to_le_bytes()).bytes(&[0, kind])
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    fn u64(self, number: u64) -> Self {
+        self.bytes(&number.to_le_bytes())
+    }
+
+    fn text(self, text: &str) -> Self {
+        self.bytes(&(text.len() as u16).to_le_bytes()).bytes(text.as_bytes())
+    }
+
+    fn id(self, claimed: &str, generation: u64, address: SocketAddr) -> Self {
+        let IpAddr::V6(ip) = address.ip() else { return self };
+        self.text(claimed).u64(generation).bytes(&[6]).bytes(&ip.octets()).bytes(&address.port().to_le_bytes())
+    }
+
+    fn life(self, n: u8, generation: u64) -> Self {
+        self.id(&node(n).to_string(), generation, address_of(&node(n)))
+    }
+
+    fn node(self, n: u8) -> Self {
+        self.bytes(&[0]).life(n, 1).u64(0).u64(0)
+    }
+
+    fn key(self, key: &str, value: &str, version: u64) -> Self {
+        self.bytes(&[1]).text(key).text(value).u64(version).bytes(&[0])
+    }
+
+    /// An `Ack` with these entries, in plain blocks.
+    fn ack(self) -> Vec<u8> {
+        let mut message = Self::header(2);
+        for block in self.0.chunks(BLOCK) {
+            message = message.bytes(&[2]).bytes(&(block.len() as u16).to_le_bytes()).bytes(block);
+        }
+        message.bytes(&[0]).0
+    }
+
+    fn zstd(entries: &[u8], blocks: usize) -> Vec<u8> {
+        let mut message = Self::header(2);
+        for _ in 0..blocks {
+            let block = zstd::bulk::compress(entries, 0).unwrap_or_default();
+            message = message.bytes(&[1]).bytes(&(block.len() as u16).to_le_bytes()).bytes(&block);
+        }
+        message.bytes(&[0]).0
+    }
+}
+
+fn refused(message: &[u8]) -> String {
+    match check(message, &Known::default()) {
+        Err(Rejected::Poison(why)) => why,
+        other => panic!("taken or only dropped: {other:?}"),
+    }
+}
+
+fn engine_reads(message: &[u8]) -> bool {
+    ChitchatMessage::deserialize(&mut &message[..]).is_ok()
+}
+
+#[test]
+fn what_the_engine_writes_is_taken() {
+    let ack = Output::default().node(2).key("n", "1", 1).key("s/echo", "1", 2).node(3).key("l", "1", 7).ack();
+    let compressed = Output::zstd(&Output::default().node(2).key("n", "1", 1).0, 1);
+    let digest = Output::header(0).bytes(&2u16.to_le_bytes()).life(1, 5).u64(3).u64(0).u64(9);
+    let syn = digest.life(2, 6).u64(1).u64(0).u64(2).text("plimsoll/1/default").0;
+    let bad_cluster = Output::header(3).0;
+    for message in [ack, compressed, syn, bad_cluster] {
+        assert!(engine_reads(&message));
+        assert_eq!(check(&message, &Known::default()), Ok(()));
+    }
+}
+
+/// Each of these the engine would take, to its own or its node's harm.
+#[test]
+fn poison_is_refused_before_the_engine_sees_it() {
+    let multibyte = Output::default().node(2).key("é", "1", 1).ack();
+    assert!(engine_reads(&multibyte), "the engine takes it, and panics later");
+    assert!(refused(&multibyte).contains("ASCII"));
+
+    let oversize = Output::default().node(2).key("k", &"v".repeat(MAX_VALUE + 1), 1).ack();
+    assert!(engine_reads(&oversize));
+    assert!(refused(&oversize).contains("too long"));
+
+    let falling = Output::default().node(2).key("k", "1", 5).bytes(&[2]).u64(3).ack();
+    assert!(engine_reads(&falling));
+    assert!(refused(&falling).contains("versions do not rise"));
+
+    let unreasonable = Output::default().node(2).key("k", "1", u64::MAX).ack();
+    assert!(engine_reads(&unreasonable));
+    assert!(refused(&unreasonable).contains("versions"));
+
+    let entries = Output::default().bytes(&[0]).id(&node(2).to_string(), 1, address_of(&node(3))).u64(0).u64(0);
+    let claimed = entries.key("k", "1", 1).ack();
+    assert!(engine_reads(&claimed));
+    assert!(refused(&claimed).contains("address"));
+
+    let nobody = Output::default().bytes(&[0]).id("nobody", 1, address_of(&node(3))).u64(0).u64(0).ack();
+    assert!(engine_reads(&nobody));
+    assert!(refused(&nobody).contains("node id"));
+}
+
+/// 64 KB of message that would swell to 180 MB.
+#[test]
+fn a_compression_bomb_is_refused_after_a_bounded_part() {
+    let bomb = Output::zstd(&[0; BLOCK], 2_500);
+    assert!(bomb.len() < 80 * 1024, "{}", bomb.len());
+    assert!(refused(&bomb).contains("too many blocks"));
+}
+
+#[test]
+fn what_others_say_about_this_node_is_dropped_without_blame() {
+    let known = Known { me: Some((node(1), 1)), lives: HashMap::new() };
+    let message = Output::default().node(1).key("s/echo", "1", 99).ack();
+    assert_eq!(check(&message, &known), Err(Rejected::Dropped("about this node itself")));
+}
+
+#[test]
+fn nodes_and_keys_have_caps() {
+    let lives = (0..MAX_LIVES as u64).map(|generation| ((node(9), generation), 0)).collect();
+    let known = Known { me: None, lives };
+    let entry = |generation| Output::header(0).bytes(&1u16.to_le_bytes()).life(9, generation).u64(1).u64(0).u64(1);
+    let syn = |generation| entry(generation).text("c").0;
+    assert_eq!(check(&syn(5), &known), Ok(()), "one that is known needs no room");
+    assert_eq!(check(&syn(MAX_LIVES as u64), &known), Err(Rejected::Dropped("too many nodes")));
+
+    let known = Known { me: None, lives: [((node(2), 1), 2 * MAX_KEYS)].into() };
+    let message = Output::default().node(2).key("k", "1", 1).ack();
+    assert_eq!(check(&message, &known), Err(Rejected::Dropped("too many keys of one node")));
+}
+
+proptest! {
+    /// Whatever arrives, the guard neither panics nor takes what the engine cannot read.
+    #[test]
+    fn junk_never_panics_and_is_never_taken(
+        kind in 0u8..5, body in prop::collection::vec(any::<u8>(), 0..300), cut in 0usize..300, flip in 0usize..300,
+    ) {
+        let junk = Output::header(kind).bytes(&body).0;
+        let mut damaged = Output::default().node(2).key("n", "1", 1).key("s/echo", "12", 2).ack();
+        let at = flip % damaged.len();
+        damaged[at] ^= 0x55;
+        damaged.truncate(cut.max(1));
+        for message in [junk, damaged] {
+            if check(&message, &Known::default()).is_ok() {
+                prop_assert!(engine_reads(&message));
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What this node says about itself.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use chitchat::NodeState;
+
+use crate::identity::{Identity, IdentityError};
+use crate::names::ServiceName;
+use crate::rpc::Served;
+
+use super::record::{LEASE, Lease, NODE, Origin, SERVICE, ServiceRecord};
+
+/// The records of this node in one life of the engine.
+pub(super) struct Publisher<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) origin: Origin<'a>,
+    pub(super) ttl: Duration,
+    counter: u64,
+    renewed: Instant,
+    sequence: u64,
+    /// What was said of each service: whether its calls may run twice.
+    said: BTreeMap<ServiceName, bool>,
+}
+
+impl<'a> Publisher<'a> {
+    pub(super) fn new(identity: &'a Identity, origin: Origin<'a>, ttl: Duration, now: Instant) -> Self {
+        Self { identity, origin, ttl, counter: 0, renewed: now, sequence: 0, said: BTreeMap::new() }
+    }
+
+    /// The first records: who the node is, and its first lease.
+    pub(super) fn introduce(&mut self, listens: Option<SocketAddr>) -> Result<Vec<(String, String)>, IdentityError> {
+        let node = self.origin.sign_node(self.identity, listens)?;
+        Ok(vec![(NODE.to_owned(), node), (LEASE.to_owned(), self.lease()?)])
+    }
+
+    /// Renews the lease when a third of it is over; with it all names of this node.
+    pub(super) fn renew(&mut self, state: &mut NodeState, now: Instant) -> Result<(), IdentityError> {
+        if now.duration_since(self.renewed) >= self.ttl / 3 {
+            self.renewed = now;
+            let lease = self.lease()?;
+            state.set(LEASE, lease);
+        }
+        Ok(())
+    }
+
+    /// Says what is offered now, and takes back what is not any more.
+    pub(super) fn offer(&mut self, state: &mut NodeState, offered: &[Served]) -> Result<(), IdentityError> {
+        for gone in self.said.keys().filter(|name| !offered.iter().any(|served| served.name == **name)) {
+            state.delete(&key(gone));
+        }
+        self.said.retain(|name, _| offered.iter().any(|served| served.name == *name));
+        for Served { name, idempotent, .. } in offered {
+            if self.said.get(name) == Some(idempotent) {
+                continue;
+            }
+            self.sequence += 1;
+            let record = ServiceRecord { sequence: self.sequence, idempotent: *idempotent };
+            state.set(key(name), self.origin.sign_service(self.identity, name, record)?);
+            self.said.insert(name.clone(), *idempotent);
+        }
+        Ok(())
+    }
+
+    fn lease(&mut self) -> Result<String, IdentityError> {
+        self.counter += 1;
+        let ttl_ms = u32::try_from(self.ttl.as_millis()).unwrap_or(u32::MAX);
+        self.origin.sign_lease(self.identity, Lease { counter: self.counter, ttl_ms })
+    }
+}
+
+fn key(name: &ServiceName) -> String {
+    format!("{SERVICE}{name}")
+}

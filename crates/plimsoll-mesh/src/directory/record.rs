@@ -1,0 +1,216 @@
+//! What a node says about itself, signed with its key.
+//!
+//! Gossip passes through other hands, so a record counts only with the signature of the node it names. Three kinds of
+//! keys, all ASCII:
+//!
+//! | key | value |
+//! |---|---|
+//! | `n` | public key and listening address |
+//! | `l` | the lease: a counter that rises, and how long it holds; its change renews all names of the node |
+//! | `s/NAME` | that the node provides the service, and whether its calls may run twice |
+//!
+//! A signature covers kind, realm, node and generation (one life of the node), so that no record can be moved to
+//! another.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::identity::{Identity, IdentityError, PublicKey, Signature};
+use crate::names::{NodeId, ServiceName};
+
+/// The key of the node's record.
+pub(crate) const NODE: &str = "n";
+/// The key of the lease.
+pub(crate) const LEASE: &str = "l";
+/// What the keys of services begin with.
+pub(crate) const SERVICE: &str = "s/";
+
+/// Whose record it is, and of which life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Origin<'a> {
+    pub(crate) realm: &'a str,
+    pub(crate) node: NodeId,
+    pub(crate) generation: u64,
+}
+
+/// The node's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NodeRecord {
+    pub(crate) key: PublicKey,
+    pub(crate) listens: Option<SocketAddr>,
+}
+
+/// The lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lease {
+    pub(crate) counter: u64,
+    pub(crate) ttl_ms: u32,
+}
+
+/// A service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ServiceRecord {
+    pub(crate) sequence: u64,
+    pub(crate) idempotent: bool,
+}
+
+/// A record that does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the record is not of this version, or not signed by the node it names")]
+pub(crate) struct Unproven;
+
+impl Lease {
+    pub(crate) fn ttl(&self) -> Duration {
+        Duration::from_millis(self.ttl_ms.into())
+    }
+}
+
+/// What is signed.
+#[derive(Serialize)]
+enum Claim<'a> {
+    Node { point: &'a [u8], listens: Option<SocketAddr> },
+    Lease(Lease),
+    Service { name: &'a str, record: ServiceRecord },
+}
+
+impl Origin<'_> {
+    /// Writes this node's record.
+    pub(crate) fn sign_node(&self, identity: &Identity, listens: Option<SocketAddr>) -> Result<String, IdentityError> {
+        let key = identity.public_key();
+        let signature = self.sign(identity, &Claim::Node { point: key.as_bytes(), listens })?;
+        let listens = listens.map_or_else(|| "-".to_owned(), |address| address.to_string());
+        Ok(format!("1 {} {listens} {}", hex::encode(key.as_bytes()), hex::encode(signature.as_bytes())))
+    }
+
+    /// Writes this node's lease.
+    pub(crate) fn sign_lease(&self, identity: &Identity, lease: Lease) -> Result<String, IdentityError> {
+        let signature = self.sign(identity, &Claim::Lease(lease))?;
+        Ok(format!("1 {} {} {}", lease.counter, lease.ttl_ms, hex::encode(signature.as_bytes())))
+    }
+
+    /// Writes the record of a service of this node.
+    pub(crate) fn sign_service(
+        &self,
+        identity: &Identity,
+        name: &ServiceName,
+        record: ServiceRecord,
+    ) -> Result<String, IdentityError> {
+        let signature = self.sign(identity, &Claim::Service { name: name.as_str(), record })?;
+        let idempotent = if record.idempotent { "i" } else { "-" };
+        Ok(format!("1 {} {idempotent} {}", record.sequence, hex::encode(signature.as_bytes())))
+    }
+
+    /// Reads a node's record: its key must be the node's, and have signed it.
+    pub(crate) fn verify_node(&self, value: &str) -> Result<NodeRecord, Unproven> {
+        let [key, listens, signature] = fields(value)?;
+        let key = PublicKey::from_point(&hex::decode(key).map_err(|_| Unproven)?).map_err(|_| Unproven)?;
+        if key.node_id() != self.node {
+            return Err(Unproven);
+        }
+        let listens = if listens == "-" { None } else { Some(listens.parse().map_err(|_| Unproven)?) };
+        self.verify(&key, &Claim::Node { point: key.as_bytes(), listens }, signature)?;
+        Ok(NodeRecord { key, listens })
+    }
+
+    /// Reads a lease.
+    pub(crate) fn verify_lease(&self, key: &PublicKey, value: &str) -> Result<Lease, Unproven> {
+        let [counter, ttl_ms, signature] = fields(value)?;
+        let lease =
+            Lease { counter: counter.parse().map_err(|_| Unproven)?, ttl_ms: ttl_ms.parse().map_err(|_| Unproven)? };
+        self.verify(key, &Claim::Lease(lease), signature)?;
+        Ok(lease)
+    }
+
+    /// Reads the record of a service.
+    pub(crate) fn verify_service(
+        &self,
+        key: &PublicKey,
+        name: &ServiceName,
+        value: &str,
+    ) -> Result<ServiceRecord, Unproven> {
+        let [sequence, idempotent, signature] = fields(value)?;
+        let idempotent = match idempotent {
+            "i" => true,
+            "-" => false,
+            _ => return Err(Unproven),
+        };
+        let record = ServiceRecord { sequence: sequence.parse().map_err(|_| Unproven)?, idempotent };
+        self.verify(key, &Claim::Service { name: name.as_str(), record }, signature)?;
+        Ok(record)
+    }
+
+    fn sign(&self, identity: &Identity, claim: &Claim<'_>) -> Result<Signature, IdentityError> {
+        identity.sign(&self.message(claim).map_err(|error| IdentityError::Crypto(error.to_string()))?)
+    }
+
+    fn verify(&self, key: &PublicKey, claim: &Claim<'_>, signature: &str) -> Result<(), Unproven> {
+        let signature = hex::decode(signature).map_err(|_| Unproven)?;
+        let signature = Signature::from_bytes(&signature).map_err(|_| Unproven)?;
+        key.verify(&self.message(claim).map_err(|_| Unproven)?, &signature).map_err(|_| Unproven)
+    }
+
+    fn message(&self, claim: &Claim<'_>) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_allocvec(&("plimsoll record 1", self.realm, self.node.as_bytes(), self.generation, claim))
+    }
+}
+
+/// The fields of a value of version 1.
+fn fields(value: &str) -> Result<[&str; 3], Unproven> {
+    let mut fields = value.split(' ');
+    match [fields.next(), fields.next(), fields.next(), fields.next(), fields.next()] {
+        [Some("1"), Some(first), Some(second), Some(third), None] => Ok([first, second, third]),
+        _ => Err(Unproven),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    /// A record counts for its node, life, realm and name, and for no other.
+    #[test]
+    fn a_record_cannot_be_moved() -> TestResult {
+        let (mine, other) = (Identity::generate()?, Identity::generate()?);
+        let origin = Origin { realm: "default", node: mine.node_id(), generation: 7 };
+        let (echo, time): (ServiceName, ServiceName) = ("echo".parse()?, "time".parse()?);
+        let record = ServiceRecord { sequence: 3, idempotent: true };
+        let value = origin.sign_service(&mine, &echo, record)?;
+        let key = origin.verify_node(&origin.sign_node(&mine, Some("127.0.0.1:4433".parse()?))?)?.key;
+
+        assert_eq!(origin.verify_service(&key, &echo, &value), Ok(record));
+        assert_eq!(origin.verify_service(&key, &time, &value), Err(Unproven));
+        assert_eq!(origin.verify_service(&key, &echo, &value.replace(" i ", " - ")), Err(Unproven));
+        assert_eq!(origin.verify_service(&key, &echo, &value.replace("1 3 ", "1 4 ")), Err(Unproven));
+        for moved in [
+            Origin { realm: "other", ..origin },
+            Origin { generation: 8, ..origin },
+            Origin { node: other.node_id(), ..origin },
+        ] {
+            assert_eq!(moved.verify_service(&key, &echo, &value), Err(Unproven));
+        }
+        let forged = origin.sign_service(&other, &echo, record)?;
+        assert_eq!(origin.verify_service(&key, &echo, &forged), Err(Unproven));
+        Ok(())
+    }
+
+    #[test]
+    fn a_node_record_needs_the_key_that_makes_the_id() -> TestResult {
+        let (mine, other) = (Identity::generate()?, Identity::generate()?);
+        let origin = Origin { realm: "default", node: mine.node_id(), generation: 7 };
+        assert_eq!(origin.verify_node(&origin.sign_node(&mine, None)?)?.listens, None);
+        assert_eq!(origin.verify_node(&origin.sign_node(&other, None)?), Err(Unproven));
+        let lease = Lease { counter: 1, ttl_ms: 300_000 };
+        let value = origin.sign_lease(&mine, lease)?;
+        assert_eq!(origin.verify_lease(&mine.public_key(), &value), Ok(lease));
+        assert_eq!(origin.verify_lease(&mine.public_key(), &value.replace("300000", "300001")), Err(Unproven));
+        for junk in ["", "1", "2 1 2 3", "1 a b c", "1 1 1 zz", "1 1 1 00 00"] {
+            assert_eq!(origin.verify_lease(&mine.public_key(), junk), Err(Unproven));
+            assert_eq!(origin.verify_node(junk), Err(Unproven));
+        }
+        Ok(())
+    }
+}

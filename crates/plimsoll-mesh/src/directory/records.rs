@@ -1,0 +1,233 @@
+//! Which records count: signatures, leases and caps. Time comes in as an argument.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::identity::PublicKey;
+use crate::names::{NodeId, ServiceName};
+
+use super::guard::Life;
+use super::record::{LEASE, Lease, NODE, NodeRecord, Origin, SERVICE, ServiceRecord};
+use super::view::{Member, Provider, View};
+
+#[cfg(test)]
+mod tests;
+
+/// Service records in all.
+pub(crate) const MAX_RECORDS: usize = 10_000;
+/// Service records of one node.
+pub(crate) const MAX_PER_NODE: usize = 1_000;
+/// New or changed names that a node may bring a second, after a first thousand at once.
+const CHANGES_PER_SECOND: f64 = 10.0;
+
+/// One life of a node as the engine shows it. `values` is `None` when nothing has changed since the last look.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) life: Life,
+    pub(crate) alive: bool,
+    pub(crate) values: Option<Vec<(String, String)>>,
+}
+
+/// The records of all other nodes, with what their signatures were found to be worth.
+#[derive(Debug)]
+pub(crate) struct Records {
+    me: NodeId,
+    realm: String,
+    lives: HashMap<Life, Held>,
+    unproven: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    alive: bool,
+    /// Its heartbeats did arrive once: so their absence means something.
+    heard: bool,
+    values: Vec<(String, String)>,
+    node: Option<(String, NodeRecord)>,
+    lease: Option<(String, Lease, Instant)>,
+    /// By name: the value looked at, and what it said if its signature held.
+    services: BTreeMap<ServiceName, (String, Option<ServiceRecord>)>,
+    allowance: Allowance,
+}
+
+impl Records {
+    pub(crate) fn new(me: NodeId, realm: impl Into<String>) -> Self {
+        Self { me, realm: realm.into(), lives: HashMap::new(), unproven: 0 }
+    }
+
+    /// Takes what the engine shows now, and forgets what it does not show any more.
+    pub(crate) fn look(&mut self, seen: Vec<Seen>, now: Instant) {
+        let shown: std::collections::HashSet<Life> = seen.iter().map(|seen| seen.life).collect();
+        self.lives.retain(|life, _| shown.contains(life));
+        for Seen { life, alive, values } in seen {
+            if life.0 == self.me {
+                continue;
+            }
+            let held = self.lives.entry(life).or_insert_with(|| Held::new(now));
+            held.alive = alive;
+            held.heard |= alive;
+            if let Some(values) = values {
+                held.values = values;
+            }
+            let origin = Origin { realm: &self.realm, node: life.0, generation: life.1 };
+            self.unproven += held.judge(&origin, now);
+        }
+    }
+
+    /// Records found to be unsigned or signed by another, ever since.
+    pub(crate) fn unproven(&self) -> u64 {
+        self.unproven
+    }
+
+    /// The directory at `now`: of each trusted node its latest life, and its services as long as its lease holds.
+    pub(crate) fn view(&self, now: Instant, trusts: impl Fn(&NodeId) -> bool) -> View {
+        let mut latest: BTreeMap<NodeId, (u64, &Held)> = BTreeMap::new();
+        for (&(node, generation), held) in &self.lives {
+            let newer = latest.get(&node).is_none_or(|(other, _)| *other < generation);
+            if held.node.is_some() && newer && trusts(&node) {
+                latest.insert(node, (generation, held));
+            }
+        }
+        let mut view = View::default();
+        let mut records = 0;
+        for (node, (_, held)) in latest {
+            view.members.push(Member { node, address: held.listens(), alive: held.alive || !held.heard });
+            if !held.leased(now) {
+                continue;
+            }
+            for (name, record) in held.proven().take(MAX_RECORDS - records) {
+                records += 1;
+                let provider = Provider::new(node, record.idempotent);
+                view.services.entry(name.clone()).or_default().push(provider);
+            }
+        }
+        view
+    }
+}
+
+impl Held {
+    fn new(now: Instant) -> Self {
+        Self {
+            alive: false,
+            heard: false,
+            values: Vec::new(),
+            node: None,
+            lease: None,
+            services: BTreeMap::new(),
+            allowance: Allowance::new(now),
+        }
+    }
+
+    fn listens(&self) -> Option<SocketAddr> {
+        self.node.as_ref().and_then(|(_, record)| record.listens)
+    }
+
+    fn leased(&self, now: Instant) -> bool {
+        self.lease.as_ref().is_some_and(|(_, lease, renewed)| now.duration_since(*renewed) < lease.ttl())
+    }
+
+    fn proven(&self) -> impl Iterator<Item = (&ServiceName, ServiceRecord)> {
+        self.services.iter().filter_map(|(name, (_, record))| Some((name, (*record)?)))
+    }
+
+    /// Checks what has changed; returns how many signatures did not hold.
+    fn judge(&mut self, origin: &Origin<'_>, now: Instant) -> u64 {
+        let mut unproven = 0;
+        let Some(key) = self.judge_node(origin, &mut unproven) else { return unproven };
+        self.judge_lease(origin, &key, now, &mut unproven);
+        self.judge_services(origin, &key, now, &mut unproven);
+        unproven
+    }
+
+    fn judge_node(&mut self, origin: &Origin<'_>, unproven: &mut u64) -> Option<PublicKey> {
+        let value = value(&self.values, NODE)?;
+        if self.node.as_ref().is_none_or(|(known, _)| known != value) {
+            match origin.verify_node(value) {
+                Ok(record) => self.node = Some((value.to_owned(), record)),
+                // An earlier record that held stays: this one is not the node's.
+                Err(_) => *unproven += 1,
+            }
+        }
+        self.node.as_ref().map(|(_, record)| record.key)
+    }
+
+    fn judge_lease(&mut self, origin: &Origin<'_>, key: &PublicKey, now: Instant, unproven: &mut u64) {
+        let Some(value) = value(&self.values, LEASE) else { return };
+        if self.lease.as_ref().is_some_and(|(known, ..)| known == value) {
+            return;
+        }
+        match origin.verify_lease(key, value) {
+            // An old lease passed on late renews nothing.
+            Ok(lease) if self.lease.as_ref().is_none_or(|(_, known, _)| known.counter < lease.counter) => {
+                self.lease = Some((value.to_owned(), lease, now));
+            }
+            Ok(_) => {}
+            Err(_) => *unproven += 1,
+        }
+    }
+
+    fn judge_services(&mut self, origin: &Origin<'_>, key: &PublicKey, now: Instant, unproven: &mut u64) {
+        let mut services = BTreeMap::new();
+        for (name, value) in self.values.iter().filter_map(|(name, value)| Some((name.strip_prefix(SERVICE)?, value))) {
+            let Ok(name) = name.parse::<ServiceName>() else { continue };
+            if services.len() >= MAX_PER_NODE {
+                break;
+            }
+            let known = self.services.remove(&name);
+            let entry = match known {
+                Some((known, record)) if known == *value => (known, record),
+                known if !self.allowance.take(now) => match known {
+                    // Looked at again when there is room; what held so far stays until then.
+                    Some(known) => known,
+                    None => continue,
+                },
+                known => match origin.verify_service(key, &name, value) {
+                    Ok(record)
+                        if known
+                            .as_ref()
+                            .and_then(|(_, old)| *old)
+                            .is_none_or(|old| old.sequence < record.sequence) =>
+                    {
+                        (value.clone(), Some(record))
+                    }
+                    Ok(_) => (value.clone(), known.and_then(|(_, old)| old)),
+                    Err(_) => {
+                        *unproven += 1;
+                        (value.clone(), known.and_then(|(_, old)| old))
+                    }
+                },
+            };
+            services.insert(name, entry);
+        }
+        self.services = services;
+    }
+}
+
+fn value<'a>(values: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    values.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+}
+
+/// A bucket of changes that fills with time.
+#[derive(Debug)]
+struct Allowance {
+    left: f64,
+    filled: Instant,
+}
+
+impl Allowance {
+    fn new(now: Instant) -> Self {
+        Self { left: MAX_PER_NODE as f64, filled: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let gained = now.duration_since(self.filled).as_secs_f64() * CHANGES_PER_SECOND;
+        self.left = (self.left + gained).min(MAX_PER_NODE as f64);
+        self.filled = now;
+        let enough = self.left >= 1.0;
+        if enough {
+            self.left -= 1.0;
+        }
+        enough
+    }
+}

@@ -1,0 +1,107 @@
+//! What a router shows: the services and nodes of the mesh, with states and reasons.
+
+use std::collections::BTreeMap;
+
+use crate::directory::Member;
+use crate::names::NodeId;
+use crate::peers::{Peer, PeerState};
+use crate::service::{NodeEntry, Overview, ServiceEntry};
+
+use super::choice::Standing;
+use super::router::Router;
+
+impl Overview for Router {
+    fn services(&self) -> Vec<ServiceEntry> {
+        let mut entries: BTreeMap<_, ServiceEntry> = BTreeMap::new();
+        for served in self.0.services.list() {
+            let entry = ServiceEntry {
+                name: served.name.clone(),
+                providers: vec![self.0.me],
+                callable: served.callable,
+                idempotent: served.idempotent,
+            };
+            entries.insert(served.name, entry);
+        }
+        let Some(mesh) = &self.0.mesh else { return entries.into_values().collect() };
+        for (name, providers) in &mesh.directory.view().services {
+            for provider in providers {
+                let entry = entries.entry(name.clone()).or_insert_with(|| ServiceEntry {
+                    name: name.clone(),
+                    providers: Vec::new(),
+                    callable: false,
+                    idempotent: true,
+                });
+                entry.providers.push(provider.node);
+                entry.idempotent &= provider.idempotent;
+                entry.callable |= mesh.standing(&provider.node) != Standing::Doubtful;
+            }
+        }
+        entries.into_values().collect()
+    }
+
+    fn nodes(&self) -> Vec<NodeEntry> {
+        let this =
+            NodeEntry { id: self.0.me, address: self.0.listens, this: true, state: "up".to_owned(), reason: None };
+        let mut nodes = vec![this];
+        if let Some(mesh) = &self.0.mesh {
+            nodes.extend(others(mesh.forward.list(), &mesh.directory.view().members));
+        }
+        nodes
+    }
+}
+
+/// One line a node: what its connection says, and what others say of it by gossip.
+fn others(peers: Vec<Peer>, members: &[Member]) -> Vec<NodeEntry> {
+    let members: BTreeMap<NodeId, &Member> = members.iter().map(|member| (member.node, member)).collect();
+    let mut lines: BTreeMap<NodeId, NodeEntry> = BTreeMap::new();
+    for peer in peers {
+        let member = members.get(&peer.node);
+        let (state, reason) = standing(peer.state, peer.reason, member.map(|member| member.alive));
+        let address = peer.address.or(member.and_then(|member| member.address));
+        lines.insert(peer.node, NodeEntry { id: peer.node, address, this: false, state, reason });
+    }
+    for (node, member) in members {
+        lines.entry(node).or_insert_with(|| {
+            let reason = Some("known by gossip, not connected".to_owned());
+            let state = if member.alive { "connecting" } else { "down" }.to_owned();
+            NodeEntry { id: node, address: member.address, this: false, state, reason }
+        });
+    }
+    lines.into_values().collect()
+}
+
+fn standing(state: PeerState, reason: Option<String>, alive: Option<bool>) -> (String, Option<String>) {
+    let (word, reason) = match (state, alive) {
+        (PeerState::Up, Some(false)) => ("suspect", Some("connected, but its heartbeats do not arrive".to_owned())),
+        (PeerState::Up, _) => ("up", None),
+        (PeerState::Connecting, _) => ("connecting", reason),
+        (PeerState::Refused, _) => ("refused", reason),
+        (PeerState::Down, Some(true)) => ("suspect", reason),
+        (PeerState::Down, _) => ("down", reason),
+    };
+    (word.to_owned(), reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_and_gossip_together_make_the_state() {
+        let why = || Some("why".to_owned());
+        for (state, alive, word) in [
+            (PeerState::Up, None, "up"),
+            (PeerState::Up, Some(true), "up"),
+            (PeerState::Up, Some(false), "suspect"),
+            (PeerState::Down, Some(true), "suspect"),
+            (PeerState::Down, Some(false), "down"),
+            (PeerState::Down, None, "down"),
+            (PeerState::Refused, Some(true), "refused"),
+            (PeerState::Connecting, None, "connecting"),
+        ] {
+            let (told, reason) = standing(state, why(), alive);
+            assert_eq!(told, word);
+            assert_eq!(reason.is_some(), word != "up", "{word} has a reason");
+        }
+    }
+}

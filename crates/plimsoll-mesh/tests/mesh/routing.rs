@@ -1,0 +1,103 @@
+//! Whom the router asks, and when it asks somebody else.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use plimsoll_mesh::problem::Code;
+
+use super::support::{PATIENCE, Plan, TestResult};
+
+#[tokio::test]
+async fn a_call_is_served_here_if_it_can_be_and_elsewhere_otherwise() -> TestResult {
+    let first = Plan::new(&[("here", true)], &[])?.start().await?;
+    let second = Plan::new(&[("here", true), ("there", true)], &[first.address])?.start().await?;
+    let third = Plan::new(&[("there", true)], &[first.address])?.start().await?;
+    first.sees_providers("here", &[&second]).await?;
+    first.sees_providers("there", &[&second, &third]).await?;
+
+    for _ in 0..50 {
+        assert_eq!(first.call("here", "").await, Ok(first.id), "local first");
+    }
+    let asked = futures::future::join_all((0..50).map(|_| first.call("there", ""))).await;
+    let asked: Result<HashSet<_>, _> = asked.into_iter().collect();
+    assert_eq!(asked, Ok(HashSet::from([second.id, third.id])), "both have their share");
+
+    let nobody = first.call("nowhere", "").await.err().ok_or("nobody")?;
+    assert_eq!((nobody.code, nobody.node), (Code::NoProvider, Some(first.id)));
+    let panicked = third.call("here", "panic").await.err().ok_or("panicked")?;
+    assert_eq!(panicked.code, Code::WorkerPanicked);
+    assert!([Some(first.id), Some(second.id)].contains(&panicked.node), "where it ran: {panicked:?}");
+    for node in [first, second, third] {
+        node.stop().await;
+    }
+    Ok(())
+}
+
+/// A service that is full here is asked for elsewhere: the call never ran.
+#[tokio::test]
+async fn a_call_refused_before_it_ran_is_tried_elsewhere() -> TestResult {
+    let first = Plan { at_once: 1, ..Plan::new(&[("work", false)], &[])? }.start().await?;
+    let second = Plan { at_once: 1, ..Plan::new(&[("work", false)], &[first.address])? }.start().await?;
+    first.sees_providers("work", &[&second]).await?;
+    let mut held = Box::pin(first.call_within("work", "hold", PATIENCE));
+    assert!(futures::poll!(&mut held).is_pending());
+    assert_eq!(first.call("work", "").await, Ok(second.id));
+
+    let mut held_there = Box::pin(second.call_within("work", "hold", PATIENCE));
+    assert!(futures::poll!(&mut held_there).is_pending());
+    let full = first.call("work", "").await.err().ok_or("all full")?;
+    assert_eq!(full.code, Code::Overloaded);
+    first.release.add_permits(1);
+    assert_eq!(held.await, Ok(first.id));
+    drop(held_there);
+    first.stop().await;
+    second.stop().await;
+    Ok(())
+}
+
+/// Killed in mid-call: 502 within two seconds for this caller, and the next call is answered elsewhere.
+#[tokio::test]
+async fn a_killed_provider_is_a_502_and_the_next_call_goes_elsewhere() -> TestResult {
+    let first = Plan::new(&[], &[])?.start().await?;
+    let victim = Plan::new(&[("work", false)], &[first.address])?.start_apart().await?;
+    first.sees_providers("work", &[&victim]).await?;
+    let mut held = Box::pin(first.call_within("work", "hold", PATIENCE));
+    assert!(futures::poll!(&mut held).is_pending());
+    victim.eventually("it runs", || victim.in_flight() == 1).await?;
+    let other = Plan::new(&[("work", false)], &[first.address])?.start().await?;
+    first.sees_providers("work", &[&victim, &other]).await?;
+
+    let killed = Instant::now();
+    let victim = victim.vanish().await?;
+    let died = held.await.err().ok_or("died")?;
+    assert_eq!(died.code, Code::ProviderDied);
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    for _ in 0..20 {
+        assert_eq!(first.call("work", "").await, Ok(other.id));
+    }
+    let state = first.state_of(victim).unwrap_or_default();
+    assert!(["down", "suspect", "connecting"].contains(&state.as_str()), "{state}");
+    first.stop().await;
+    other.stop().await;
+    Ok(())
+}
+
+/// The same for a service whose calls may run twice: this very caller is answered by the other one.
+#[tokio::test]
+async fn an_idempotent_call_survives_its_provider() -> TestResult {
+    let first = Plan::new(&[], &[])?.start().await?;
+    let victim = Plan::new(&[("work", true)], &[first.address])?.start_apart().await?;
+    first.sees_providers("work", &[&victim]).await?;
+    let mut held = Box::pin(first.call_within("work", "hold", PATIENCE));
+    assert!(futures::poll!(&mut held).is_pending());
+    victim.eventually("it runs", || victim.in_flight() == 1).await?;
+    let other = Plan::new(&[("work", true)], &[first.address])?.start().await?;
+    other.release.add_permits(1);
+    first.sees_providers("work", &[&victim, &other]).await?;
+    victim.vanish().await?;
+    assert_eq!(held.await, Ok(other.id));
+    assert_eq!(first.call("work", "").await, Ok(other.id));
+    first.stop().await;
+    other.stop().await;
+    Ok(())
+}
