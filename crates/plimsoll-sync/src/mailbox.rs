@@ -11,7 +11,7 @@ use std::fmt;
 use crate::permits::{Load, PermitGate, Refused};
 use crate::sync::{Mutex, lock};
 
-/// What went through a mailbox. `sent = taken + dropped_oldest + dropped_unserved + queued`.
+/// What went through a mailbox. `sent = taken + dropped_oldest + dropped_unserved + returned + queued`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Messages that were put in.
@@ -22,6 +22,8 @@ pub struct Traffic {
     pub dropped_oldest: u64,
     /// Messages that were in it when its actor ended.
     pub dropped_unserved: u64,
+    /// Messages that were taken back by their senders, because their actor had ended.
+    pub returned: u64,
     /// Messages in it now.
     pub queued: u64,
     /// The most that were in it at one time.
@@ -47,9 +49,31 @@ pub struct Mailbox<M, W> {
 }
 
 struct Queue<M> {
-    messages: VecDeque<(M, u64)>,
+    messages: VecDeque<Entry<M>>,
     traffic: Traffic,
+    /// How many announcements the actor has yet to come for; never fewer than messages, but for the moment of a sending.
+    announced: usize,
     closed: bool,
+}
+
+struct Entry<M> {
+    message: M,
+    bytes: u64,
+    ticket: Ticket,
+}
+
+/// Names a message that was put in, for whoever put it there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// A message is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Put {
+    /// Its name.
+    pub ticket: Ticket,
+    /// The actor must be told of one more message. Not so when it has yet to come for one that was dropped meanwhile: it
+    /// will find this one in its place.
+    pub announce: bool,
 }
 
 /// Why a message did not get in; it comes back.
@@ -73,7 +97,7 @@ impl<M> fmt::Debug for NotSent<M> {
 impl<M, W> Mailbox<M, W> {
     /// An open mailbox for at most `limit`, where at most `waiting` senders wait.
     pub fn new(limit: Load, waiting: u32) -> Self {
-        let queue = Queue { messages: VecDeque::new(), traffic: Traffic::default(), closed: false };
+        let queue = Queue { messages: VecDeque::new(), traffic: Traffic::default(), announced: 0, closed: false };
         Self { gate: PermitGate::new(limit, waiting), queue: Mutex::new(queue) }
     }
 
@@ -81,38 +105,36 @@ impl<M, W> Mailbox<M, W> {
     ///
     /// # Errors
     /// [`NotSent::Closed`]; the credit has gone back then.
-    pub fn push(&self, message: M, bytes: u64, wake: impl FnMut(W)) -> Result<(), NotSent<M>> {
+    pub fn push(&self, message: M, bytes: u64, wake: impl FnMut(W)) -> Result<Put, NotSent<M>> {
         let mut queue = lock(&self.queue);
         if queue.closed {
             drop(queue);
             self.gate.release(bytes, wake);
             return Err(NotSent::Closed(message));
         }
-        queue.put(message, bytes);
-        Ok(())
+        Ok(queue.put(message, bytes))
     }
 
     /// Puts a message in if there is a credit of `bytes` for it.
     ///
     /// # Errors
     /// [`NotSent`].
-    pub fn offer(&self, message: M, bytes: u64) -> Result<(), NotSent<M>> {
+    pub fn offer(&self, message: M, bytes: u64) -> Result<Put, NotSent<M>> {
         let mut queue = lock(&self.queue);
         if queue.closed {
             return Err(NotSent::Closed(message));
         }
         match self.gate.try_acquire(bytes) {
-            Ok(()) => queue.put(message, bytes),
-            Err(refused) => return Err(NotSent::Full(message, refused)),
+            Ok(()) => Ok(queue.put(message, bytes)),
+            Err(refused) => Err(NotSent::Full(message, refused)),
         }
-        Ok(())
     }
 
     /// Puts a message in and drops as many of the oldest as that takes; those come back.
     ///
     /// # Errors
     /// [`NotSent::Full`] when the message would not even fit alone, and [`NotSent::Closed`].
-    pub fn offer_dropping(&self, message: M, bytes: u64, wake: impl FnMut(W)) -> Result<Vec<M>, NotSent<M>> {
+    pub fn offer_dropping(&self, message: M, bytes: u64, wake: impl FnMut(W)) -> Result<(Put, Vec<M>), NotSent<M>> {
         let (mut woken, mut dropped) = (Vec::new(), Vec::new());
         let result = {
             let mut queue = lock(&self.queue);
@@ -122,8 +144,7 @@ impl<M, W> Mailbox<M, W> {
             loop {
                 match self.gate.try_acquire(bytes) {
                     Ok(()) => {
-                        queue.put(message, bytes);
-                        break Ok(dropped);
+                        break Ok((queue.put(message, bytes), dropped));
                     }
                     Err(refused) => match queue.get(Leaves::Oldest) {
                         Some((oldest, bytes)) => {
@@ -140,7 +161,7 @@ impl<M, W> Mailbox<M, W> {
         result
     }
 
-    /// Takes the first message out and gives its credit back.
+    /// Takes the first message out and gives its credit back: the answer to one announcement.
     pub fn pop(&self, why: Leaves, wake: impl FnMut(W)) -> Option<M> {
         let mut woken = Vec::new();
         let message = {
@@ -151,6 +172,32 @@ impl<M, W> Mailbox<M, W> {
         };
         woken.into_iter().for_each(wake);
         Some(message)
+    }
+
+    /// Takes a message back whose announcement did not arrive, so that nobody will come for it. If it has made room for a newer one meanwhile, then it is that one
+    /// for which nobody will come: the newest is dropped in its place.
+    pub fn retract(&self, ticket: Ticket, wake: impl FnMut(W)) -> Option<M> {
+        let mut woken = Vec::new();
+        let (mine, message) = {
+            let mut queue = lock(&self.queue);
+            queue.announced = queue.announced.saturating_sub(1);
+            let at = queue.messages.binary_search_by_key(&ticket, |entry| entry.ticket);
+            let entry = match at {
+                Ok(at) => queue.messages.remove(at),
+                Err(_) => queue.messages.pop_back(),
+            }?;
+            let traffic = &mut queue.traffic;
+            traffic.queued -= 1;
+            if at.is_ok() {
+                traffic.returned += 1;
+            } else {
+                traffic.dropped_unserved += 1;
+            }
+            self.gate.release(entry.bytes, |waiter| woken.push(waiter));
+            (at.is_ok(), entry.message)
+        };
+        woken.into_iter().for_each(wake);
+        mine.then_some(message)
     }
 
     /// Takes no more messages, and drops those in it.
@@ -176,21 +223,28 @@ impl<M, W> Mailbox<M, W> {
         if before > factor.saturating_mul(queue.messages.len().max(1)) {
             queue.messages.shrink_to_fit();
         }
-        (before - queue.messages.capacity()) * size_of::<(M, u64)>()
+        (before - queue.messages.capacity()) * size_of::<Entry<M>>()
     }
 }
 
 impl<M> Queue<M> {
-    fn put(&mut self, message: M, bytes: u64) {
-        self.messages.push_back((message, bytes));
+    fn put(&mut self, message: M, bytes: u64) -> Put {
+        let ticket = Ticket(self.traffic.sent);
+        self.messages.push_back(Entry { message, bytes, ticket });
         let queued = self.messages.len() as u64;
         self.traffic.sent += 1;
         self.traffic.queued = queued;
         self.traffic.high_water = self.traffic.high_water.max(queued);
+        let announce = self.announced < self.messages.len();
+        self.announced += usize::from(announce);
+        Put { ticket, announce }
     }
 
     fn get(&mut self, why: Leaves) -> Option<(M, u64)> {
-        let got = self.messages.pop_front()?;
+        if why != Leaves::Oldest {
+            self.announced = self.announced.saturating_sub(1);
+        }
+        let Entry { message, bytes, .. } = self.messages.pop_front()?;
         let traffic = &mut self.traffic;
         traffic.queued -= 1;
         match why {
@@ -198,7 +252,7 @@ impl<M> Queue<M> {
             Leaves::Oldest => traffic.dropped_oldest += 1,
             Leaves::Unserved => traffic.dropped_unserved += 1,
         }
-        Some(got)
+        Some((message, bytes))
     }
 }
 

@@ -26,6 +26,8 @@ mod loom {
         ("mailbox_push_and_pop_at_full", mailbox::push_and_pop_at_full),
         ("mailbox_drop_oldest_and_pop", mailbox::drop_oldest_and_pop),
         ("mailbox_high_water", mailbox::high_water),
+        ("mailbox_retract_and_drop_oldest", mailbox::retract_and_drop_oldest),
+        ("mailbox_announcements", mailbox::announcements_are_those_of_messages),
         ("slots_insert_look_remove", slots::insert_look_remove),
         ("slots_reuse_never_resolves", slots::reuse_never_resolves),
         ("slots_full_and_freed", slots::full_and_freed),

@@ -3,6 +3,7 @@
 //! - [`supervisor`]: child specs, strategies, restart intensity, ordered stop.
 //! - [`call`]: calls that settle exactly once, each served by a short-lived worker of its own.
 //! - [`server`]: servers that own their state and serve in their own actor, as OTP's gen_server.
+//! - [`mailbox`]: bounded mailboxes for ordinary actors.
 //! - [`bounded`]: pools, registries, caches and queues that cannot grow without a limit.
 //! - [`exit`]: why an actor or a task ended.
 //! - [`inspect`]: one typed snapshot of the whole runtime.
@@ -18,6 +19,7 @@ pub mod bounded;
 pub mod call;
 pub mod exit;
 pub mod inspect;
+pub mod mailbox;
 pub mod panics;
 pub mod server;
 pub mod supervisor;

@@ -310,3 +310,54 @@ async fn until_real(mut done: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
+
+/// When the runtime ends, futures and workers go with it, and the books say so.
+#[test]
+fn the_end_of_the_runtime_leaves_nothing_in_the_books() {
+    for worker in [Worker::Actor, Worker::Task] {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let held = Arc::new(());
+        let server = runtime.block_on(async {
+            let server = server().worker(worker).start().await.unwrap();
+            let (client, held) = (server.client(), held.clone());
+            tokio::spawn(async move { client.call(Do::Hold(held)).await });
+            until(|| counters(&server)["workers"] == 1).await;
+            server
+        });
+        drop(runtime);
+        assert_nothing_left(&counters(&server));
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}
+
+/// A worker that calls its own server is served by another worker; when every permit is held by one that waits for a
+/// permit, waiting would never end, and the last to wait is told.
+#[tokio::test(start_paused = true)]
+async fn workers_that_all_wait_for_their_own_server_are_told() {
+    for worker in [Worker::Actor, Worker::Task] {
+        let server = server().worker(worker).max_in_flight(2).queue(8).start().await.unwrap();
+        let (client, gate) = (server.client(), Gate::closed());
+        assert_eq!(client.call(Do::CallSelf(client.clone(), opened())).await, Ok(1));
+        let before = Instant::now();
+        let calls = [0, 1].map(|_| {
+            let (client, gate) = (client.clone(), gate.clone());
+            tokio::spawn(async move { client.call(Do::CallSelf(client.clone(), gate)).await })
+        });
+        gate.until_waiting(2).await;
+        gate.open();
+        let mut outcomes = Vec::new();
+        for call in calls {
+            outcomes.push(call.await.unwrap());
+        }
+        outcomes.sort_by_key(Result::is_err);
+        assert_eq!(outcomes, [Ok(1), Err(CallError::App("deadlock"))]);
+        assert_eq!((Instant::now(), counters(&server)["refused_deadlock"]), (before, 1));
+        server.actor().kill();
+    }
+}
+
+fn opened() -> Gate {
+    let gate = Gate::closed();
+    gate.open();
+    gate
+}

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll::call::{CallContext, CallServer, CallServerBuilder, Protocol, Service, StartedServer};
+use plimsoll::call::{
+    CallClient, CallContext, CallError, CallServer, CallServerBuilder, Protocol, Service, StartedServer,
+};
 use plimsoll_testkit::gate::Gate;
 use plimsoll_testkit::law;
 use plimsoll_testkit::probe::Mark;
@@ -25,6 +27,8 @@ pub enum Do {
     Block(std::sync::mpsc::Receiver<()>),
     /// Kill the worker actor itself.
     KillWorker,
+    /// Once through the gate, call this server.
+    CallSelf(CallClient<Obedient>, Gate),
 }
 
 /// Does what it is told.
@@ -53,6 +57,13 @@ impl Service for Obedient {
             Do::Block(release) => {
                 let _ = release.recv();
                 Ok(0)
+            }
+            Do::CallSelf(client, gate) => {
+                gate.pass().await;
+                match ctx.client(&client).call(Do::Echo(1)).await {
+                    Err(CallError::Deadlock(_)) => Err("deadlock"),
+                    other => other.map_err(|_| "otherwise"),
+                }
             }
             Do::KillWorker => {
                 if let Some(worker) = ctx.worker() {

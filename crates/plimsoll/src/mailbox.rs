@@ -1,0 +1,53 @@
+//! Mailboxes with a bound, for ordinary ractor actors.
+//!
+//! ractor's own mailboxes have none, so the bound is kept at the door. The actor's message type is [`Bounded<M>`], which
+//! nobody but a [`BoundedRef<M>`] can make: there is no way round the bound. Each message gets in with a credit, in
+//! messages and in bytes, and its credit comes back when it is taken or dropped, also from the full mailbox of an actor
+//! that was killed. A stop, a kill and pressure always get through.
+//!
+//! ```
+//! use plimsoll::mailbox::{Bounded, Delivery, MailboxBuilder};
+//! use plimsoll::ractor::{Actor, ActorProcessingErr, ActorRef};
+//!
+//! struct Printer;
+//!
+//! impl Actor for Printer {
+//!     type Msg = Bounded<String>;
+//!     type State = ();
+//!     type Arguments = ();
+//!
+//!     async fn pre_start(&self, _: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
+//!         Ok(())
+//!     }
+//!
+//!     async fn handle(
+//!         &self,
+//!         _: ActorRef<Self::Msg>,
+//!         bounded: Bounded<String>,
+//!         (): &mut (),
+//!     ) -> Result<(), ActorProcessingErr> {
+//!         if let Some(Delivery::Message(line)) = bounded.take() {
+//!             println!("{line}");
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (printer, ended) = MailboxBuilder::messages(100).spawn(None, Printer, ()).await?;
+//! printer.send("hello".to_owned())?;
+//! printer.actor().drain()?;
+//! ended.await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod bounded;
+mod builder;
+mod counters;
+mod sender;
+
+pub use bounded::{Bounded, Delivery, PressureLevel};
+pub use builder::{MailboxBuilder, Overflow};
+pub use sender::{BoundedRef, SendError, Sent};

@@ -1,0 +1,235 @@
+//! The way in.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use plimsoll_sync::mailbox::{NotSent, Put};
+use plimsoll_sync::permits::{Place, Refused, Scarce};
+use ractor::ActorCell;
+use ractor::concurrency::JoinHandle;
+
+use super::bounded::{Announced, Core};
+use super::{Overflow, PressureLevel};
+use crate::call::Overload;
+use crate::supervisor::Child;
+
+/// The only way into a bounded mailbox. Cheap to clone.
+pub struct BoundedRef<M> {
+    pub(crate) core: Arc<Core<M>>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It is in the mailbox.
+    Queued,
+    /// It is in the mailbox, and so many older ones were dropped for it.
+    InPlaceOf(usize),
+    /// The mailbox was full, and its policy is to drop the newest: this one.
+    Dropped,
+}
+
+/// Why a message was not taken; it comes back.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError<M> {
+    /// The mailbox is full.
+    #[error("the mailbox is full: {0}")]
+    Full(Overload, M),
+    /// There was no room by the deadline.
+    #[error("no room by the deadline")]
+    TimedOut(M),
+    /// The actor takes no more messages, or has ended.
+    #[error("no process")]
+    NoProcess(M),
+}
+
+impl<M> SendError<M> {
+    /// The message.
+    pub fn into_message(self) -> M {
+        match self {
+            Self::Full(_, message) | Self::TimedOut(message) | Self::NoProcess(message) => message,
+        }
+    }
+}
+
+impl<M> fmt::Debug for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(overload, _) => f.debug_tuple("Full").field(overload).finish(),
+            Self::TimedOut(_) => f.write_str("TimedOut"),
+            Self::NoProcess(_) => f.write_str("NoProcess"),
+        }
+    }
+}
+
+impl<M: Send + 'static> BoundedRef<M> {
+    /// Sends `message`, or does what the mailbox's policy says when it does not fit. Never waits.
+    ///
+    /// # Errors
+    /// [`SendError`] with the message: the mailbox is full, or the actor has ended.
+    ///
+    /// Cost: one small allocation, ractor's own for a message.
+    pub fn send(&self, message: M) -> Result<Sent, SendError<M>> {
+        let core = &self.core;
+        let bytes = core.weigh.as_ref().map_or(0, |weigh| weigh(&message));
+        let stamped = (message, Instant::now());
+        if core.overflow == Overflow::DropOldest {
+            return match core.mailbox.offer_dropping(stamped, bytes, Waker::wake) {
+                Ok((put, dropped)) => {
+                    let sent = if dropped.is_empty() { Sent::Queued } else { Sent::InPlaceOf(dropped.len()) };
+                    self.announce(put).map(|()| sent)
+                }
+                Err(not_sent) => Err(self.not_sent(not_sent, bytes)),
+            };
+        }
+        match core.mailbox.offer(stamped, bytes) {
+            Ok(put) => self.announce(put).map(|()| Sent::Queued),
+            Err(NotSent::Full(..)) if core.overflow == Overflow::DropNewest => {
+                core.dropped_newest.fetch_add(1, Ordering::Relaxed);
+                Ok(Sent::Dropped)
+            }
+            Err(not_sent) => Err(self.not_sent(not_sent, bytes)),
+        }
+    }
+
+    /// Sends `message`; under [`Overflow::Wait`] waits for room until `deadline`. Those who wait are served first come
+    /// first served, and nobody overtakes them.
+    ///
+    /// # Errors
+    /// [`SendError`] with the message.
+    ///
+    /// Cancel safe: a message whose future is dropped was not sent, and its place among those who wait is given up.
+    pub async fn send_by(&self, message: M, deadline: impl Into<tokio::time::Instant>) -> Result<Sent, SendError<M>> {
+        let message = match self.send(message) {
+            Err(SendError::Full(_, message)) if self.core.overflow == Overflow::Wait => message,
+            done => return done,
+        };
+        let core = &self.core;
+        let bytes = core.weigh.as_ref().map_or(0, |weigh| weigh(&message));
+        // The refusal just counted was not the last word.
+        core.refused.fetch_sub(1, Ordering::Relaxed);
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let place = match core.mailbox.gate.enqueue(bytes, waker, Waker::wake) {
+            Ok(place) => Waiting { core, place: Some(place) },
+            Err(refused) => return Err(self.full(message, refused, bytes)),
+        };
+        match tokio::time::timeout_at(deadline.into(), place.room()).await {
+            Err(_) => {
+                core.refused.fetch_add(1, Ordering::Relaxed);
+                Err(SendError::TimedOut(message))
+            }
+            Ok(()) => match core.mailbox.push((message, Instant::now()), bytes, Waker::wake) {
+                Ok(put) => self.announce(put).map(|()| Sent::Queued),
+                Err(not_sent) => Err(self.not_sent(not_sent, bytes)),
+            },
+        }
+    }
+
+    /// Tells the actor how scarce memory is. It always gets through, takes no credit, and only the latest counts.
+    pub fn tell_pressure(&self, level: PressureLevel) {
+        if self.core.level.tell(level as u8) {
+            self.core.announce(Announced::Pressure);
+        }
+    }
+
+    /// The actor: to stop, drain, kill or watch it.
+    pub fn actor(&self) -> ActorCell {
+        match self.core.actor.get() {
+            Some(actor) => actor.get_cell(),
+            None => unreachable!("a reference is made from a spawned actor"),
+        }
+    }
+
+    /// Gives back room that a spike left, when there is more than `factor` times what is needed. Bytes given back.
+    pub fn compact(&self, factor: usize) -> usize {
+        self.core.mailbox.compact(factor)
+    }
+
+    fn announce(&self, put: Put) -> Result<(), SendError<M>> {
+        if !put.announce || self.core.announce(Announced::Message) {
+            return Ok(());
+        }
+        match self.core.mailbox.retract(put.ticket, Waker::wake) {
+            Some((message, _)) => Err(SendError::NoProcess(message)),
+            // It had been taken in, and was dropped for a newer one.
+            None => Ok(()),
+        }
+    }
+
+    fn not_sent(&self, not_sent: NotSent<(M, Instant)>, bytes: u64) -> SendError<M> {
+        match not_sent {
+            NotSent::Closed((message, _)) => SendError::NoProcess(message),
+            NotSent::Full((message, _), refused) => self.full(message, refused, bytes),
+        }
+    }
+
+    fn full(&self, message: M, refused: Refused, wanted: u64) -> SendError<M> {
+        self.core.refused.fetch_add(1, Ordering::Relaxed);
+        let Refused { scarce, used, limit } = refused;
+        let overload = match scarce {
+            Scarce::Bytes => Overload::Bytes { held: used.bytes, limit: limit.bytes, wanted },
+            Scarce::Queue => Overload::Queue { limit: self.core.waiting },
+            Scarce::Waiters => Overload::Waiting,
+            _ => Overload::InFlight { in_flight: used.count, limit: limit.count },
+        };
+        SendError::Full(overload, message)
+    }
+}
+
+/// A place among the senders that wait; given up when dropped.
+struct Waiting<'a, M> {
+    core: &'a Core<M>,
+    place: Option<Place>,
+}
+
+impl<M> Waiting<'_, M> {
+    /// Waits until there is room. The credit then belongs to the caller of this.
+    async fn room(mut self) {
+        poll_fn(|cx| {
+            let Some(place) = self.place else { return Poll::Ready(()) };
+            let granted = self
+                .core
+                .mailbox
+                .gate
+                .claim(place, |old| if old.will_wake(cx.waker()) { old } else { cx.waker().clone() });
+            if granted {
+                self.place = None;
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+}
+
+impl<M> Drop for Waiting<'_, M> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.core.mailbox.gate.cancel(place, Waker::wake);
+        }
+    }
+}
+
+impl<M> Clone for BoundedRef<M> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core) }
+    }
+}
+
+impl<M> fmt::Debug for BoundedRef<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundedRef").field("traffic", &self.core.mailbox.traffic()).finish_non_exhaustive()
+    }
+}
+
+impl<M: Send + 'static> From<(BoundedRef<M>, JoinHandle<()>)> for Child {
+    fn from((sender, ended): (BoundedRef<M>, JoinHandle<()>)) -> Self {
+        Child::new(sender.actor(), ended).inspect(sender.core.clone()).value(sender)
+    }
+}

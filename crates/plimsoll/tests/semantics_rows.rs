@@ -1,0 +1,35 @@
+//! `docs/semantics.md` promises nothing without a test: every test that it names exists.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn every_row_of_the_semantics_names_a_test_that_exists() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(package.join("../../docs/semantics.md")).unwrap();
+    let mut tests = String::new();
+    for entry in fs::read_dir(package.join("tests")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            tests.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    let mut named = BTreeSet::new();
+    let (mut tested, mut rows) = (false, 0);
+    for line in text.lines() {
+        if !line.starts_with('|') {
+            tested = false;
+        } else if line.trim_end().ends_with("| test |") {
+            tested = true;
+        } else if tested && !line.starts_with("|---") {
+            rows += 1;
+            let last = line.trim_end_matches(['|', ' ']).rsplit('|').next().unwrap_or_default();
+            let name = last.trim().trim_matches('`');
+            assert!(tests.contains(&format!("fn {name}(")), "no test `{name}` for the row {line}");
+            named.insert(name.to_owned());
+        }
+    }
+    assert!(rows > 50, "only {rows} rows were found");
+    assert!(named.len() > 50);
+}
