@@ -23,6 +23,7 @@ use super::guard::{Known, Life};
 use super::publish::Publisher;
 use super::record::Origin;
 use super::records::{Records, Seen};
+use super::view::Member;
 use super::{INBOX, Inner, count};
 
 /// How long nodes that are gone, and keys that were deleted, are remembered.
@@ -93,8 +94,9 @@ fn show(inner: &Inner, peers: &Peers, records: &Records, now: Instant) {
     if view == **inner.view.load() {
         return;
     }
-    let members: Vec<(NodeId, SocketAddr)> =
-        view.members.iter().filter_map(|member| Some((member.node, member.address?))).collect();
+    // Who listens on all its addresses is known by the one it was seen at, once it is connected.
+    let dialable = |member: &Member| Some((member.node, member.address.filter(|it| !it.ip().is_unspecified())?));
+    let members: Vec<(NodeId, SocketAddr)> = view.members.iter().filter_map(dialable).collect();
     inner.view.store(Arc::new(view));
     peers.set_members(&members);
 }

@@ -3,7 +3,7 @@
 //! One connection a pair. If both sides dial at once, the one dialled by the smaller node id stays; the other takes no
 //! new calls and closes when it is idle. A later life of a node replaces an earlier one at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -178,8 +178,8 @@ impl Book {
     }
 
     /// Forgets the addresses of members that are gone; seeds stay.
-    pub(crate) fn retain_members(&mut self, is_member: impl Fn(&SocketAddr) -> bool) {
-        self.targets.retain(|address, target| target.seed || target.dialling || is_member(address));
+    pub(crate) fn retain_members(&mut self, members: &HashSet<SocketAddr>) {
+        self.targets.retain(|address, target| target.seed || target.dialling || members.contains(address));
     }
 
     /// Whom to dial now, so many at most; each is being dialled from here on.
@@ -383,15 +383,18 @@ impl Book {
         })
     }
 
-    /// Keeps what is remembered about nodes without a connection within its cap, whoever knocks.
+    /// Keeps what is remembered about nodes without a connection within its cap, whoever knocks. Several go at once, so
+    /// that looking for the oldest costs little per stranger.
     fn forget_oldest(&mut self) {
         if self.entries.len() <= self.live + MAX_REMEMBERED {
             return;
         }
-        let dialled: Vec<NodeId> = self.targets.values().filter_map(|target| target.node).collect();
-        let strangers = self.entries.iter().filter(|(node, entry)| entry.live.is_none() && !dialled.contains(node));
-        let oldest = strangers.min_by_key(|(_, entry)| entry.changed).map(|(node, _)| *node);
-        if let Some(node) = oldest {
+        let dialled: HashSet<NodeId> = self.targets.values().filter_map(|target| target.node).collect();
+        let stranger = |(node, entry): &(&NodeId, &Entry)| entry.live.is_none() && !dialled.contains(node);
+        let mut strangers: Vec<_> =
+            self.entries.iter().filter(stranger).map(|(node, entry)| (entry.changed, *node)).collect();
+        strangers.sort_unstable();
+        for (_, node) in strangers.into_iter().take(MAX_REMEMBERED / 8) {
             self.entries.remove(&node);
         }
     }

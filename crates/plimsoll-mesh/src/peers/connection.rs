@@ -30,6 +30,8 @@ use super::wire::{self, Expected, Greeting, Kind, MAX_GOSSIP};
 
 /// How long a retired connection stays when nothing is in flight on it: long enough for what is on its way.
 const RETIRED_IDLE: Duration = Duration::from_secs(1);
+/// Gossip messages taken from a peer a second. An honest one sends a few each round; more would crowd out the others'.
+const GOSSIP_A_SECOND: u32 = 200;
 /// How long a gossip message may take to come or go.
 const GOSSIP_TRANSFER: Duration = Duration::from_secs(5);
 
@@ -193,12 +195,19 @@ async fn calls(shared: &Arc<Shared>, link: &Arc<Link>) {
 
 async fn gossip_in(shared: &Arc<Shared>, link: &Arc<Link>) {
     let expected = Expected { kind: Kind::Gossip, max_body: MAX_GOSSIP };
+    let (mut second, mut taken) = (Instant::now(), 0);
     while let Ok(mut stream) = link.connection.accept_uni().await {
         let received = tokio::time::timeout(GOSSIP_TRANSFER, frames::receive(&mut stream, expected)).await;
         match received {
             Ok(Ok(frame)) => {
                 count(&shared.counters.gossip_received);
-                if let Err(poison) = shared.gossip.deliver(link.node, frame.body) {
+                if second.elapsed() >= Duration::from_secs(1) {
+                    (second, taken) = (Instant::now(), 0);
+                }
+                taken += 1;
+                if taken > GOSSIP_A_SECOND {
+                    count(&shared.counters.gossip_dropped);
+                } else if let Err(poison) = shared.gossip.deliver(link.node, frame.body) {
                     shared.expel(link.node, &poison);
                 }
             }

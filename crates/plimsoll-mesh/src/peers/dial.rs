@@ -121,6 +121,9 @@ impl Drop for Pending<'_> {
     }
 }
 
+/// How long a call waits for a node to be connected: far more than a handshake takes, far less than a caller has.
+const DEMAND: Duration = Duration::from_secs(1);
+
 /// The connection to `node`, dialled now; waits until it is up, an attempt failed, or the deadline.
 pub(crate) async fn demand(shared: &Shared, node: NodeId, deadline: Instant) -> Result<Arc<Link>, String> {
     let mut changes = shared.changed.subscribe();
@@ -146,6 +149,7 @@ pub(crate) async fn demand(shared: &Shared, node: NodeId, deadline: Instant) -> 
             }
         }
     };
-    let late = |_| Err("it did not answer by the deadline".to_owned());
-    tokio::time::timeout_at(deadline.into(), up_or_failed).await.unwrap_or_else(late)
+    let late = |_| Err("it did not answer in time".to_owned());
+    let until = deadline.min(Instant::now() + DEMAND);
+    tokio::time::timeout_at(until.into(), up_or_failed).await.unwrap_or_else(late)
 }

@@ -305,7 +305,7 @@ impl Shared {
 
     pub(crate) fn set_members(&self, members: &[(NodeId, SocketAddr)], now: Instant) {
         let mut book = self.book.lock();
-        book.retain_members(|address| members.iter().any(|(_, member)| member == address));
+        book.retain_members(&members.iter().map(|(_, address)| *address).collect());
         for &(node, address) in members {
             book.add_target(Dial { address, expected: Some(node) }, false, now);
         }

@@ -22,6 +22,7 @@ async fn a_call_is_served_here_if_it_can_be_and_elsewhere_otherwise() -> TestRes
     let asked: Result<HashSet<_>, _> = asked.into_iter().collect();
     assert_eq!(asked, Ok(HashSet::from([second.id, third.id])), "both have their share");
 
+    third.sees_providers("here", &[&first, &second]).await?;
     let nobody = first.call("nowhere", "").await.err().ok_or("nobody")?;
     assert_eq!((nobody.code, nobody.node), (Code::NoProvider, Some(first.id)));
     let panicked = third.call("here", "panic").await.err().ok_or("panicked")?;

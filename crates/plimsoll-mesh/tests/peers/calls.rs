@@ -86,7 +86,7 @@ async fn the_deadline_ends_a_call_on_both_sides() -> TestResult {
     Ok(())
 }
 
-/// A provider that closes is a 502 at once.
+/// M-15: the loss of a peer ends the calls to it now; a provider that closes is a 502 at once.
 #[tokio::test]
 async fn a_provider_that_stops_in_mid_call_is_a_502_at_once() -> TestResult {
     let (left, right) = pair().await?;
@@ -95,6 +95,7 @@ async fn a_provider_that_stops_in_mid_call_is_a_502_at_once() -> TestResult {
         let _ = right.desk.running(1).await;
         right.stop().await;
     });
+    assert_eq!(left.counter("calls_out"), 0);
     let died = call.err().ok_or("died")?;
     assert_eq!((died.problem.code, died.never_ran), (Code::ProviderDied, false));
     assert!(died.problem.detail.contains("is stopping"), "{}", died.problem.detail);
