@@ -73,6 +73,18 @@ pub enum TroubleKind {
 }
 
 impl ShutdownReport {
+    /// The report of a supervisor that did not live to write one.
+    pub(crate) fn cut_short(supervisor: Arc<str>) -> Self {
+        Self {
+            supervisor,
+            cause: ShutdownCause::Killed,
+            reason: ExitReason::Killed,
+            took: Duration::ZERO,
+            troubles: Vec::new(),
+            omitted: 0,
+        }
+    }
+
     /// Whether everybody stopped as asked.
     pub fn is_clean(&self) -> bool {
         self.troubles.is_empty() && self.omitted == 0

@@ -179,9 +179,13 @@ pub(crate) struct Rules {
     life: Life,
     /// Children that ended while a strategy stopped others, or during boot: handled in full afterwards.
     deferred: VecDeque<(Key, Run, ExitReason)>,
+    /// Restarts whose delay is over.
+    due: VecDeque<Key>,
     /// Operations that wait for a stop.
     queued: VecDeque<ops::Queued>,
     timers: BTreeSet<(Duration, Key, Timer)>,
+    /// Starts that have only just begun, and as a rule are over before anybody else has a say.
+    brisk: usize,
     random: u64,
     actions: VecDeque<Action>,
 }
@@ -200,8 +204,10 @@ impl Rules {
             groups: BTreeMap::new(),
             life: Life::Serving,
             deferred: VecDeque::new(),
+            due: VecDeque::new(),
             queued: VecDeque::new(),
             timers: BTreeSet::new(),
+            brisk: 0,
             random: seed,
             actions: VecDeque::new(),
         }
@@ -219,7 +225,9 @@ impl Rules {
 
     /// The start of `run` succeeded. `nested`: it is a supervisor that sees to its own end after a kill.
     pub(crate) fn started(&mut self, run: Run, nested: bool, now: Duration) {
-        let Some((key, entry)) = self.by_run(run) else { return };
+        let Some(key) = self.key_of_run(run) else { return };
+        self.start_ends(key);
+        let entry = self.entry(key);
         let State::Starting { cause, cancelled, waiters, .. } = &mut entry.state else {
             // It had been given up and left behind.
             return self.actions.push_back(Action::Kill { run });
@@ -248,9 +256,29 @@ impl Rules {
         self.settle(now);
     }
 
+    /// The start of `run` takes its time: others are served meanwhile.
+    pub(crate) fn start_is_slow(&mut self, run: Run, now: Duration) {
+        if let Some((_, entry)) = self.by_run(run)
+            && let State::Starting { slow, cause: Cause::Group(_) | Cause::Asked(_), .. } = &mut entry.state
+            && !std::mem::replace(slow, true)
+        {
+            self.brisk -= 1;
+            self.settle(now);
+        }
+    }
+
+    /// A start is over, one way or the other.
+    fn start_ends(&mut self, key: Key) {
+        if let State::Starting { slow: false, cause: Cause::Group(_) | Cause::Asked(_), .. } = self.entry(key).state {
+            self.brisk -= 1;
+        }
+    }
+
     /// The start of `run` answered that there is nothing to run.
     pub(crate) fn ignored(&mut self, run: Run, now: Duration) {
-        let Some((key, entry)) = self.by_run(run) else { return };
+        let Some(key) = self.key_of_run(run) else { return };
+        self.start_ends(key);
+        let entry = self.entry(key);
         let State::Starting { cause, waiters, .. } = &mut entry.state else { return };
         let (cause, waiters) = (*cause, std::mem::take(waiters));
         entry.state = State::Vacant;
@@ -271,7 +299,9 @@ impl Rules {
 
     /// The start of `run` failed, or was given up as asked. Nothing of it is left.
     pub(crate) fn start_failed(&mut self, run: Run, why: StartFailure, now: Duration) {
-        let Some((key, entry)) = self.by_run(run) else { return };
+        let Some(key) = self.key_of_run(run) else { return };
+        self.start_ends(key);
+        let entry = self.entry(key);
         if matches!(entry.state, State::Stopping { .. }) {
             // It had been left behind.
             self.gone(key, run, now);
@@ -361,7 +391,7 @@ impl Rules {
             match timer {
                 Timer::Grace => self.kill_child(key, now),
                 Timer::Leave => self.leave(key, now),
-                Timer::Delay => self.delay_over(key, now),
+                Timer::Delay => self.due.push_back(key),
             }
         }
         self.settle(now);
@@ -382,11 +412,25 @@ impl Rules {
         while matches!(self.life, Life::Serving) && !self.stop_phase() {
             if let Some((key, run, reason)) = self.deferred.pop_front() {
                 self.handle_deferred(key, run, reason, now);
-            } else if !self.serve_queued(now) {
+                if self.deferred.is_empty() {
+                    self.advance_all(now);
+                }
+            } else if self.serve_queued(now) {
+                // One at a time.
+            } else if self.may_go_on()
+                && let Some(origin) = self.due.pop_front()
+            {
+                self.delay_over(origin, now);
+            } else {
                 break;
             }
         }
         self.advance_closing(now);
+    }
+
+    /// Whether no start has only just begun that the others should wait for. Under one_for_one there are no others.
+    fn may_go_on(&self) -> bool {
+        self.flags.strategy == Strategy::OneForOne || self.brisk == 0
     }
 
     fn boot_past(&mut self, key: Key) {
@@ -428,7 +472,9 @@ impl Rules {
         let run = self.next_run;
         self.next_run += 1;
         self.runs.insert(run, key);
-        self.entry(key).state = State::Starting { run, cause, cancelled: false, fresh, waiters: Vec::new() };
+        self.brisk += usize::from(cause != Cause::Boot);
+        self.entry(key).state =
+            State::Starting { run, cause, cancelled: false, fresh, slow: false, waiters: Vec::new() };
         self.actions.push_back(Action::Start { key, run });
     }
 
@@ -447,7 +493,7 @@ impl Rules {
         let slot = match timer {
             Timer::Grace => &mut self.entry(key).grace_at,
             Timer::Leave => &mut self.entry(key).leave_at,
-            Timer::Delay => &mut self.entry(key).delay_at,
+            Timer::Delay => return,
         };
         *slot = Some(at);
         self.timers.insert((at, key, timer));
@@ -458,7 +504,7 @@ impl Rules {
         let slot = match timer {
             Timer::Grace => &mut entry.grace_at,
             Timer::Leave => &mut entry.leave_at,
-            Timer::Delay => &mut entry.delay_at,
+            Timer::Delay => return,
         };
         if let Some(at) = slot.take() {
             self.timers.remove(&(at, key, timer));

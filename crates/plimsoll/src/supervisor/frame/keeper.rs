@@ -9,6 +9,7 @@ use super::actors::{Anchor, Face};
 use super::{Crew, Rest};
 use crate::supervisor::error::StartError;
 use crate::supervisor::log;
+use crate::supervisor::report::ShutdownReport;
 
 /// Gives a crew its face, anchor and keeper, and then starts what it starts with. Answers the handle of the keeper, which
 /// ends after everything else.
@@ -101,10 +102,15 @@ impl<C: Crew> Keeper<C> {
 }
 
 impl<C: Crew> Drop for Keeper<C> {
-    // Reached with something left only when the runtime goes: whatever is there is told to go, too.
+    // Reached before the end only when the runtime goes: whatever is there is told to go, too.
     fn drop(&mut self) {
+        let frame = self.crew.frame();
         self.crew.kill_everything();
-        self.crew.frame().idle.cancel();
+        frame.idle.cancel();
+        if !frame.over.is_cancelled() {
+            let _ = frame.report.set(Arc::new(ShutdownReport::cut_short(frame.name.clone())));
+            frame.over.cancel();
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use ractor::concurrency::JoinHandle;
@@ -27,6 +29,9 @@ use crate::supervisor::start;
 
 /// Ends of linked actors that came before their start was told; the oldest goes beyond that.
 const EARLY_ENDS: usize = 1_024;
+
+/// A start in a restart that takes longer does not hold up operations any more.
+const BRISK: Duration = Duration::from_millis(1);
 
 /// What a waiting caller is told.
 pub(crate) enum Reply {
@@ -587,7 +592,20 @@ async fn starting(household: Arc<Household>, run: Run, start: StartFn, limit: Op
         return;
     }
     let mut untold = Untold { household, run, told: false };
-    let outcome = start::attempt(|parent| start(parent), untold.household.frame().anchor(), limit).await;
+    let outcome = {
+        let mut attempt = pin!(start::attempt(|parent| start(parent), untold.household.frame().anchor(), limit));
+        // Most starts are over at the first poll, which costs no timer.
+        match futures::poll!(&mut attempt) {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => match tokio::time::timeout(BRISK, &mut attempt).await {
+                Ok(outcome) => outcome,
+                Err(_) => {
+                    untold.household.tell(|core, now| core.rules.start_is_slow(run, now));
+                    attempt.await
+                }
+            },
+        }
+    };
     drop(start);
     untold.told = true;
     untold.household.tell(|core, now| core.start_over(&untold.household, run, outcome, now));

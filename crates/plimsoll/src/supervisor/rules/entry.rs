@@ -22,7 +22,6 @@ pub(super) struct Entry {
     pub(super) nested: bool,
     pub(super) grace_at: Option<Duration>,
     pub(super) leave_at: Option<Duration>,
-    pub(super) delay_at: Option<Duration>,
 }
 
 /// Why a start is under way.
@@ -41,8 +40,8 @@ pub(super) enum Cause {
 pub(super) enum State {
     /// There is none: not yet started, ignored, ended, terminated.
     Vacant,
-    /// Its start is under way. `fresh`: the spec came with the start and goes if that fails.
-    Starting { run: Run, cause: Cause, cancelled: bool, fresh: bool, waiters: Vec<Ticket> },
+    /// Its start is under way. `fresh`: the spec came with the start and goes if that fails. `slow`: it takes its time.
+    Starting { run: Run, cause: Cause, cancelled: bool, fresh: bool, slow: bool, waiters: Vec<Ticket> },
     /// It runs.
     Up { run: Run, since: Duration },
     /// It ended by itself: its task has not ended yet, or what follows from it waits (`pending`).
@@ -97,7 +96,6 @@ impl Entry {
             nested: false,
             grace_at: None,
             leave_at: None,
-            delay_at: None,
         }
     }
 

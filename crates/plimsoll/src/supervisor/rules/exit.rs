@@ -102,7 +102,7 @@ impl Rules {
             State::Down { restarting, .. } => *restarting,
             State::Starting { .. } | State::Stopping { .. } | State::Vacant => self.groups.values().any(|group| {
                 let ahead = match group.stage {
-                    Stage::Starting { next } => key >= next,
+                    Stage::Starting { next, end } => (next..end).contains(&key),
                     Stage::Stopping { .. } | Stage::Waiting => true,
                 };
                 ahead && group.cover.has(key) && !entry.skip && entry.rules.restart != Restart::Temporary

@@ -38,6 +38,8 @@ pub(super) struct Group {
     pub(super) stage: Stage,
     /// A start of this restart has failed before.
     pub(super) retry: bool,
+    /// The end of its delay.
+    pub(super) delay_at: Option<Duration>,
 }
 
 /// How far a restart is.
@@ -47,8 +49,9 @@ pub(super) enum Stage {
     Stopping { below: Key, then: Option<Duration> },
     /// Between tries.
     Waiting,
-    /// Starting what it covers; the next is at or after this key.
-    Starting { next: Key },
+    /// Starting what it covers; the next is at or after this key, and before that one: specs added meanwhile are none of
+    /// its business.
+    Starting { next: Key, end: Key },
 }
 
 impl Rules {
@@ -83,14 +86,9 @@ impl Rules {
         }
         let delay = self.next_delay(key);
         let cover = self.cover_of(key);
-        // A wider restart whose starts have not come to this child yet will start it.
-        let reached = |stage: Stage| matches!(stage, Stage::Starting { next } if key >= next);
-        if self.groups.iter().any(|(_, group)| group.cover.has(key) && group.cover != cover && reached(group.stage)) {
-            return;
-        }
         self.absorb(cover, now);
         let stage = Stage::Stopping { below: Key::MAX, then: Some(delay) };
-        self.groups.insert(key, Group { cover, stage, retry: false });
+        self.groups.insert(key, Group { cover, stage, retry: false, delay_at: None });
         self.advance(key, now);
     }
 
@@ -106,12 +104,16 @@ impl Rules {
         let cover = self.cover_of(key);
         self.entry(key).state = State::Restarting;
         self.absorb(cover, now);
-        let stage = if delay.is_zero() { Stage::Stopping { below: Key::MAX, then: None } } else { Stage::Waiting };
-        self.groups.insert(key, Group { cover, stage, retry: true });
-        if delay.is_zero() {
-            self.advance(key, now);
-        } else {
-            self.set_timer(now + delay, key, Timer::Delay);
+        // Also without a delay others are served first: a start that fails without end must not shut them out.
+        self.groups.insert(key, Group { cover, stage: Stage::Waiting, retry: true, delay_at: None });
+        self.wait(key, now + delay);
+    }
+
+    fn wait(&mut self, origin: Key, until: Duration) {
+        if let Some(group) = self.groups.get_mut(&origin) {
+            group.stage = Stage::Waiting;
+            group.delay_at = Some(until);
+            self.timers.insert((until, origin, Timer::Delay));
         }
     }
 
@@ -127,7 +129,7 @@ impl Rules {
     fn absorb(&mut self, cover: Cover, now: Duration) {
         let covered = |(origin, group): (&Key, &Group)| {
             let rest = match group.stage {
-                Stage::Starting { next } => next.max(group.cover.first()),
+                Stage::Starting { next, .. } => next.max(group.cover.first()),
                 Stage::Stopping { .. } | Stage::Waiting => group.cover.first(),
             };
             match (cover, group.cover) {
@@ -147,25 +149,29 @@ impl Rules {
     }
 
     pub(super) fn end_group(&mut self, origin: Key) {
-        if self.groups.remove(&origin).is_some() {
-            self.clear_timer(origin, Timer::Delay);
+        if let Some(Group { delay_at: Some(at), .. }) = self.groups.remove(&origin) {
+            self.timers.remove(&(at, origin, Timer::Delay));
         }
     }
 
     /// The delay of a group is over: what it covers is stopped again, then started.
     pub(super) fn delay_over(&mut self, origin: Key, now: Duration) {
-        self.entry(origin).delay_at = None;
+        // It may have been taken over, or have gone on, since.
+        let due = |group: &mut Group| group.stage == Stage::Waiting && group.delay_at.is_some_and(|at| at <= now);
+        if !self.groups.get_mut(&origin).is_some_and(due) {
+            return;
+        }
         let Some(group) = self.groups.remove(&origin) else { return };
         self.absorb(group.cover, now);
         let stage = Stage::Stopping { below: Key::MAX, then: None };
-        self.groups.insert(origin, Group { stage, ..group });
+        self.groups.insert(origin, Group { stage, delay_at: None, ..group });
         self.advance(origin, now);
     }
 
     /// A start of this group is over; on to the next.
     pub(super) fn advance_past(&mut self, origin: Key, key: Key, now: Duration) {
         let Some(group) = self.groups.get_mut(&origin) else { return };
-        if let Stage::Starting { next } = &mut group.stage
+        if let Stage::Starting { next, .. } = &mut group.stage
             && *next == key
         {
             *next = key + 1;
@@ -178,6 +184,10 @@ impl Rules {
         if self.flags.strategy == Strategy::OneForOne {
             return self.advance(key, now);
         }
+        self.advance_all(now);
+    }
+
+    pub(super) fn advance_all(&mut self, now: Duration) {
         let origins: Vec<Key> = self.groups.keys().copied().collect();
         for origin in origins {
             self.advance(origin, now);
@@ -195,20 +205,26 @@ impl Rules {
                         return self.stop_covered(key, now);
                     }
                     None if then.is_some_and(|delay| !delay.is_zero()) => {
-                        self.set_stage(origin, Stage::Waiting);
-                        self.set_timer(now + then.unwrap_or_default(), origin, Timer::Delay);
+                        self.wait(origin, now + then.unwrap_or_default());
                         return;
                     }
-                    None => self.set_stage(origin, Stage::Starting { next: cover.first() }),
+                    None => {
+                        let (next, end) = (cover.first(), self.next_key);
+                        self.set_stage(origin, Stage::Starting { next, end });
+                        if !self.deferred.is_empty() {
+                            // Ends that waited come first: a wider restart need not start these twice.
+                            return;
+                        }
+                    }
                 },
                 Stage::Waiting => return,
-                Stage::Starting { next } => {
-                    let Some(key) = self.next_covered(cover, next) else {
+                Stage::Starting { next, end } => {
+                    let Some(key) = self.next_covered(cover, next).filter(|key| *key < end) else {
                         self.groups.remove(&origin);
                         return;
                     };
                     let waits = self.start_covered(origin, key);
-                    self.set_stage(origin, Stage::Starting { next: if waits { key } else { key + 1 } });
+                    self.set_stage(origin, Stage::Starting { next: if waits { key } else { key + 1 }, end });
                     if waits {
                         return;
                     }
@@ -225,6 +241,10 @@ impl Rules {
         }
         match entry.state {
             State::Vacant | State::Restarting => {
+                if key != origin {
+                    // It need not be tried again by itself.
+                    self.end_group(key);
+                }
                 self.begin_start(key, Cause::Group(origin), false);
                 true
             }

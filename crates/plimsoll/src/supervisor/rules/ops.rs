@@ -159,6 +159,9 @@ impl Rules {
 
     /// Serves the first operation that need not wait; whether there was one.
     pub(super) fn serve_queued(&mut self, now: Duration) -> bool {
+        if !self.may_go_on() {
+            return false;
+        }
         let ready = self.queued.iter().position(|queued| !self.must_wait(queued.operation.id()));
         let Some(Queued { ticket, operation }) = ready.and_then(|index| self.queued.remove(index)) else {
             return false;
@@ -177,13 +180,13 @@ impl Rules {
         }
     }
 
-    /// Whether the child in question is being stopped itself.
+    /// Whether the child in question is being stopped itself, or its start has only just begun.
     fn must_wait(&self, id: &str) -> bool {
         let state = self.ids.get(id).and_then(|key| self.entries.get(key)).map(|entry| &entry.state);
         match state {
             Some(State::Stopping { left, .. }) => !left,
             Some(State::Down { left, restarting, .. }) => !left && !restarting,
-            Some(State::Starting { cancelled, .. }) => *cancelled,
+            Some(State::Starting { cancelled, slow, .. }) => *cancelled || !slow,
             _ => false,
         }
     }
@@ -250,8 +253,8 @@ impl Rules {
         if self.groups.contains_key(&key) || !self.entry(key).startable() {
             return;
         }
-        let stage = Stage::Starting { next: key };
-        self.groups.insert(key, Group { cover: super::group::Cover::One(key), stage, retry: false });
+        let stage = Stage::Starting { next: key, end: key + 1 };
+        self.groups.insert(key, Group { cover: super::group::Cover::One(key), stage, retry: false, delay_at: None });
         self.advance(key, now);
     }
 }

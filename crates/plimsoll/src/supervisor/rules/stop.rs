@@ -170,13 +170,18 @@ impl Rules {
 
     /// A child that a kill did not end is no longer waited for.
     pub(super) fn leave(&mut self, key: Key, now: Duration) {
-        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if !self.entries.contains_key(&key) {
+            return;
+        }
+        self.start_ends(key);
+        let earlier = now.saturating_sub(self.flags.leave_behind);
+        let entry = self.entry(key);
         entry.leave_at = None;
         let mut given_up = None;
         let (run, began, waiters) = match &mut entry.state {
             State::Down { run, left, gone: false, waiters, .. } => {
                 *left = true;
-                (*run, now.saturating_sub(self.flags.leave_behind), std::mem::take(waiters))
+                (*run, earlier, std::mem::take(waiters))
             }
             State::Stopping { run, left, began, waiters, .. } => {
                 *left = true;
@@ -187,13 +192,13 @@ impl Rules {
                 given_up = Some(*cause);
                 entry.state = State::Stopping {
                     run,
-                    began: now.saturating_sub(self.flags.leave_behind),
+                    began: earlier,
                     killed: Some(Kill::Brutal),
                     ended_with: None,
                     left: true,
                     waiters: Vec::new(),
                 };
-                (run, now.saturating_sub(self.flags.leave_behind), waiters)
+                (run, earlier, waiters)
             }
             _ => return,
         };
