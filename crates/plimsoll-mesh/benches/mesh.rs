@@ -11,6 +11,7 @@ mod mesh {
     pub mod client;
     pub mod memory;
     pub mod ours;
+    pub mod profile;
     pub mod report;
 }
 
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use mesh::client::{Line, Target, batch, connect, connect_and_call, endpoint};
 use mesh::report::{Pairs, Row, publish};
-use mesh::{bare, memory, ours};
+use mesh::{bare, memory, ours, profile};
 use tokio::runtime::{Builder, Runtime};
 
 type Flavour = (&'static str, fn() -> Runtime);
@@ -125,7 +126,14 @@ fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench").peekable();
     if arguments.next_if(|argument| argument == memory::SERVE).is_some() {
         let which = arguments.next().unwrap_or_default();
-        FLAVOURS[0].1().block_on(memory::serve(&which));
+        let flavour = arguments.next().unwrap_or_else(|| FLAVOURS[0].0.to_owned());
+        let (_, runtime) = FLAVOURS.iter().find(|(name, _)| *name == flavour).expect("a flavour");
+        runtime().block_on(memory::serve(&which));
+        return Ok(());
+    }
+    if arguments.next_if(|argument| argument == profile::LOAD).is_some() {
+        let arguments: Vec<String> = arguments.collect();
+        FLAVOURS[1].1().block_on(profile::load(&arguments));
         return Ok(());
     }
     let mut wanted = Wanted { filter: None, time: Duration::from_secs(4) };

@@ -26,6 +26,7 @@ mod recent;
 mod request;
 mod requests;
 mod routes;
+mod within;
 
 use std::fmt;
 use std::sync::Arc;
@@ -72,6 +73,7 @@ struct Shared {
     dispatch: Arc<dyn Dispatch>,
     overview: Arc<dyn Overview>,
     peers: Arc<dyn AcceptPeer>,
+    call_prefix: String,
     calls_named: AtomicU64,
 }
 
@@ -118,6 +120,7 @@ impl Gateway {
             dispatch,
             overview,
             peers,
+            call_prefix: node.short(),
             calls_named: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared), endpoint, server, grace: Duration::from_secs(5) }
@@ -201,7 +204,7 @@ impl Shared {
     /// A name for a call whose caller gave none.
     fn call_id(&self) -> Arc<str> {
         let nth = self.calls_named.fetch_add(1, Relaxed);
-        format!("{}-{nth:x}", self.node.short()).into()
+        format!("{}-{nth:x}", self.call_prefix).into()
     }
 }
 

@@ -8,6 +8,7 @@
 //! - a send stream that is dropped without `finish` is **reset**: quinn alone would end it cleanly, and half an answer
 //!   would look like a whole one;
 //! - [`BidiStream::stopped`] tells when **the other side leaves**, also after it has sent its whole request;
+//! - a small answer goes to quinn in **one write**, head and body together;
 //! - an empty DATA frame inside a body is taken out: h3 would report the end of the body there.
 
 mod connection;

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use h3::error::{Code as H3Code, ConnectionError};
 use h3::frame::FrameStream;
 use h3::stream::BufRecvStream;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::listener::close;
 use super::{Shared, request};
@@ -44,7 +44,7 @@ type H3 = h3::server::Connection<Connection, Bytes>;
 /// Serves the requests of `connection` until it ends, or, once `stop` is cancelled, until what is in flight is served
 /// or `grace` is over.
 ///
-/// Not cancel safe: dropped, it aborts the connection's requests and closes the connection.
+/// Not cancel safe: dropped, it closes the connection, and the requests end with it.
 pub(super) async fn run(shared: Arc<Shared>, connection: quinn::Connection, stop: CancellationToken, grace: Duration) {
     let builder = shared.limits.h3();
     let built = builder.build(Connection::server(connection.clone()));
@@ -53,11 +53,12 @@ pub(super) async fn run(shared: Arc<Shared>, connection: quinn::Connection, stop
         return close(&connection, H3Code::H3_CLOSED_CRITICAL_STREAM, "the control stream could not be opened");
     };
     let session = Arc::new(Session { shared, draining: AtomicBool::new(false), expire: CancellationToken::new() });
-    let mut pump = Pump { h3, session, tasks: JoinSet::new() };
+    let mut pump = Pump { h3, session, tasks: TaskTracker::new() };
     if let Err(error) = pump.serve(&stop).await {
         tracing::debug!(target: "plimsoll::mesh", %error, "connection ended");
-        // Each request sees for itself that its client is gone, and gives its call up; what does not is aborted.
-        let _ = timeout(FAREWELL, async { while pump.tasks.join_next().await.is_some() {} }).await;
+        // Each request sees for itself that its client is gone, and gives its call up.
+        pump.tasks.close();
+        let _ = timeout(FAREWELL, pump.tasks.wait()).await;
         return;
     }
     if stop.is_cancelled() {
@@ -66,12 +67,12 @@ pub(super) async fn run(shared: Arc<Shared>, connection: quinn::Connection, stop
     close(&connection, H3Code::H3_NO_ERROR, "the node is stopping");
 }
 
-/// Dropped, it closes the connection (h3 does) and aborts what is in flight.
+/// Dropped, it closes the connection (h3 does), and with it end all requests: each waits on its stream or watches it.
 struct Pump {
     h3: H3,
     session: Arc<Session>,
     /// INVARIANT: at most as many as the client may have streams open (`Limits::bidi_streams`).
-    tasks: JoinSet<()>,
+    tasks: TaskTracker,
 }
 
 impl Pump {
@@ -88,25 +89,15 @@ impl Pump {
                         return Ok(());
                     }
                 },
-                Some(ended) = self.tasks.join_next() => self.note(ended),
                 () = &mut stopped => return Ok(()),
             }
         }
     }
 
     fn start(&mut self, stream: BidiStream) {
-        let left = stream.stopped();
+        let left = Box::pin(stream.stopped());
         let resolver = self.h3.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
         self.tasks.spawn(request::hold(Arc::clone(&self.session), resolver, left));
-    }
-
-    fn note(&self, ended: Result<(), tokio::task::JoinError>) {
-        if let Err(error) = ended
-            && error.is_panic()
-        {
-            self.session.shared.requests.panicked();
-            tracing::error!(target: "plimsoll::mesh", "a request's task panicked; its stream was reset");
-        }
     }
 
     /// Announces the end, answers what comes until then with 503, and gives what is in flight `grace`.
@@ -128,17 +119,18 @@ impl Pump {
 
     /// Serves on until `end`, or until nothing is in flight if `all` is set; `false` when the connection is lost.
     async fn serve_until(&mut self, end: Instant, all: bool) -> bool {
-        while !(all && self.tasks.is_empty()) {
+        let tasks = self.tasks.clone();
+        tasks.close();
+        loop {
             tokio::select! {
                 biased;
                 accepted = poll_fn(|cx| self.h3.poll_accept_request_stream(cx)) => match accepted {
                     Ok(Some(stream)) => self.start(stream),
                     Ok(None) | Err(_) => return false,
                 },
-                Some(ended) = self.tasks.join_next() => self.note(ended),
+                () = tasks.wait(), if all => return true,
                 () = sleep_until(end) => return true,
             }
         }
-        true
     }
 }

@@ -6,22 +6,22 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use h3::error::{Code as H3Code, StreamError};
-use h3::proto::frame::Frame;
+use h3::frame::FrameStreamError;
+use h3::proto::frame::{Frame, PayloadLen};
 use h3::server::RequestResolver;
-use http::request::Parts;
-use tokio::time::timeout;
 
 use super::answer::Answer;
 use super::body::{Body, BodyError};
 use super::pump::Session;
 use super::routes::{self, CallHead, Refusal, Route};
+use super::within::{TimeUp, within};
 use crate::http3::{Connection, Left};
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Request};
@@ -30,38 +30,58 @@ pub(super) type RequestStream = h3::server::RequestStream<crate::http3::BidiStre
 pub(super) type Resolver = RequestResolver<Connection, Bytes>;
 
 /// Holds one request's stream from its first byte to its end. `left` completes when the client goes away.
-pub(super) async fn hold(session: Arc<Session>, resolver: Resolver, left: impl Future<Output = Left>) {
-    let shared = Arc::clone(&session.shared);
-    let books = shared.requests.begin();
-    let mut left = pin!(left);
-    let (answer, mut stream) = match head(&session, resolver).await {
-        Ok(Head { parts: Ok(parts), mut stream }) => {
-            let answered = tokio::select! {
-                biased;
-                answered = answer(&session, parts, &mut stream) => answered,
-                _ = &mut left => Err(None),
-            };
-            match answered {
-                Ok(answer) => (answer, stream),
-                Err(None) => {
-                    stream.stop_stream(H3Code::H3_REQUEST_CANCELLED);
-                    return books.left();
+///
+/// Written as a block, and in steps that do not wait wherever h3's would not: an async function keeps each argument
+/// twice, and what a task keeps is allocated and moved for every request.
+#[expect(clippy::manual_async_fn, reason = "smaller, as said above")]
+pub(super) fn hold(
+    session: Arc<Session>,
+    mut resolver: Resolver,
+    mut left: BoxFuture<'static, Left>,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let shared = &session.shared;
+        let books = shared.requests.begin();
+        let first = poll_fn(|cx| resolver.frame_stream.poll_next(cx));
+        let first = within(shared.limits.header_time, first).await;
+        let (routed, mut stream) = match open(&session, resolver, first) {
+            Ok(opened) => opened,
+            Err(error) => return note(error),
+        };
+        let answer = match routed {
+            Err(refusal) => session.refuse(refusal),
+            Ok(Route::Services) => Answer::services(&shared.overview.services()),
+            Ok(Route::Nodes) => Answer::nodes(&shared.overview.nodes()),
+            Ok(Route::Call(head)) => {
+                let called = tokio::select! {
+                    biased;
+                    called = call(&session, head, &mut stream) => called,
+                    _ = &mut left => Err(None),
+                };
+                match called {
+                    Ok(answer) => answer,
+                    Err(None) => {
+                        stream.stop_stream(H3Code::H3_REQUEST_CANCELLED);
+                        return books.left();
+                    }
+                    Err(Some(error)) => return note(error),
                 }
-                Err(Some(error)) => return note(error),
             }
+        };
+        let body = match send_head(&mut stream, answer) {
+            Ok(body) => body,
+            Err(error) => return note(error),
+        };
+        match within(shared.limits.answer_time, send_body(&mut stream, body)).await {
+            Ok(Ok(())) => books.answered(),
+            Ok(Err(StreamError::RemoteTerminate { .. } | StreamError::ConnectionError(_))) => return books.left(),
+            Ok(Err(error)) => return note(error),
+            Err(TimeUp) => return stream.stop_stream(H3Code::H3_REQUEST_CANCELLED),
         }
-        Ok(Head { parts: Err(problem), stream }) => (session.refuse(problem.into()), stream),
-        Err(error) => return note(error),
-    };
-    match timeout(shared.limits.answer_time, send(&mut stream, answer)).await {
-        Ok(Ok(())) => books.answered(),
-        Ok(Err(StreamError::RemoteTerminate { .. } | StreamError::ConnectionError(_))) => return books.left(),
-        Ok(Err(error)) => return note(error),
-        Err(_) => return stream.stop_stream(H3Code::H3_REQUEST_CANCELLED),
-    }
-    if session.is_draining() {
-        // Closing the connection would take back what the client has not acknowledged.
-        let _ = timeout(super::pump::FAREWELL, left).await;
+        if session.is_draining() {
+            // Closing the connection would take back what the client has not acknowledged.
+            let _ = within(super::pump::FAREWELL, left).await;
+        }
     }
 }
 
@@ -69,50 +89,37 @@ fn note(error: StreamError) {
     tracing::debug!(target: "plimsoll::mesh", %error, "request broken off");
 }
 
-struct Head {
-    parts: Result<Parts, Problem>,
-    stream: RequestStream,
+type FirstFrame = Result<Option<Frame<PayloadLen>>, FrameStreamError>;
+
+/// From the first frame, if it came in time, to the route and the stream to answer on.
+fn open(
+    session: &Session,
+    resolver: Resolver,
+    first: Result<FirstFrame, TimeUp>,
+) -> Result<(Result<Route, Refusal>, RequestStream), StreamError> {
+    let in_time = first.is_ok();
+    // h3 gives a stream to answer on only for a header section; one that is late is replaced by the shortest there is.
+    let frame = first.unwrap_or_else(|TimeUp| Ok(Some(Frame::Headers(Bytes::from_static(GET_ROOT)))));
+    let (request, stream) = at_once(resolver.accept_with_frame(frame)?.resolve())?;
+    let routed = if !in_time {
+        Err(Problem::new(Code::SlowRequest, "the header section did not arrive in time").into())
+    } else if session.is_draining() {
+        Err(Problem::new(Code::ShuttingDown, "the node is stopping").into())
+    } else {
+        routes::route(&request.into_parts().0, &session.shared.limits)
+    };
+    Ok((routed, stream))
 }
 
-/// Reads the head, within its time.
-async fn head(session: &Session, mut resolver: Resolver) -> Result<Head, StreamError> {
-    let first = poll_fn(|cx| resolver.frame_stream.poll_next(cx));
-    match timeout(session.shared.limits.header_time, first).await {
-        Ok(frame) => {
-            let (request, stream) = resolver.accept_with_frame(frame)?.resolve().await?;
-            Ok(Head { parts: Ok(request.into_parts().0), stream })
-        }
-        Err(_) => {
-            // h3 gives a stream to answer on only for a header section: it gets the shortest one.
-            let frame = Frame::Headers(Bytes::from_static(GET_ROOT));
-            let (_, stream) = resolver.accept_with_frame(Ok(Some(frame)))?.resolve().await?;
-            let problem = Problem::new(Code::SlowRequest, "the header section did not arrive in time");
-            Ok(Head { parts: Err(problem), stream })
-        }
-    }
+/// The end of a step of h3's that is async only because it sends the head of a response, which our stream takes at once.
+fn at_once<T>(step: impl Future<Output = Result<T, StreamError>>) -> Result<T, StreamError> {
+    step.now_or_never().unwrap_or_else(|| Err(StreamError::Undefined("the head of a response had to wait".into())))
 }
 
 /// `GET https://x/`: three entries of QPACK's static table, and the name of a fourth with a value (RFC 9204, 4.5).
 const GET_ROOT: &[u8] = &[0x00, 0x00, 0xc0 | 17, 0xc0 | 23, 0xc0 | 1, 0x50, 1, b'x'];
 
-/// The answer to a request. `Err(None)`: the client has reset the request.
-async fn answer(
-    session: &Arc<Session>,
-    parts: Parts,
-    stream: &mut RequestStream,
-) -> Result<Answer, Option<StreamError>> {
-    let shared = &session.shared;
-    if session.is_draining() {
-        return Ok(session.refuse(Problem::new(Code::ShuttingDown, "the node is stopping").into()));
-    }
-    match routes::route(&parts, &shared.limits) {
-        Ok(Route::Services) => Ok(Answer::services(&shared.overview.services())),
-        Ok(Route::Nodes) => Ok(Answer::nodes(&shared.overview.nodes())),
-        Ok(Route::Call(head)) => call(session, head, stream).await,
-        Err(refusal) => Ok(session.refuse(refusal)),
-    }
-}
-
+/// One call, up to its answer. `Err(None)`: the client has reset the request.
 async fn call(
     session: &Arc<Session>,
     head: CallHead,
@@ -121,15 +128,15 @@ async fn call(
     let shared = &session.shared;
     let deadline = Instant::now() + head.deadline;
     let time = shared.limits.body_time.min(head.deadline);
-    let mut body = match timeout(time, Body::read(shared, stream, head.content_length)).await {
+    let mut body = match within(time, Body::read(shared, stream, head.content_length)).await {
         Ok(Ok(body)) => body,
         Ok(Err(BodyError::Refused(problem))) => return Ok(session.refuse(problem.into())),
         Ok(Err(BodyError::Stream(StreamError::RemoteTerminate { code }))) if code != H3Code::H3_EXCESSIVE_LOAD => {
             return Err(None);
         }
         Ok(Err(BodyError::Stream(error))) => return Err(Some(error)),
-        Err(_) if time == head.deadline => return Ok(session.refuse(deadline_passed().into())),
-        Err(_) => {
+        Err(TimeUp) if time == head.deadline => return Ok(session.refuse(deadline_passed().into())),
+        Err(TimeUp) => {
             let problem = Problem::new(Code::SlowRequest, "the body did not arrive in time");
             return Ok(session.refuse(problem.into()));
         }
@@ -149,33 +156,44 @@ async fn call(
     Ok(if named { answer.with_call_id(&call_id) } else { answer })
 }
 
-async fn dispatch(session: &Session, request: Request) -> Answer {
-    let shared = &session.shared;
-    // The stand-in for the dispatch may panic as it is made or as it is polled; both end here.
-    let served = AssertUnwindSafe(async { shared.dispatch.dispatch(request).await }).catch_unwind();
-    let outcome = tokio::select! {
-        biased;
-        served = served => served,
-        () = session.expired() => Ok(Err(Problem::new(Code::ShuttingDown, "the node stopped before the call ended"))),
-    };
-    match outcome {
-        Ok(Ok(response)) => Answer::served(response),
-        Ok(Err(problem)) => session.refuse(problem.into()),
-        Err(_panic) => {
-            shared.requests.panicked();
-            session.refuse(Problem::new(Code::WorkerPanicked, "the router panicked").into())
+fn dispatch(session: &Session, request: Request) -> impl Future<Output = Answer> + Send {
+    let dispatch = &session.shared.dispatch;
+    // What is behind may panic as its future is made, or as it is polled; both end here.
+    let serving = std::panic::catch_unwind(AssertUnwindSafe(|| dispatch.dispatch(request)));
+    async move {
+        let Ok(serving) = serving else { return panicked(session) };
+        let outcome = tokio::select! {
+            biased;
+            served = AssertUnwindSafe(serving).catch_unwind() => served,
+            () = session.expire.cancelled() => {
+                Ok(Err(Problem::new(Code::ShuttingDown, "the node stopped before the call ended")))
+            }
+        };
+        match outcome {
+            Ok(Ok(response)) => Answer::served(response),
+            Ok(Err(problem)) => session.refuse(problem.into()),
+            Err(_panic) => panicked(session),
         }
     }
+}
+
+fn panicked(session: &Session) -> Answer {
+    session.shared.requests.panicked();
+    session.refuse(Problem::new(Code::WorkerPanicked, "the router panicked").into())
 }
 
 fn deadline_passed() -> Problem {
     Problem::new(Code::Deadline, "the deadline passed before the body had arrived")
 }
 
-async fn send(stream: &mut RequestStream, answer: Answer) -> Result<(), StreamError> {
-    stream.send_response(answer.head).await?;
-    if !answer.body.is_empty() {
-        stream.send_data(answer.body).await?;
+fn send_head(stream: &mut RequestStream, answer: Answer) -> Result<Bytes, StreamError> {
+    at_once(stream.send_response(answer.head))?;
+    Ok(answer.body)
+}
+
+async fn send_body(stream: &mut RequestStream, body: Bytes) -> Result<(), StreamError> {
+    if !body.is_empty() {
+        stream.send_data(body).await?;
     }
     stream.finish().await
 }
@@ -184,9 +202,5 @@ impl Session {
     fn refuse(&self, refusal: Refusal) -> Answer {
         self.shared.requests.refused(refusal.problem.code);
         Answer::refused(refusal, self.shared.node)
-    }
-
-    fn expired(&self) -> impl Future<Output = ()> + '_ {
-        self.expire.cancelled()
     }
 }

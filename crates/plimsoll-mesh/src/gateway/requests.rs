@@ -101,6 +101,10 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.settled {
             self.requests.broken.fetch_add(1, Relaxed);
+            if std::thread::panicking() {
+                self.requests.panicked();
+                tracing::error!(target: "plimsoll::mesh", "a request's task panicked; its stream was reset");
+            }
         }
         self.requests.in_flight.fetch_sub(1, Relaxed);
     }

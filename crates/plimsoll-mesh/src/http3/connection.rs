@@ -133,7 +133,7 @@ impl quic::OpenStreams<Bytes> for OpenStreams {
         });
         let opened = ready!(opening.as_mut().poll(cx));
         self.opening_uni = None;
-        Poll::Ready(opened.map(|send| SendStream::new(send, self.role)).map_err(open_error))
+        Poll::Ready(opened.map(|send| SendStream::uni(send, self.role)).map_err(open_error))
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
@@ -178,7 +178,7 @@ pub struct BidiStream {
 
 impl BidiStream {
     fn new((send, recv): BidiPair, role: Role) -> Self {
-        Self { send: SendStream::new(send, role), recv: RecvStream::request(recv, role) }
+        Self { send: SendStream::bidi(send, role), recv: RecvStream::request(recv, role) }
     }
 
     /// Completes when the other side stops reading, has read everything, or is gone.
