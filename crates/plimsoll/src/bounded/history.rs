@@ -185,6 +185,11 @@ impl<K: Eq + Hash + Clone, E, D: Derived<K, E>> History<K, E, D> {
         &self.derived
     }
 
+    /// What is derived from the events, for its owner to change: an index may collect what went, to be worked off.
+    pub fn derived_mut(&mut self) -> &mut D {
+        &mut self.derived
+    }
+
     /// Events kept.
     pub fn len(&self) -> usize {
         self.events.len()

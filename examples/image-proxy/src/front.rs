@@ -1,0 +1,152 @@
+//! The clients' side: HTTP/1.1 on TCP.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::RwLock;
+use plimsoll::bounded::Cap;
+use plimsoll::call::{CallClient, CallError};
+use plimsoll::supervisor::{CancellationToken, SupervisorRef};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use crate::body::Body;
+use crate::images::{Image, ImageError, Images, Wanted};
+use crate::key::ImageKey;
+use crate::origin::FetchError;
+
+type Answer = Response<UnsyncBoxBody<Bytes, FetchError>>;
+
+/// How long a client may take to send its request.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What every connection knows.
+#[derive(Debug, Default)]
+pub(crate) struct Front {
+    /// The client of the service as it runs now; another one after a restart.
+    pub(crate) images: RwLock<Option<CallClient<Images>>>,
+    pub(crate) tree: RwLock<Option<SupervisorRef>>,
+}
+
+impl Front {
+    /// Serves connections, at most `connections` at once, until `stop`; those that are open end with their request.
+    ///
+    /// A connection over the cap is not accepted: it waits in the kernel's queue, which is bounded too.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        listener: Arc<TcpListener>,
+        connections: Cap,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        let (permits, open) = (Arc::new(Semaphore::new(connections.get())), TaskTracker::new());
+        let next = async || {
+            let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((listener.accept().await?.0, permit))
+        };
+        while let Some(accepted) = stop.run_until_cancelled(next()).await {
+            let (stream, permit) = accepted?;
+            let (front, stop) = (self.clone(), stop.clone());
+            open.spawn(async move {
+                front.connection(stream, stop).await;
+                drop(permit);
+            });
+        }
+        open.close();
+        open.wait().await;
+        Ok(())
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, stop: CancellationToken) {
+        let service = service_fn(move |request| {
+            let front = self.clone();
+            async move { Ok::<_, Infallible>(front.answer(request).await) }
+        });
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        // How a connection ended is its client's business: it hung up, or the body could not be had to its end.
+        if stop.run_until_cancelled(connection.as_mut()).await.is_none() {
+            connection.as_mut().graceful_shutdown();
+            drop(connection.await);
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        if request.uri().path() == "/stats" {
+            return self.stats();
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "an image can be read and nothing else");
+            refusal.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
+            return refusal;
+        }
+        let Some(key) = ImageKey::parse(request.uri().path()) else {
+            return plain(StatusCode::NOT_FOUND, "an image is at /tenant/image");
+        };
+        let images = self.images.read().clone();
+        let Some(images) = images else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "starting");
+        };
+        let wanted = Wanted { key, head: *request.method() == Method::HEAD };
+        #[cfg(plimsoll_controls)]
+        if crate::controls::switched_off("one-shot-reply") {
+            let answer = crate::before::rendezvous(async move { images.call(wanted).await }).await;
+            return answer.map_or_else(refused, served);
+        }
+        images.call(wanted).await.map_or_else(refused, served)
+    }
+
+    /// The snapshot of the whole tree, and how many tasks there are.
+    fn stats(&self) -> Answer {
+        let tree = self.tree.read().as_ref().map(SupervisorRef::inspect);
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let stats = serde_json::json!({ "tasks": tasks, "tree": tree }).to_string();
+        let mut answer = Response::new(Body::Bytes(stats.into()).into_http());
+        answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        answer
+    }
+}
+
+fn served(image: Image) -> Answer {
+    let mut answer = Response::new(image.body.into_http());
+    answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/octet-stream"));
+    if let Some(length) = image.length {
+        answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    answer
+}
+
+fn refused(error: CallError<ImageError>) -> Answer {
+    let status = match &error {
+        CallError::App(ImageError::Fetch(FetchError::Status(StatusCode::NOT_FOUND))) => StatusCode::NOT_FOUND,
+        CallError::App(ImageError::Fetch(FetchError::Silent(_))) | CallError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        CallError::App(ImageError::Fetch(_)) => StatusCode::BAD_GATEWAY,
+        CallError::App(ImageError::Busy) | CallError::Overloaded(_) | CallError::ShuttingDown => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let reason = match error {
+        CallError::App(error) => error.to_string(),
+        other => other.to_string(),
+    };
+    plain(status, &reason)
+}
+
+fn plain(status: StatusCode, text: &str) -> Answer {
+    let mut answer = Response::new(Body::Bytes(format!("{text}\n").into()).into_http());
+    *answer.status_mut() = status;
+    answer
+}

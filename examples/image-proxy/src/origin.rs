@@ -1,0 +1,142 @@
+//! The origin, and the clients that speak to it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use plimsoll::bounded::pool::{Connect, DialLease, DialPool, LeaseError, PoolSettings, WhenFull};
+use tokio::time::timeout;
+
+use crate::key::ImageKey;
+
+/// Why there is no image from the origin.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum FetchError {
+    /// There was no client to fetch with.
+    #[error("no client of the origin: {0}")]
+    NoClient(#[from] LeaseError<Infallible>),
+    /// The origin could not be reached, or broke off.
+    #[error("the origin broke off: {0}")]
+    Broken(Arc<str>),
+    /// It answered with a status that is no image.
+    #[error("the origin answered {0}")]
+    Status(http::StatusCode),
+    /// It was silent for too long.
+    #[error("the origin was silent for {0:?}")]
+    Silent(Duration),
+}
+
+/// Makes a client for a tenant; closing one is dropping it, which closes its connections.
+pub(crate) struct Clients {
+    pub(crate) patience: Duration,
+}
+
+/// The client of one tenant, with its idle connections.
+#[derive(Debug, Clone)]
+pub(crate) struct OriginClient(Client<HttpConnector, Empty<Bytes>>);
+
+pub(crate) type Pool = DialPool<Arc<str>, Clients>;
+type Lease = DialLease<Arc<str>, Clients>;
+
+impl Connect<Arc<str>> for Clients {
+    type Handle = OriginClient;
+    type Error = Infallible;
+
+    async fn connect(&self, _tenant: &Arc<str>) -> Result<OriginClient, Infallible> {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(self.patience));
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
+        Ok(OriginClient(client))
+    }
+
+    async fn close(&self, _tenant: &Arc<str>, client: OriginClient) -> Result<(), Infallible> {
+        drop(client);
+        Ok(())
+    }
+}
+
+/// The origin of all images.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    address: SocketAddr,
+    patience: Duration,
+    pool: Pool,
+}
+
+/// An image that has begun to come.
+pub(crate) struct Fetched {
+    /// Its length, if the origin said.
+    pub(crate) length: Option<u64>,
+    /// Its bytes. Whoever drops this before the end closes the connection; the rest is not read.
+    pub(crate) pieces: BoxStream<'static, Result<Bytes, FetchError>>,
+}
+
+impl Origin {
+    pub(crate) fn new(address: SocketAddr, patience: Duration, settings: PoolSettings) -> Self {
+        Self { address, patience, pool: DialPool::new(settings, Clients { patience }) }
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Asks for an image, once: its length comes with the answer.
+    ///
+    /// Cancel safe: a fetch that is given up ends with its connection.
+    pub(crate) async fn fetch(&self, method: Method, key: &ImageKey) -> Result<Fetched, FetchError> {
+        let lease = self.pool.lease(&key.tenant().into(), WhenFull::Wait, Instant::now() + self.patience).await?;
+        let uri: Uri = format!("http://{}{}", self.address, key.path()).parse().map_err(broken)?;
+        let request = Request::builder().method(method).uri(uri).body(Empty::new()).map_err(broken)?;
+        let answer = timeout(self.patience, lease.0.request(request)).await;
+        let answer = answer.map_err(|_| FetchError::Silent(self.patience))?.map_err(broken)?;
+        if !answer.status().is_success() {
+            let status = answer.status();
+            #[cfg(plimsoll_controls)]
+            if crate::controls::switched_off("cut-on-error") {
+                crate::before::leave_open((answer, lease));
+            }
+            return Err(FetchError::Status(status));
+        }
+        let length = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        Ok(Fetched { length, pieces: pieces(answer.into_body(), lease, self.patience) })
+    }
+}
+
+/// The body piece by piece; the client stays leased until the last one, so that no pool closes it in between.
+fn pieces(body: Incoming, lease: Lease, patience: Duration) -> BoxStream<'static, Result<Bytes, FetchError>> {
+    stream::unfold(Some((body, lease)), move |state| async move {
+        let (mut body, lease) = state?;
+        loop {
+            let piece = match timeout(patience, body.frame()).await {
+                Err(_) => Err(FetchError::Silent(patience)),
+                Ok(None) => return None,
+                Ok(Some(Err(error))) => Err(broken(error)),
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(piece) => Ok(piece),
+                    // Trailers are not passed on.
+                    Err(_) => continue,
+                },
+            };
+            let rest = piece.is_ok().then_some((body, lease));
+            return Some((piece, rest));
+        }
+    })
+    .boxed()
+}
+
+fn broken(error: impl std::error::Error) -> FetchError {
+    let reasons = std::iter::successors(error.source(), |error| error.source());
+    FetchError::Broken(reasons.fold(error.to_string(), |text, reason| format!("{text}: {reason}")).into())
+}

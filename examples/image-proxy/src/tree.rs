@@ -1,0 +1,114 @@
+//! The supervision tree: who is started in which order, and stopped in the opposite one.
+//!
+//! ```text
+//! image-proxy   rest_for_one
+//! |- clients    the pool of the origin's clients: idle ones are closed, all of them at the end
+//! |- folder     the background work that fills the folder: ended at the end
+//! |- images     the call server; a worker actor a request
+//! `- listener   connections, ended with their requests
+//! ```
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use plimsoll::bounded::{ByteCache, ByteCacheCaps, Cap, PoolSettings, TaskPool, TaskPoolCaps};
+use plimsoll::call::CallServer;
+use plimsoll::inspect::{Details, Inspect};
+use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorRef};
+use tokio::net::TcpListener;
+
+use crate::controls::switched_off;
+use crate::front::Front;
+use crate::images::Images;
+use crate::origin::Origin;
+use crate::settings::Settings;
+use crate::store::Store;
+
+/// The cache beside whoever holds it, in the snapshot.
+struct Background {
+    pool: TaskPool,
+    images: Images,
+}
+
+impl Inspect for Background {
+    fn inspect(&self) -> Details {
+        let mut details = self.pool.inspect();
+        details.counters.extend(self.images.cache.inspect().counters);
+        details
+    }
+}
+
+/// Starts the proxy; the address that it listens on.
+pub(crate) async fn start(settings: Settings) -> anyhow::Result<(SupervisorRef, SocketAddr)> {
+    let listener =
+        TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let (listener, address) = (Arc::new(listener), settings.listen);
+    let address = listener.local_addr().unwrap_or(address);
+    let images = images(&settings)?;
+    let front = Arc::new(Front::default());
+    let (pool, background) = (images.origin.pool().clone(), images.background.clone());
+    let clients = ChildSpec::task("clients", {
+        let pool = pool.clone();
+        move |stop| {
+            let pool = pool.clone();
+            async move {
+                pool.run(stop).await;
+                Ok::<_, Infallible>(())
+            }
+        }
+    });
+    let folder = ChildSpec::task("folder", {
+        let background = background.clone();
+        move |stop| background.clone().run(stop)
+    });
+    let inspect = Arc::new(Background { pool: background, images: images.clone() });
+    let work = ChildSpec::new("images", {
+        let (front, requests) = (front.clone(), settings.requests.get() as u32);
+        move |parent| {
+            let (images, front) = (images.clone(), front.clone());
+            async move {
+                let server = CallServer::builder(images).max_in_flight(requests).deadline(Duration::from_secs(10));
+                let started = server.start_linked(parent).await?;
+                *front.images.write() = Some(started.client());
+                Ok::<_, plimsoll::supervisor::BoxError>(started)
+            }
+        }
+    });
+    let listening = ChildSpec::task("listener", {
+        let front = front.clone();
+        move |stop| front.clone().serve(listener.clone(), settings.connections, stop)
+    });
+    let tree = Supervisor::builder("image-proxy")
+        .strategy(Strategy::RestForOne)
+        .intensity(3, Duration::from_secs(10))
+        .child(clients.inspect(Arc::new(pool)))
+        .child(folder.inspect(inspect))
+        .child(work)
+        .child(listening)
+        .start()
+        .await?;
+    *front.tree.write() = Some(tree.clone());
+    Ok((tree, address))
+}
+
+fn images(settings: &Settings) -> anyhow::Result<Images> {
+    let cap = if switched_off("pool-cap") { Cap::of::<{ Cap::MAX }>() } else { settings.pool };
+    let pool = PoolSettings { name: "clients".into(), cap, idle_time: settings.pool_idle(), ..PoolSettings::default() };
+    let cache = ByteCacheCaps {
+        bytes: settings.cache,
+        entry: settings.image,
+        ttl: settings.image_ttl(),
+        ..ByteCacheCaps::default()
+    };
+    let store = Store::open(settings.store.clone(), settings.stored, settings.store_delay());
+    Ok(Images {
+        origin: Origin::new(settings.origin, settings.patience(), pool),
+        cache: ByteCache::new("memory", cache),
+        store: store.with_context(|| format!("cannot use the folder {}", settings.store.display()))?,
+        background: TaskPool::new("writes", TaskPoolCaps::default()),
+        largest: settings.image,
+    })
+}

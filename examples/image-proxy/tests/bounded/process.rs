@@ -1,0 +1,151 @@
+//! The proxy in a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use plimsoll_testkit::process::{Process, until};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::clients;
+
+/// The fixes that a build with controls can switch off.
+pub(crate) const FIXES: [&str; 8] = [
+    "pool-cap",
+    "one-shot-reply",
+    "permit-before-spawn",
+    "bytes",
+    "tee-cap",
+    "abort-on-close",
+    "single-flight",
+    "cut-on-error",
+];
+
+/// A running proxy; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    child: Child,
+    events: BufReader<ChildStdout>,
+    pub(crate) address: SocketAddr,
+    /// Tasks before the first request.
+    pub(crate) tasks_at_start: u64,
+    complete: bool,
+    _folder: TempDir,
+}
+
+/// What the proxy says about itself.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    pub(crate) tasks: u64,
+    tree: Value,
+}
+
+impl Proxy {
+    /// Starts a proxy in front of `origin` with these fixes off: the build with controls if there is one.
+    pub(crate) async fn start(origin: SocketAddr, off: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let program = if off.is_empty() { PathBuf::from(PROGRAM) } else { controls_program() };
+        let mut command = Command::new(program);
+        command.env("PLIMSOLL_CONTROLS_OFF", off.join(",")).arg("--store").arg(folder.path());
+        command.args(["--origin", &origin.to_string(), "--store-delay-ms", "100", "--patience-ms", "500"]);
+        // Arenas of the C library would show as memory that differs from run to run.
+        command.env("MALLOC_ARENA_MAX", "2").stdout(Stdio::piped());
+        // Its handlers panic on purpose.
+        command.env("RUST_BACKTRACE", "0").stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut events = BufReader::new(child.stdout.take().unwrap());
+        let address = event(&mut events)["address"].as_str().unwrap().parse().unwrap();
+        let mut proxy = Self { child, events, address, tasks_at_start: 0, complete: off.is_empty(), _folder: folder };
+        proxy.tasks_at_start = proxy.stats().await.tasks;
+        proxy
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory.
+    pub(crate) fn resident(&self) -> u64 {
+        Process(self.child.id()).resident().unwrap()
+    }
+
+    pub(crate) async fn stats(&self) -> Stats {
+        let stats = clients::get(self.address, "/stats").await.unwrap().1;
+        let stats: Value = serde_json::from_slice(&stats).unwrap();
+        Stats { tasks: stats["tasks"].as_u64().unwrap(), tree: stats["tree"].clone() }
+    }
+
+    /// Waits until nothing is being worked on or written any more; without all fixes that may never be, and is given up.
+    pub(crate) async fn quiet(&self) -> Stats {
+        let end = Instant::now() + Duration::from_secs(3);
+        until("the proxy has nothing to do", Duration::from_secs(60), async || {
+            let stats = self.stats().await;
+            let idle = ["in_flight", "writes_used", "memory_filling"].iter().all(|name| stats.counter(name) == 0);
+            (idle || !self.complete && Instant::now() > end).then_some(stats)
+        })
+        .await
+    }
+
+    /// Stops it as an operator does; the tasks that were left at its end.
+    pub(crate) fn stop(mut self) -> u64 {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        let stopped = event(&mut self.events);
+        assert_eq!(stopped["clean"], true, "{stopped}");
+        assert!(self.child.wait().unwrap().success());
+        stopped["tasks"].as_u64().unwrap()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Stats {
+    /// A counter of any child of the tree.
+    pub(crate) fn counter(&self, name: &str) -> u64 {
+        let children = self.tree["children"].as_array().unwrap();
+        let mut found = children.iter().filter_map(|child| child["counters"][name].as_u64());
+        found.next().unwrap_or_else(|| panic!("no counter {name} in {:#}", self.tree))
+    }
+}
+
+fn event(events: &mut BufReader<ChildStdout>) -> Value {
+    let mut line = String::new();
+    events.read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+}
+
+/// The program under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_image-proxy");
+
+/// The same program with `--cfg plimsoll_controls`, made by `scripts/controls`.
+fn controls_program() -> PathBuf {
+    let path = target().join("controls/debug/image-proxy");
+    assert!(path.exists(), "{} is missing; run scripts/controls", path.display());
+    path
+}
+
+/// The target folder of this build.
+pub(crate) fn target() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
+}
+
+/// The switches are in the build made for them and in no other.
+#[test]
+fn no_build_but_the_one_with_controls_contains_the_switches() {
+    let contains = |program: &Path| {
+        let bytes = std::fs::read(program).unwrap();
+        let name = b"PLIMSOLL_CONTROLS_OFF";
+        bytes.windows(name.len()).any(|window| window == name)
+    };
+    assert!(!contains(Path::new(PROGRAM)));
+    assert!(contains(&controls_program()), "the control of this test");
+}
