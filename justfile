@@ -20,7 +20,7 @@ loom *args:
 loom-deep *args:
     scripts/loom deep {{args}}
 
-# end-to-end scenarios in full size: e2e [mesh] [--short]
+# end-to-end scenarios in full size: e2e [mesh|bounded] [--short]
 e2e *args:
     scripts/e2e {{args}}
 
