@@ -7,12 +7,14 @@
 
 mod bounded {
     pub mod payloads;
+    pub mod tables;
 }
 #[path = "common/report.rs"]
 mod report;
 
 fn main() -> std::io::Result<()> {
     let mut rows = Vec::new();
+    bounded::tables::measure(&mut rows);
     bounded::payloads::measure(&mut rows);
     report::publish("bounded", &rows)
 }

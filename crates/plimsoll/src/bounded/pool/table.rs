@@ -571,11 +571,11 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         self.actions.push_back(PoolAction::Close { closing: Closing { holds_place: true }, key: row.key, value });
     }
 
-    /// Takes a row out of the table, and of the index where that names it and no later one.
+    /// Takes a row out of the table and of the index, which a retired one has left before.
     fn remove_row(&mut self, row_key: SlotKey) -> Option<Row<K, V>> {
         visits::count();
         let row = self.rows.remove(row_key)?;
-        if self.index.get(&row.key) == Some(&row_key) {
+        if !matches!(row.state, State::Live { retired: true, .. }) {
             self.index.remove(&row.key);
         }
         Some(row)
