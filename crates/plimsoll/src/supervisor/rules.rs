@@ -115,6 +115,17 @@ pub(crate) enum Trouble {
     LeftBehind,
 }
 
+/// Whether the task of a child that said its last has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It has.
+    Yes,
+    /// It should have long ago.
+    Lingers,
+    /// It waits for stragglers of its own, which it has reported.
+    StragglersLeft,
+}
+
 /// How the supervisor ends.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Exit {
@@ -340,31 +351,31 @@ impl Rules {
         }
     }
 
-    /// The child of `run` said its last; `gone`: its task has ended too. `hopeless`: it never will by itself.
-    pub(crate) fn exited(&mut self, run: Run, reason: ExitReason, gone: bool, hopeless: bool, now: Duration) {
+    /// The child of `run` said its last.
+    pub(crate) fn exited(&mut self, run: Run, reason: ExitReason, gone: Gone, now: Duration) {
         let Some((key, entry)) = self.by_run(run) else { return };
         match &mut entry.state {
             State::Up { since, .. } => {
                 let since = *since;
                 entry.state = State::down(run, since);
-                if !gone {
+                if gone != Gone::Yes {
                     self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
                 }
                 self.ended_by_itself(key, run, reason, now);
             }
             State::Stopping { ended_with, .. } => {
                 *ended_with = Some(reason);
-                if !gone {
+                if gone != Gone::Yes {
                     // The grace was for the stop; the task's last moments are given the time of a killed one.
                     self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
                 }
             }
             _ => return,
         }
-        if gone {
-            self.gone(key, run, now);
-        } else if hopeless {
-            self.leave(key, now);
+        match gone {
+            Gone::Yes => self.gone(key, run, now),
+            Gone::Lingers => self.leave(key, true, now),
+            Gone::StragglersLeft => self.leave(key, false, now),
         }
         self.settle(now);
     }
@@ -390,7 +401,7 @@ impl Rules {
             self.timers.pop_first();
             match timer {
                 Timer::Grace => self.kill_child(key, now),
-                Timer::Leave => self.leave(key, now),
+                Timer::Leave => self.leave(key, true, now),
                 Timer::Delay => self.due.push_back(key),
             }
         }

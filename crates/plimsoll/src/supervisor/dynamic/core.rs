@@ -22,7 +22,7 @@ use crate::supervisor::log::{self, Log};
 use crate::supervisor::policy::Ask;
 use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
 use crate::supervisor::rules::{
-    DynamicAction as Action, DynamicPhase, DynamicRules, Exit, Refusal, StartFailure, Ticket, Trouble,
+    DynamicAction as Action, DynamicPhase, DynamicRules, Exit, Gone, Refusal, StartFailure, Ticket, Trouble,
 };
 
 /// Ends of linked actors that came before their start was told; the oldest goes beyond that.
@@ -264,7 +264,7 @@ impl<A: Send + 'static> Core<A> {
             if let Some(panic) = ended_already(&mut join) {
                 let since = slot.since;
                 let reason = panic.map_or(reason, ExitReason::Failed);
-                return self.rules.exited(key, since, reason, true, false, now);
+                return self.rules.exited(key, since, reason, Gone::Yes, now);
             }
             watch(crew, key, join, None);
         }
@@ -303,7 +303,7 @@ impl<A: Send + 'static> Core<A> {
         if let (Some(reason), false) = (&ending.heard, ending.told) {
             ending.told = true;
             let reason = reason.clone();
-            self.rules.exited(key, since, reason, false, true, now);
+            self.rules.exited(key, since, reason, Gone::Lingers, now);
         }
     }
 
@@ -343,8 +343,8 @@ impl<A: Send + 'static> Core<A> {
         ending.told = true;
         match (joined, told) {
             (true, true) => self.rules.ended(key, now),
-            (true, false) => self.rules.exited(key, since, reason, true, false, now),
-            (false, _) => self.rules.exited(key, since, reason, false, true, now),
+            (true, false) => self.rules.exited(key, since, reason, Gone::Yes, now),
+            (false, _) => self.rules.exited(key, since, reason, Gone::StragglersLeft, now),
         }
     }
 

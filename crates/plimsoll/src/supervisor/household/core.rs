@@ -22,7 +22,7 @@ use crate::supervisor::log::{self, Log};
 use crate::supervisor::policy::Ask;
 use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
 use crate::supervisor::rules::{
-    Action, Answer, Exit, Key, Note, Phase, Refusal, Rules, Run, StartFailure, Ticket, Trouble,
+    Action, Answer, Exit, Gone, Key, Note, Phase, Refusal, Rules, Run, StartFailure, Ticket, Trouble,
 };
 use crate::supervisor::spec::{ChildSettings, ChildSpec, StartFn};
 use crate::supervisor::start;
@@ -300,7 +300,7 @@ impl Core {
         let Some(live) = self.live.get_mut(&run) else { return };
         if let (Some(reason), false) = (&live.heard, live.told) {
             live.told = true;
-            self.rules.exited(run, reason.clone(), false, true, now);
+            self.rules.exited(run, reason.clone(), Gone::Lingers, now);
         }
     }
 
@@ -338,8 +338,8 @@ impl Core {
         }
         match (joined, told) {
             (true, true) => self.rules.ended(run, now),
-            (true, false) => self.rules.exited(run, reason, true, false, now),
-            (false, _) => self.rules.exited(run, reason, false, true, now),
+            (true, false) => self.rules.exited(run, reason, Gone::Yes, now),
+            (false, _) => self.rules.exited(run, reason, Gone::StragglersLeft, now),
         }
     }
 

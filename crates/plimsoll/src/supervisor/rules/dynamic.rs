@@ -12,7 +12,7 @@ use plimsoll_sync::slots::SlotKey;
 use super::entry::Kill;
 use super::exit::restarts;
 use super::stop::classify;
-use super::{Exit, IntensityWindow, Refusal, StartFailure, Ticket, Trouble, Verdict, random};
+use super::{Exit, Gone, IntensityWindow, Refusal, StartFailure, Ticket, Trouble, Verdict, random};
 use crate::exit::ExitReason;
 use crate::supervisor::policy::{Ask, Backoff, Restart, Shutdown};
 
@@ -169,31 +169,22 @@ impl DynamicRules {
         self.finish_if_done();
     }
 
-    /// The child of `key`, up since `since`, said its last; `gone`: its task has ended too. `hopeless`: it never will
-    /// by itself.
-    pub(crate) fn exited(
-        &mut self,
-        key: SlotKey,
-        since: Duration,
-        reason: ExitReason,
-        gone: bool,
-        hopeless: bool,
-        now: Duration,
-    ) {
+    /// The child of `key`, up since `since`, said its last.
+    pub(crate) fn exited(&mut self, key: SlotKey, since: Duration, reason: ExitReason, gone: Gone, now: Duration) {
         match self.busy.get_mut(&key) {
             Some(Busy::Stopping { ended_with, .. }) => {
                 *ended_with = Some(reason);
-                if !gone {
+                if gone != Gone::Yes {
                     self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
                 }
             }
             Some(_) => return,
-            None => self.ended_by_itself(key, since, reason, gone, now),
+            None => self.ended_by_itself(key, since, reason, gone == Gone::Yes, now),
         }
-        if gone {
-            self.ended(key, now);
-        } else if hopeless {
-            self.leave(key, now);
+        match gone {
+            Gone::Yes => self.ended(key, now),
+            Gone::Lingers => self.leave(key, true, now),
+            Gone::StragglersLeft => self.leave(key, false, now),
         }
         self.finish_if_done();
     }
@@ -380,7 +371,7 @@ impl DynamicRules {
             self.clear_timer(key, timer);
             match timer {
                 Timer::Grace => self.kill_now(key, Kill::Overdue, now),
-                Timer::Leave => self.leave(key, now),
+                Timer::Leave => self.leave(key, true, now),
                 Timer::Delay => self.start(key),
             }
         }
@@ -496,7 +487,7 @@ impl DynamicRules {
         }
     }
 
-    fn leave(&mut self, key: SlotKey, now: Duration) {
+    fn leave(&mut self, key: SlotKey, report: bool, now: Duration) {
         let earlier = now.saturating_sub(self.template.leave_behind);
         let (began, waiters) = match self.busy.get_mut(&key) {
             Some(
@@ -512,7 +503,9 @@ impl DynamicRules {
             _ => return,
         };
         self.held -= 1;
-        self.trouble(key, Trouble::LeftBehind, began, now);
+        if report {
+            self.trouble(key, Trouble::LeftBehind, began, now);
+        }
         for ticket in waiters {
             self.answer(ticket, Some(Refusal::LeftBehind));
         }

@@ -169,7 +169,7 @@ impl Rules {
     }
 
     /// A child that a kill did not end is no longer waited for.
-    pub(super) fn leave(&mut self, key: Key, now: Duration) {
+    pub(super) fn leave(&mut self, key: Key, report: bool, now: Duration) {
         if !self.entries.contains_key(&key) {
             return;
         }
@@ -202,7 +202,9 @@ impl Rules {
             }
             _ => return,
         };
-        self.note_trouble(key, run, Trouble::LeftBehind, began, now);
+        if report {
+            self.note_trouble(key, run, Trouble::LeftBehind, began, now);
+        }
         self.answer_all(waiters, &Answer::Failed(Refusal::LeftBehind));
         if let Some(cause) = given_up {
             self.over_without_child(cause, key, now);
