@@ -3,11 +3,14 @@
 //! ```text
 //! node            rest_for_one
 //! |- identity     follows the allow-list, when there is one
+//! |- directory    members and their services, by gossip
+//! |- peers        connections to other nodes
 //! |- services     a call server a service                        one_for_one
 //! |- gateway      clients over HTTP/3
 //! `- console      whatever the program shows its operator with
 //! ```
 //!
+//! The router has no place of its own: it never waits and keeps nothing but counters, each call runs in its caller's task.
 //! The UDP port and the data folder belong to the node itself: they outlive every restart within it.
 
 mod allow_list;

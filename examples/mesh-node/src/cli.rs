@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand};
 
 use crate::command;
+use crate::demo;
 use crate::failure::Failure;
 use crate::output::{Color, Paint};
 use crate::settings::{KEYS, Key, Layers, SettingsError};
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Three nodes on this machine: a tour with faults, then a playground
+    Demo(demo::DemoArgs),
     /// Run a node until SIGTERM or Ctrl-C
     Serve(ServeArgs),
     /// Call a service, through a node
@@ -177,6 +180,7 @@ fn run(verb: Verb, paint: Paint) -> Result<(), Failure> {
     let runtime = runtime.enable_all().build().map_err(|error| Failure::because(format!("no runtime: {error}")))?;
     runtime.block_on(async {
         match verb {
+            Verb::Demo(args) => demo::run(args, paint).await,
             Verb::Serve(args) => command::serve::run(args).await,
             Verb::Call(args) => command::call::run(args).await,
             Verb::Services(args) => command::read::services(args, paint).await,

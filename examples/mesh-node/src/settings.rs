@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use plimsoll_mesh::names::ServiceName;
+use plimsoll_mesh::peers::Seed;
 
 pub(crate) use keys::{ENVIRONMENT_PREFIX, KEYS, Key};
 pub(crate) use layers::{Layers, SettingsError};
-pub(crate) use values::{Budget, Seed};
+pub(crate) use values::Budget;
 
 use crate::services::Builtin;
 
@@ -24,6 +25,7 @@ use crate::services::Builtin;
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) listen: SocketAddr,
+    pub(crate) advertise: Option<SocketAddr>,
     pub(crate) realm: ServiceName,
     pub(crate) services: Vec<Builtin>,
     pub(crate) seeds: Vec<Seed>,
@@ -51,6 +53,7 @@ impl Settings {
         let data: PathBuf = layers.data()?;
         Ok(Self {
             listen: layers.value("listen", values::address)?,
+            advertise: layers.value("advertise", values::address_if_any)?,
             realm: layers.value("realm", values::name)?,
             services: layers.list("services", values::builtin)?,
             seeds: layers.list("peers.seeds", values::seed)?,
@@ -63,7 +66,7 @@ impl Settings {
             max_body: layers.value("gateway.max_body", values::bytes)?,
             max_in_flight: layers.value("calls.max_in_flight", values::small_cap)?,
             call_deadline: layers.value("calls.deadline", values::duration)?,
-            service_ttl: layers.value("directory.ttl", values::duration)?,
+            service_ttl: layers.value("directory.ttl", values::lease)?,
             budget: layers.value("memory.budget", values::budget)?,
             log: layers.value("log.filter", values::text)?,
             log_json: layers.value("log.json", values::flag)?,

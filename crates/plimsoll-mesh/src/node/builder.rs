@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,8 +11,10 @@ use plimsoll::call::Service;
 use plimsoll::ractor::ActorCell;
 use plimsoll::supervisor::{BoxError, Child, ChildSpec};
 
-use crate::gateway::{self, AcceptPeer, Behind, Floor, Gateway};
+use crate::directory::{DirectoryConfig, GossipDirectory};
+use crate::gateway::{self, Behind, Floor, Gateway};
 use crate::identity::{self, Identity, TrustStore};
+use crate::peers::{Peers, PeersConfig};
 use crate::rpc::{Router, Services};
 use crate::service::{ApplicationError, Request, Response};
 
@@ -79,28 +82,52 @@ impl NodeBuilder {
         let endpoint = gateway::bind(config.listen, identity::endpoint_config(&identity)).map_err(bind_error)?;
         let address = endpoint.local_addr().map_err(bind_error)?;
 
+        let me = identity.node_id();
+        let advertised = config.advertise.or(Some(address).filter(|address| !address.ip().is_unspecified()));
         let services = Services::new();
-        let router = Router::local(identity.node_id(), Some(address), services.clone());
+        let directory = GossipDirectory::new(identity.clone(), trust.clone(), directory_config(&config, advertised));
+        let local = Router::local(me, advertised, services.clone());
+        let peers = Peers::new(
+            identity.clone(),
+            trust.clone(),
+            endpoint.clone(),
+            peers_config(&config, advertised),
+            Arc::new(local.clone()),
+            Arc::new(directory.clone()),
+        )?;
+        let (seen, forward) = (Arc::new(directory.clone()), Arc::new(peers.clone()));
+        let router = Router::meshed(me, advertised, services.clone(), seen, forward);
         let server = identity::server_config(&identity, Arc::new(config.gateway.transport()))?;
-        let behind =
-            Behind { dispatch: Arc::new(router.clone()), overview: Arc::new(router.clone()), peers: Arc::new(NoPeers) };
-        let gateway = Gateway::new(identity.node_id(), endpoint.clone(), server, config.gateway.clone(), behind);
-        let view = View::new(identity.node_id(), address, config.realm.clone(), Arc::new(router));
+        let behind = Behind {
+            dispatch: Arc::new(router.clone()),
+            overview: Arc::new(router.clone()),
+            peers: Arc::new(peers.clone()),
+        };
+        let gateway = Gateway::new(me, endpoint.clone(), server, config.gateway.clone(), behind);
+        let view = View::new(me, address, config.realm.clone(), [local, router]);
         let console = console.map(|console| console(view.clone()));
-        let parts = Parts { trusted: config.trusted, trust, services, offers, gateway, console };
+        let parts = Parts { trusted: config.trusted, trust, directory, peers, services, offers, gateway, console };
         let tree = tree(parts).start().await?;
         view.show(&tree);
         Ok(Node { tree, endpoint, view, _folder: folder })
     }
 }
 
-/// Closes connections of peers: this node stands alone.
-struct NoPeers;
+fn directory_config(config: &NodeConfig, advertised: Option<SocketAddr>) -> DirectoryConfig {
+    let mut directory = DirectoryConfig::new(config.realm.as_str());
+    directory.gossip_interval = config.gossip_interval;
+    directory.ttl = config.service_ttl;
+    directory.listens = advertised;
+    directory
+}
 
-impl AcceptPeer for NoPeers {
-    fn accept_peer(&self, connection: quinn::Connection) {
-        connection.close(0_u8.into(), b"this node takes no peers");
-    }
+fn peers_config(config: &NodeConfig, advertised: Option<SocketAddr>) -> PeersConfig {
+    let mut peers = PeersConfig::new(config.realm.as_str());
+    peers.listens = advertised;
+    peers.seeds = config.seeds.clone();
+    peers.connections = config.max_peers;
+    peers.max_body = config.gateway.body_bytes;
+    peers
 }
 
 fn floor(config: &NodeConfig) -> Floor {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::gateway::Limits;
-use crate::names::{NodeId, ServiceName};
+use crate::names::ServiceName;
+use crate::peers::Seed;
 
 /// The settings of a node.
 #[derive(Debug, Clone)]
@@ -15,12 +16,14 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// The UDP address for clients and peers; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Where others should dial this node. Default: where it listens, unless that is every address.
+    pub advertise: Option<SocketAddr>,
     /// The realm. Default `default`.
     pub realm: ServiceName,
     /// Which nodes are welcome as peers. Default: those of the file `allowed-nodes` in the data folder.
     pub trusted: Trusted,
     /// Nodes to meet first; with an id, whoever answers there must prove it.
-    pub seeds: Vec<(Option<NodeId>, SocketAddr)>,
+    pub seeds: Vec<Seed>,
     /// Peer connections kept. Default 1,000.
     pub max_peers: usize,
     /// Time between gossip rounds. Default 500 ms.
@@ -51,6 +54,7 @@ impl NodeConfig {
         Self {
             data,
             listen,
+            advertise: None,
             realm: "default".parse().unwrap_or_else(|error| unreachable!("{error}")),
             trusted,
             seeds: Vec::new(),

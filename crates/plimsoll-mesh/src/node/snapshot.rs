@@ -1,13 +1,15 @@
 //! A node at one moment, as its admin listener shows it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use plimsoll::inspect::{Details, Kind, Snapshot, Status, TreeNode};
+use plimsoll::inspect::{Details, Inspect, Kind, Snapshot, Status, TreeNode};
 use plimsoll::supervisor::SupervisorRef;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{NodeId, ServiceName};
+use crate::rpc::Router;
 use crate::service::{NodeEntry, Overview, ServiceEntry};
 
 /// The runtime's snapshot, and what the node knows of the mesh.
@@ -23,6 +25,8 @@ pub struct NodeSnapshot {
     pub address: SocketAddr,
     /// Its realm.
     pub realm: ServiceName,
+    /// How calls were routed, ever since.
+    pub routing: BTreeMap<String, u64>,
     /// All services it knows, sorted by name.
     pub services: Vec<ServiceEntry>,
     /// All nodes it knows, itself first.
@@ -37,14 +41,15 @@ struct Inner {
     node: NodeId,
     address: SocketAddr,
     realm: ServiceName,
-    overview: Arc<dyn Overview>,
+    /// One for the calls of other nodes, one for those of clients: the second sees the mesh.
+    routers: [Router; 2],
     // The console is started within the tree that it shows.
     tree: OnceLock<SupervisorRef>,
 }
 
 impl View {
-    pub(super) fn new(node: NodeId, address: SocketAddr, realm: ServiceName, overview: Arc<dyn Overview>) -> Self {
-        Self(Arc::new(Inner { node, address, realm, overview, tree: OnceLock::new() }))
+    pub(super) fn new(node: NodeId, address: SocketAddr, realm: ServiceName, routers: [Router; 2]) -> Self {
+        Self(Arc::new(Inner { node, address, realm, routers, tree: OnceLock::new() }))
     }
 
     pub(super) fn show(&self, tree: &SupervisorRef) {
@@ -63,15 +68,27 @@ impl View {
 
     /// Everything, now.
     pub fn snapshot(&self) -> NodeSnapshot {
+        let [_, meshed] = &self.0.routers;
         let tree = self.0.tree.get().map_or_else(starting, SupervisorRef::inspect);
         NodeSnapshot {
             runtime: Snapshot::of(tree),
             node: self.0.node,
             address: self.0.address,
             realm: self.0.realm.clone(),
-            services: self.0.overview.services(),
-            nodes: self.0.overview.nodes(),
+            routing: self.0.routing(),
+            services: meshed.services(),
+            nodes: meshed.nodes(),
         }
+    }
+}
+
+impl Inner {
+    fn routing(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for (name, count) in self.routers.iter().flat_map(|router| router.inspect().counters) {
+            *sums.entry(name).or_default() += count;
+        }
+        sums
     }
 }
 

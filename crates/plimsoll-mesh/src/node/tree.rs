@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use plimsoll::supervisor::{BoxError, ChildSpec, Strategy, Supervisor, SupervisorBuilder};
 
+use crate::directory::GossipDirectory;
 use crate::gateway::Gateway;
 use crate::identity::TrustStore;
+use crate::peers::Peers;
 use crate::rpc::Services;
 
 use super::allow_list;
@@ -19,6 +21,8 @@ pub(super) const ROOT: &str = "node";
 pub(super) struct Parts {
     pub(super) trusted: Trusted,
     pub(super) trust: TrustStore,
+    pub(super) directory: GossipDirectory,
+    pub(super) peers: Peers,
     pub(super) services: Services,
     pub(super) offers: Vec<AnyOffer>,
     pub(super) gateway: Gateway,
@@ -27,11 +31,14 @@ pub(super) struct Parts {
 
 /// The whole tree. Whatever a part needs stands before it: if one is restarted, all after it are too.
 pub(super) fn tree(parts: Parts) -> SupervisorBuilder {
-    let Parts { trusted, trust, services, offers, gateway, console } = parts;
+    let Parts { trusted, trust, directory, peers, services, offers, gateway, console } = parts;
+    let (told, links) = (services.clone(), peers.clone());
     Supervisor::builder(ROOT)
         .strategy(Strategy::RestForOne)
         .intensity(3, Duration::from_secs(10))
         .children(identity(trusted, trust))
+        .child(ChildSpec::supervisor("directory", move || directory.supervisor(&links, &told)))
+        .child(ChildSpec::supervisor("peers", move || peers.supervisor()))
         .child(ChildSpec::supervisor("services", move || call_servers(&services, &offers)))
         .child(ChildSpec::supervisor("gateway", move || gateway.supervisor()))
         .children(console)

@@ -77,6 +77,7 @@ async fn pump(shared: Arc<Shared>, arriving: Arriving) {
                 }
                 Failed::Ended(ended) => {
                     debug!(target: "plimsoll::mesh", peer = %node, reason = ended.reason, "connection not up");
+                    shared.say_if_refused(&node, &ended);
                     shared.book.lock().note(node, address, ended.clone(), Instant::now());
                     shared.tell_change();
                     ended

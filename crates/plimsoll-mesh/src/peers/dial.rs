@@ -108,6 +108,9 @@ impl Pending<'_> {
         let Dial { address, expected } = self.dial;
         debug!(target: "plimsoll::mesh", node = %self.shared.me, %address, reason = ended.reason, "dial failed");
         let (node, now) = (node.or(expected), Instant::now());
+        if let Some(node) = node {
+            self.shared.say_if_refused(&node, &ended);
+        }
         self.shared.book.lock().dial_failed(address, node, ended, now, rand::random());
         self.shared.tell_change();
     }

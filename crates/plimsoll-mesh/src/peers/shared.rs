@@ -200,6 +200,14 @@ impl Shared {
         }
     }
 
+    /// Logs that `peer` turned this node away; once, and not at every attempt that ends alike.
+    pub(crate) fn say_if_refused(&self, peer: &NodeId, ended: &Ended) {
+        let known = self.book.lock().state(peer).is_some_and(|(_, reason)| reason == Some(&*ended.reason));
+        if ended.how == How::Refused && !known {
+            warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason = ended.reason, "peer refused");
+        }
+    }
+
     /// Judges a connection that has greeted, and publishes it if it counts.
     pub(crate) fn arrive(&self, link: &Arc<Link>, arrival: Arrival, listens: Option<SocketAddr>) -> Verdict {
         self.make_room(&arrival.node);

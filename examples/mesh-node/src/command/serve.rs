@@ -73,9 +73,10 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
 
 async fn start(settings: &Settings) -> Result<Node, Failure> {
     let mut config = NodeConfig::new(settings.data.clone(), settings.listen);
+    config.advertise = settings.advertise;
     config.realm = settings.realm.clone();
     config.trusted = if settings.open { Trusted::Open } else { Trusted::Listed(settings.allow_list.clone()) };
-    config.seeds = settings.seeds.iter().map(|seed| (seed.node, seed.address)).collect();
+    config.seeds = settings.seeds.clone();
     config.max_peers = settings.max_peers;
     config.gossip_interval = settings.gossip_interval;
     config.service_ttl = settings.service_ttl;

@@ -83,3 +83,15 @@ fn lists_are_written_as_toml_arrays_or_with_commas() {
     let message = refused(Ok(flag(Layers::default(), "services", "echo,quux")));
     assert!(message.starts_with("services = \"quux\" (flag --services): "), "{message}");
 }
+
+#[test]
+fn the_handbook_lists_every_setting_as_it_is() {
+    let handbook = include_str!("../../../../docs/configuration.md");
+    let mut table = "| setting | default | value | what it is |\n|---|---|---|---|\n".to_owned();
+    for key in KEYS {
+        let default = if key.default.is_empty() { "" } else { &format!("`{}`", key.default) };
+        let value = key.value.replace('|', " or ");
+        table += &format!("| `{}` | {default} | {value} | {} |\n", key.name, key.help);
+    }
+    assert!(handbook.contains(&table), "docs/configuration.md should have this table:\n{table}");
+}

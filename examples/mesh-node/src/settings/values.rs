@@ -4,18 +4,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use plimsoll_mesh::names::{NodeId, ServiceName};
+use plimsoll_mesh::names::ServiceName;
+use plimsoll_mesh::peers::Seed;
 
 use crate::services::Builtin;
-
-/// A node to meet first.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seed {
-    /// Who must answer there, if that is known.
-    pub(crate) node: Option<NodeId>,
-    /// Where.
-    pub(crate) address: SocketAddr,
-}
 
 /// How much memory the node plans with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +31,11 @@ pub(crate) fn path(value: &str) -> Read<PathBuf> {
 pub(crate) fn address(value: &str) -> Read<SocketAddr> {
     let mut found = value.to_socket_addrs().map_err(|error| format!("an address is HOST:PORT ({error})"))?;
     found.next().ok_or_else(|| "the host has no address".into())
+}
+
+/// An address, or nothing.
+pub(crate) fn address_if_any(value: &str) -> Read<Option<SocketAddr>> {
+    if value.is_empty() { Ok(None) } else { address(value).map(Some) }
 }
 
 pub(crate) fn name(value: &str) -> Read<ServiceName> {
@@ -103,6 +100,16 @@ pub(crate) fn duration(value: &str) -> Read<Duration> {
         _ => return Err(WANTED.into()),
     };
     if duration.is_zero() { Err(WANTED.into()) } else { Ok(duration) }
+}
+
+/// A lease: short enough that the services of a silent node go, long enough that they can be renewed.
+pub(crate) fn lease(value: &str) -> Read<Duration> {
+    let lease = duration(value)?;
+    if (Duration::from_secs(1)..=Duration::from_secs(300)).contains(&lease) {
+        Ok(lease)
+    } else {
+        Err("a time from 1s to 300s is needed".into())
+    }
 }
 
 pub(crate) fn budget(value: &str) -> Read<Budget> {

@@ -144,11 +144,6 @@ impl Node {
         Process(self.child.id())
     }
 
-    /// Its data folder.
-    pub(crate) fn data(&self) -> &Path {
-        &self.data
-    }
-
     /// What it has logged so far, all its lives.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.data.with_extension("log")).unwrap()

@@ -3,8 +3,13 @@
 //! `PLIMSOLL_E2E=full` runs each scenario in full size; otherwise it is about a tenth. The figures go to
 //! `target/e2e/mesh.json`.
 
+mod calls;
 mod census;
 mod crowd;
 mod guard;
 mod harness;
+mod killed;
 mod program;
+mod tour;
+mod trust;
+mod vanished;
