@@ -12,11 +12,15 @@
 
 mod address;
 mod carrier;
+#[cfg(test)]
+mod forge;
 mod gossip;
 mod guard;
 mod publish;
 mod record;
 mod records;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::HashMap;

@@ -330,6 +330,8 @@ impl Shared {
         }
         expelled.insert(node, (Instant::now(), why.0.clone()));
         drop(expelled);
+        let reason = CloseReason::Poison { node, why: why.0.clone() };
+        self.book.lock().note(node, None, reason.ended(), Instant::now());
         self.close_all(|link| (link.node == node).then(|| CloseReason::Poison { node, why: why.0.clone() }));
     }
 

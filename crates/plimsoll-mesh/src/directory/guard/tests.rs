@@ -2,67 +2,10 @@ use chitchat::{ChitchatMessage, Deserializable as _};
 use proptest::prelude::*;
 
 use super::*;
+use crate::directory::forge::Output;
 
 fn node(n: u8) -> NodeId {
     NodeId::from_digest([n; 32])
-}
-
-/// Writes messages as the engine does.
-#[derive(Default)]
-struct Output(Vec<u8>);
-
-impl Output {
-    fn header(kind: u8) -> Self {
-        Self::default().bytes(&MAGIC.to_le_bytes()).bytes(&[0, kind])
-    }
-
-    fn bytes(mut self, bytes: &[u8]) -> Self {
-        self.0.extend_from_slice(bytes);
-        self
-    }
-
-    fn u64(self, number: u64) -> Self {
-        self.bytes(&number.to_le_bytes())
-    }
-
-    fn text(self, text: &str) -> Self {
-        self.bytes(&(text.len() as u16).to_le_bytes()).bytes(text.as_bytes())
-    }
-
-    fn id(self, claimed: &str, generation: u64, address: SocketAddr) -> Self {
-        let IpAddr::V6(ip) = address.ip() else { return self };
-        self.text(claimed).u64(generation).bytes(&[6]).bytes(&ip.octets()).bytes(&address.port().to_le_bytes())
-    }
-
-    fn life(self, n: u8, generation: u64) -> Self {
-        self.id(&node(n).to_string(), generation, address_of(&node(n)))
-    }
-
-    fn node(self, n: u8) -> Self {
-        self.bytes(&[0]).life(n, 1).u64(0).u64(0)
-    }
-
-    fn key(self, key: &str, value: &str, version: u64) -> Self {
-        self.bytes(&[1]).text(key).text(value).u64(version).bytes(&[0])
-    }
-
-    /// An `Ack` with these entries, in plain blocks.
-    fn ack(self) -> Vec<u8> {
-        let mut message = Self::header(2);
-        for block in self.0.chunks(BLOCK) {
-            message = message.bytes(&[2]).bytes(&(block.len() as u16).to_le_bytes()).bytes(block);
-        }
-        message.bytes(&[0]).0
-    }
-
-    fn zstd(entries: &[u8], blocks: usize) -> Vec<u8> {
-        let mut message = Self::header(2);
-        for _ in 0..blocks {
-            let block = zstd::bulk::compress(entries, 0).unwrap_or_default();
-            message = message.bytes(&[1]).bytes(&(block.len() as u16).to_le_bytes()).bytes(&block);
-        }
-        message.bytes(&[0]).0
-    }
 }
 
 fn refused(message: &[u8]) -> String {

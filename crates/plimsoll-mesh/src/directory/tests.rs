@@ -1,0 +1,59 @@
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::forge::Output;
+use super::*;
+use crate::peers::{PeerState, PeersConfig};
+use crate::problem::{Code, Problem};
+use crate::service::{Refusal, Request, Response, ServePeer};
+
+type TestResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+struct Nothing;
+
+impl ServePeer for Nothing {
+    fn serve(&self, _: Request) -> BoxFuture<'static, Result<Response, Refusal>> {
+        Box::pin(async { Err(Refusal::never_ran(Problem::new(Code::NoProvider, "nothing here"))) })
+    }
+}
+
+/// The guard's backstop: should a message break the engine all the same, its sender is expelled and the engine runs
+/// again, in a later life.
+#[tokio::test]
+async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> TestResult {
+    let identity = Identity::generate()?;
+    let mut config = DirectoryConfig::new("default");
+    config.gossip_interval = Duration::from_millis(50);
+    let directory = GossipDirectory::new(identity.clone(), TrustStore::open(), config);
+    let endpoint = quinn::Endpoint::client((std::net::Ipv4Addr::LOCALHOST, 0).into())?;
+    let (serve, gossip) = (Arc::new(Nothing), Arc::new(directory.clone()));
+    let peers = Peers::new(identity, TrustStore::open(), endpoint, PeersConfig::new("default"), serve, gossip)?;
+    let tree = directory.supervisor(&peers, &Services::new()).start().await?;
+    let generation = || directory.0.known.read().me.map(|(_, generation)| generation);
+    let first = generation();
+
+    let attacker = NodeId::from_digest([2; 32]);
+    let digest = Output::header(0).bytes(&1u16.to_le_bytes()).life(2, 1).u64(3).u64(0).u64(0);
+    let syn = digest.text("plimsoll/1/default").0;
+    let ack = Output::default().node(2).key("\u{e9}", "1", 1).ack();
+    // Past the guard, which takes the first and refuses the second.
+    assert!(directory.deliver(attacker, syn.into()).is_ok());
+    assert!(directory.deliver(attacker, ack.clone().into()).is_err());
+    let poison = ChitchatMessage::deserialize(&mut &ack[..])?;
+    let inbox = directory.0.inbox.load_full().ok_or("no engine")?;
+    inbox.send((attacker, poison)).await?;
+
+    let again = async {
+        while generation() == first {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again).await?;
+    assert!(generation() > first);
+    assert_eq!(directory.0.counters.restarts.load(Ordering::Relaxed), 1);
+    let expelled = peers.list().into_iter().find(|peer| peer.node == attacker).ok_or("not named")?;
+    assert_eq!(expelled.state, PeerState::Refused);
+    tree.stop().await;
+    Ok(())
+}
