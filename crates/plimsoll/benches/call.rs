@@ -6,7 +6,9 @@
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
 mod call {
+    pub mod load;
     pub mod peers;
+    pub mod server;
 }
 #[path = "common/report.rs"]
 mod report;
@@ -17,7 +19,7 @@ use call::peers::{bare_call, bare_router};
 use plimsoll::call::{CallContext, CallServer, Service, Worker};
 use report::{Row, median, ns_each, publish};
 
-struct Increment;
+pub(crate) struct Increment;
 
 impl Service for Increment {
     type Request = u64;
@@ -30,7 +32,7 @@ impl Service for Increment {
 }
 
 /// `callers` tasks make `calls` calls in all.
-async fn callers<F: Future<Output = ()> + Send>(
+pub(crate) async fn callers<F: Future<Output = ()> + Send>(
     callers: usize,
     calls: usize,
     call: impl Fn() -> F + Clone + Send + 'static,
@@ -110,6 +112,12 @@ fn main() -> std::io::Result<()> {
         tokio::spawn(async {
             let mut rows = Vec::new();
             spawn_per_call(&mut rows).await;
+            call::server::plain_calls(&mut rows).await;
+            call::server::sends(&mut rows).await;
+            call::load::throughput(&mut rows).await;
+            call::load::overload(&mut rows).await;
+            call::load::dead_caller(&mut rows).await;
+            call::load::in_flight(&mut rows).await;
             rows
         })
         .await
