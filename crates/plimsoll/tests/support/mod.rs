@@ -69,6 +69,13 @@ impl Script {
         self.0.lock().unwrap().remove(&format!("{id}!"));
     }
 
+    /// Whether the next start of `id` has nothing to run; takes it.
+    pub fn ignores(&self, id: &str) -> bool {
+        let mut script = self.0.lock().unwrap();
+        let next = script.get_mut(id).filter(|begins| begins.first() == Some(&Begin::Ignore));
+        next.map(|begins| begins.remove(0)).is_some()
+    }
+
     fn take(&self, id: &str) -> Begin {
         let mut script = self.0.lock().unwrap();
         if let Some(begin) = script.get(&format!("{id}!")) {

@@ -425,10 +425,10 @@ impl<A: Send + 'static> Core<A> {
             }
             Action::Ask(key) => self.ask_to_stop(crew, key),
             Action::Kill(key) => {
+                self.make_sure(crew, key);
                 if let Some(actor) = self.slots.get(key).and_then(|slot| slot.actor.as_ref()) {
                     actor.kill();
                 }
-                self.make_sure(crew, key);
             }
             Action::Answer { ticket, refusal } => {
                 if let Some(waiting) = self.tickets.remove(&ticket) {
@@ -493,6 +493,7 @@ impl<A: Send + 'static> Core<A> {
     }
 
     fn ask_to_stop(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey) {
+        self.make_sure(crew, key);
         let Some(slot) = self.slots.get(key) else { return };
         let Some(actor) = &slot.actor else { return };
         let token = slot.more.as_ref().and_then(|more| more.token.as_ref());
@@ -501,10 +502,9 @@ impl<A: Send + 'static> Core<A> {
             (None, Ask::Stop) => actor.stop(Some("shutdown".to_owned())),
             (None, Ask::Drain) => drop(actor.drain()),
         }
-        self.make_sure(crew, key);
     }
 
-    /// One that is linked no more dies without a word: its task is waited for instead.
+    /// One that is linked no more would die without a word: it is monitored from now on, and its task waited for.
     fn make_sure(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let Some(actor) = &slot.actor else { return };
@@ -512,6 +512,7 @@ impl<A: Send + 'static> Core<A> {
         if parent.is_none_or(|parent| parent.get_id() != crew.frame.anchor().get_id())
             && let Some(join) = slot.join.take()
         {
+            crew.frame.anchor().monitor(actor.clone());
             watch(crew, key, join, None);
         }
     }

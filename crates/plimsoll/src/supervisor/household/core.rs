@@ -395,28 +395,30 @@ impl Core {
     }
 
     fn ask_to_stop(&mut self, household: &Arc<Household>, run: Run) {
+        self.make_sure(household, run);
         let Some(live) = self.live.get_mut(&run) else { return };
         match (&live.token, live.ask) {
             (Some(token), _) => token.cancel(),
             (None, Ask::Stop) => live.actor.stop(Some("shutdown".to_owned())),
             (None, Ask::Drain) => drop(live.actor.drain()),
         }
-        self.make_sure(household, run);
     }
 
     fn kill(&mut self, household: &Arc<Household>, run: Run) {
-        let Some(live) = self.live.get_mut(&run) else { return };
-        live.actor.kill();
         self.make_sure(household, run);
+        if let Some(live) = self.live.get(&run) {
+            live.actor.kill();
+        }
     }
 
-    /// One that is linked no more dies without a word: its task is waited for instead.
+    /// One that is linked no more would die without a word: it is monitored from now on, and its task waited for.
     fn make_sure(&mut self, household: &Arc<Household>, run: Run) {
         let Some(live) = self.live.get_mut(&run) else { return };
         let parent = live.actor.try_get_supervisor();
         if parent.is_none_or(|parent| parent.get_id() != household.frame().anchor().get_id())
             && let Some(join) = live.join.take()
         {
+            household.frame().anchor().monitor(live.actor.clone());
             watch(household, run, join, None);
         }
     }

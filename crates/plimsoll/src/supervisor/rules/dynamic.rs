@@ -4,7 +4,7 @@
 //! restart or are stopped are in [`DynamicRules`], so that a start and an end are O(1) however many there are. The table
 //! decides about `max_children`, identity and shutting down, in the caller's task.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use plimsoll_sync::slots::SlotKey;
@@ -319,7 +319,7 @@ impl DynamicRules {
     /// What remains of a stop that the rules themselves decided on: they do not know who runs.
     pub(crate) fn stop_all(&mut self, up: Vec<(SlotKey, bool)>, now: Duration) {
         self.untold = false;
-        for (key, nested) in up {
+        for (key, nested) in self.without_freed(up) {
             if !self.busy.contains_key(&key) {
                 self.begin_stop(key, nested, Vec::new(), now);
             }
@@ -337,7 +337,7 @@ impl DynamicRules {
         if let Life::Closing(exit, _) = &mut self.life {
             *exit = Exit::Killed;
         }
-        for (key, nested) in up {
+        for (key, nested) in self.without_freed(up) {
             if !self.busy.contains_key(&key) {
                 self.hold(key, stopping(now, nested, Vec::new()));
             }
@@ -347,6 +347,17 @@ impl DynamicRules {
             self.kill_now(key, Kill::Brutal, now);
         }
         self.finish_if_done();
+    }
+
+    /// Without those whose slot is about to be freed: their last actor is dead.
+    fn without_freed(&self, mut up: Vec<(SlotKey, bool)>) -> Vec<(SlotKey, bool)> {
+        let freed = |action: &DynamicAction| match action {
+            DynamicAction::Free(key) => Some(*key),
+            _ => None,
+        };
+        let freed: HashSet<SlotKey> = self.actions.iter().filter_map(freed).collect();
+        up.retain(|(key, _)| !freed.contains(key));
+        up
     }
 
     /// Whether the rules decided on the end and have to be told who runs.
