@@ -239,11 +239,12 @@ impl Rules {
         let Some(key) = self.key_of_run(run) else { return };
         self.start_ends(key);
         let entry = self.entry(key);
-        let State::Starting { cause, cancelled, waiters, .. } = &mut entry.state else {
+        let State::Starting { cause, cancelled, waiters, fresh, .. } = &mut entry.state else {
             // It had been given up and left behind.
             return self.actions.push_back(Action::Kill { run });
         };
-        let (cause, cancelled, waiters) = (*cause, *cancelled, std::mem::take(waiters));
+        let (cause, cancelled, fresh, waiters) = (*cause, *cancelled, *fresh, std::mem::take(waiters));
+        entry.unwanted = cancelled && fresh && waiters.is_empty();
         entry.nested = nested;
         entry.state = State::Up { run, since: now };
         self.cancel_timers(key);
@@ -324,7 +325,9 @@ impl Rules {
         self.cancel_timers(key);
         self.runs.remove(&run);
         let temporary = self.entry(key).rules.restart == Restart::Temporary;
-        if temporary || (fresh && !cancelled) {
+        // A new spec is kept only where it was terminated by hand; one that fails the boot has yet to be named.
+        let by_hand = cancelled && !waiters.is_empty();
+        if (temporary && cause != Cause::Boot) || (fresh && !by_hand) {
             self.forget(key);
         }
         self.answer_all(waiters, &Answer::Done);

@@ -34,6 +34,8 @@ struct Kid {
     waiters: Vec<u32>,
     /// Terminated by hand while a restart stops it.
     skip: bool,
+    /// Its spec came with the start that hangs, and goes with it.
+    fresh: bool,
     /// Its supervisor, if it is one and runs.
     sup: Option<Sup>,
 }
@@ -154,7 +156,8 @@ impl Sup {
     fn add(&mut self, plan: KidPlan) -> u32 {
         let uid = self.next_uid;
         self.next_uid += 1;
-        let kid = Kid { plan, uid, state: State::None, since: 0, waiters: Vec::new(), skip: false, sup: None };
+        let kid =
+            Kid { plan, uid, state: State::None, since: 0, waiters: Vec::new(), skip: false, fresh: false, sup: None };
         self.kids.push(kid);
         uid
     }
@@ -529,7 +532,10 @@ impl Sup {
     fn start_for(&mut self, op: u32, uid: u32, fresh: bool, book: &mut Book) {
         match self.try_start(uid, book) {
             Begin::Run => book.tell(op, "started"),
-            Begin::Hang => self.kid(uid).expect("a kid").state = State::Hanging(Some(op)),
+            Begin::Hang => {
+                let kid = self.kid(uid).expect("a kid");
+                (kid.state, kid.fresh) = (State::Hanging(Some(op)), fresh);
+            }
             Begin::Ignore => {
                 self.ended(uid, book);
                 book.tell(op, "ignored");
@@ -687,8 +693,12 @@ impl Sup {
                 Some(State::Up) => self.begin_stop(uid, book),
                 Some(State::Stopping { .. }) => return false,
                 Some(State::Hanging(by)) => {
+                    let fresh = by.is_some() && self.kid(uid).is_some_and(|kid| kid.fresh);
                     self.hang_over(uid, by, book);
                     self.ended(uid, book);
+                    if fresh {
+                        self.kids.retain(|kid| kid.uid != uid);
+                    }
                 }
                 _ => {
                     self.again[index].todo.remove(0);

@@ -18,6 +18,8 @@ pub(super) struct Entry {
     pub(super) respawn: bool,
     /// Terminated by hand while a strategy stops it: not started again by this group.
     pub(super) skip: bool,
+    /// Its start was refused to whoever asked for it, and succeeded all the same: it goes when that has ended.
+    pub(super) unwanted: bool,
     /// The child is a supervisor of ours, whose end is its own business once it was killed.
     pub(super) nested: bool,
     pub(super) grace_at: Option<Duration>,
@@ -93,6 +95,7 @@ impl Entry {
             attempt: 0,
             respawn: false,
             skip: false,
+            unwanted: false,
             nested: false,
             grace_at: None,
             leave_at: None,

@@ -247,9 +247,9 @@ impl Rules {
         };
         entry.state = if restarting { State::Restarting } else { State::Vacant };
         let respawn = std::mem::take(&mut entry.respawn);
-        let temporary = entry.rules.restart == Restart::Temporary;
+        let dropped = entry.rules.restart == Restart::Temporary || entry.unwanted;
         self.answer_all(waiters, &Answer::Done);
-        if temporary {
+        if dropped {
             self.forget(key);
         } else if respawn && matches!(self.life, Life::Serving) {
             self.start_late(key, now);
