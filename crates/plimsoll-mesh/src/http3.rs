@@ -8,11 +8,13 @@
 //! - a send stream that is dropped without `finish` is **reset**: quinn alone would end it cleanly, and half an answer
 //!   would look like a whole one;
 //! - [`BidiStream::stopped`] tells when **the other side leaves**, also after it has sent its whole request;
-//! - a small answer goes to quinn in **one write**, head and body together;
+//! - a server may take the sending half out ([`BidiStream::take_send`]) and answer by itself: h3 then reads the request,
+//!   and the answer is **one write**, head and body together;
 //! - an empty DATA frame inside a body is taken out: h3 would report the end of the body there.
 
 mod connection;
 mod guard;
+mod head;
 mod recv;
 mod send;
 

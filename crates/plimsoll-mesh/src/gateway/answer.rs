@@ -1,40 +1,44 @@
 //! Answers: from a served call, a listing or a problem to status, headers and body.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use serde::Serialize;
 
 use super::routes::Refusal;
+use crate::http3::SendStream;
 use crate::names::NodeId;
+use crate::problem::Code;
 use crate::service::{NodeEntry, Response, ServiceEntry};
 
 /// A whole answer.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) head: http::Response<()>,
-    pub(super) body: Bytes,
+    status: StatusCode,
+    content_type: MediaType,
+    /// Further header fields; few answers have any.
+    fields: Vec<(&'static str, String)>,
+    body: Bytes,
 }
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
-const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
-const PLIMSOLL_PROBLEM: HeaderName = HeaderName::from_static("plimsoll-problem");
+#[derive(Debug)]
+enum MediaType {
+    Ours(&'static str),
+    Theirs(Arc<str>),
+}
 
 /// Version of the listings' JSON; it rises when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;
 
 impl Answer {
-    fn new(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
-        let mut head = http::Response::new(());
-        *head.status_mut() = status;
-        head.headers_mut().insert(CONTENT_TYPE, content_type);
-        Self { head, body }
+    fn new(status: StatusCode, content_type: MediaType, body: Bytes) -> Self {
+        Self { status, content_type, fields: Vec::new(), body }
     }
 
     /// 200 with the service's own media type and body.
     pub(super) fn served(response: Response) -> Self {
-        Self::new(StatusCode::OK, media_type(&response.content_type), response.body)
+        Self::new(StatusCode::OK, MediaType::Theirs(response.content_type), response.body)
     }
 
     /// The services as JSON.
@@ -60,7 +64,7 @@ impl Answer {
     fn listing(listing: &impl Serialize) -> Self {
         // Plain structs of strings and numbers: serialising them cannot fail.
         let body = serde_json::to_vec(listing).unwrap_or_default();
-        Self::new(StatusCode::OK, JSON, body.into())
+        Self::new(StatusCode::OK, MediaType::Ours("application/json"), body.into())
     }
 
     /// The problem as `problem+json`; a service's own refusal as its own body (422).
@@ -68,39 +72,51 @@ impl Answer {
         let Refusal { problem, allow } = refusal;
         let problem = problem.on(node);
         let status = problem.code.status();
-        let mut answer = match &problem.application {
+        let mut answer = match problem.application.clone() {
             Some(error) => {
-                let mut answer = Self::new(status, media_type(&error.content_type), error.body.clone());
-                let mark = HeaderValue::from_static(crate::problem::Code::ApplicationError.as_str());
-                answer.head.headers_mut().insert(PLIMSOLL_PROBLEM, mark);
+                let mut answer = Self::new(status, MediaType::Theirs(error.content_type), error.body);
+                answer.fields.push(("plimsoll-problem", Code::ApplicationError.as_str().to_owned()));
                 answer
             }
-            None => Self::new(status, PROBLEM_JSON, problem.to_json()),
+            None => Self::new(status, MediaType::Ours("application/problem+json"), problem.to_json()),
         };
         if let Some(wait) = problem.retry_after {
             // Whole seconds, rounded up: nobody is to come back too early.
-            let seconds = wait.as_millis().div_ceil(1000).min(u128::from(u32::MAX)) as u32;
-            answer.head.headers_mut().insert(RETRY_AFTER, seconds.into());
+            answer.fields.push(("retry-after", wait.as_millis().div_ceil(1000).to_string()));
         }
         if let Some(methods) = allow {
-            answer.head.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+            answer.fields.push(("allow", methods.to_owned()));
         }
         answer
     }
 
     /// Repeats the caller's name for its call.
     pub(super) fn with_call_id(mut self, call_id: &str) -> Self {
-        if let Ok(value) = HeaderValue::from_str(call_id) {
-            self.head.headers_mut().insert(HeaderName::from_static("plimsoll-call-id"), value);
-        }
+        self.fields.push(("plimsoll-call-id", call_id.to_owned()));
         self
+    }
+
+    /// Sends the answer and ends the stream.
+    ///
+    /// Not cancel safe: the stream must be dropped then, which resets it.
+    pub(super) async fn send(self, stream: &mut SendStream) -> Result<(), quinn::WriteError> {
+        let Self { status, content_type, fields, body } = self;
+        stream.answer(status, content_type.as_str(), &fields, body).await
     }
 }
 
-fn media_type(text: &str) -> HeaderValue {
-    match text {
-        "application/octet-stream" => OCTETS,
-        "application/json" => JSON,
-        other => HeaderValue::from_str(other).unwrap_or(OCTETS),
+impl MediaType {
+    /// What a service calls its body, if it can stand in a header.
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Ours(text) => text,
+            Self::Theirs(text) if is_plain(text) => text,
+            Self::Theirs(_) => "application/octet-stream",
+        }
     }
+}
+
+/// A media type of a service must not smuggle anything else into the head, nor fill it.
+fn is_plain(text: &str) -> bool {
+    (1..=256).contains(&text.len()) && text.bytes().all(|b| (0x20..0x7f).contains(&b))
 }

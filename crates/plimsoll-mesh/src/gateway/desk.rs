@@ -34,15 +34,13 @@ async fn tell(shared: &Shared, connection: quinn::Connection) -> Option<()> {
     let mut h3 = shared.limits.h3().build(Connection::server(connection.clone())).await.ok()?;
     // Dropped before h3, which closes with words of its own.
     let _closing = CloseWithReason(connection);
-    let stream = poll_fn(|cx| h3.poll_accept_request_stream(cx)).await.ok()??;
+    let mut stream = poll_fn(|cx| h3.poll_accept_request_stream(cx)).await.ok()??;
     let left = stream.stopped();
+    let mut send = stream.take_send()?;
     let resolver = h3.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
-    let (_, mut stream) = resolver.resolve_request().await.ok()?;
+    let _asked = resolver.resolve_request().await.ok()?;
     let problem = Problem::new(Code::MaxClientsReached, "the gateway has as many clients as it may; try again later");
-    let answer = Answer::refused(problem.into(), shared.node);
-    stream.send_response(answer.head).await.ok()?;
-    stream.send_data(answer.body).await.ok()?;
-    stream.finish().await.ok()?;
+    Answer::refused(problem.into(), shared.node).send(&mut send).await.ok()?;
     // The close that follows would take back what has not been acknowledged.
     left.await;
     Some(())

@@ -92,8 +92,8 @@ impl Default for Limits {
     }
 }
 
-/// The decoded header section that h3 itself accepts. Above [`Limits::header_bytes`], so that the gateway can answer a
-/// section that is somewhat too large with a problem of its own; above this one h3 gives up the stream.
+/// The header section that h3 unpacks, and that it announces. Above [`Limits::header_bytes`], so that a client that keeps
+/// to what is announced still hears from the gateway by how much it is over.
 const H3_HEADER_BYTES: u64 = 64 * 1024;
 
 impl Limits {

@@ -94,10 +94,11 @@ impl Pump {
         }
     }
 
-    fn start(&mut self, stream: BidiStream) {
+    fn start(&mut self, mut stream: BidiStream) {
         let left = Box::pin(stream.stopped());
+        let Some(send) = stream.take_send() else { return };
         let resolver = self.h3.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
-        self.tasks.spawn(request::hold(Arc::clone(&self.session), resolver, left));
+        self.tasks.spawn(request::hold(Arc::clone(&self.session), resolver, send, left));
     }
 
     /// Announces the end, answers what comes until then with 503, and gives what is in flight `grace`.

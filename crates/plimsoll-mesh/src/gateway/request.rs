@@ -22,7 +22,7 @@ use super::body::{Body, BodyError};
 use super::pump::Session;
 use super::routes::{self, CallHead, Refusal, Route};
 use super::within::{TimeUp, within};
-use crate::http3::{Connection, Left};
+use crate::http3::{Connection, Left, SendStream};
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Request};
 
@@ -37,46 +37,44 @@ pub(super) type Resolver = RequestResolver<Connection, Bytes>;
 pub(super) fn hold(
     session: Arc<Session>,
     mut resolver: Resolver,
+    mut send: SendStream,
     mut left: BoxFuture<'static, Left>,
 ) -> impl Future<Output = ()> + Send {
     async move {
         let shared = &session.shared;
         let books = shared.requests.begin();
         let first = poll_fn(|cx| resolver.frame_stream.poll_next(cx));
-        let first = within(shared.limits.header_time, first).await;
-        let (routed, mut stream) = match open(&session, resolver, first) {
-            Ok(opened) => opened,
-            Err(error) => return note(error),
-        };
-        let answer = match routed {
-            Err(refusal) => session.refuse(refusal),
-            Ok(Route::Services) => Answer::services(&shared.overview.services()),
-            Ok(Route::Nodes) => Answer::nodes(&shared.overview.nodes()),
-            Ok(Route::Call(head)) => {
-                let called = tokio::select! {
-                    biased;
-                    called = call(&session, head, &mut stream) => called,
-                    _ = &mut left => Err(None),
-                };
-                match called {
-                    Ok(answer) => answer,
-                    Err(None) => {
-                        stream.stop_stream(H3Code::H3_REQUEST_CANCELLED);
-                        return books.left();
+        let answer = match within(shared.limits.header_time, first).await {
+            Ok(frame) => match open(&session, resolver, frame) {
+                Ok((Route::Services, _)) => Ok(Answer::services(&shared.overview.services())),
+                Ok((Route::Nodes, _)) => Ok(Answer::nodes(&shared.overview.nodes())),
+                Ok((Route::Call(head), mut stream)) => {
+                    tokio::select! {
+                        biased;
+                        called = call(&session, head, &mut stream) => called,
+                        _ = &mut left => Err(Broken::Left),
                     }
-                    Err(Some(error)) => return note(error),
                 }
+                Err(broken) => Err(broken),
+            },
+            Err(TimeUp) => {
+                drop(resolver);
+                Err(Problem::new(Code::SlowRequest, "the header section did not arrive in time").into())
             }
         };
-        let body = match send_head(&mut stream, answer) {
-            Ok(body) => body,
-            Err(error) => return note(error),
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Broken::Refused(refusal)) => session.refuse(*refusal),
+            Err(Broken::Left) => {
+                send.abandon(H3Code::H3_REQUEST_CANCELLED);
+                return books.left();
+            }
+            Err(Broken::Stream(error)) => return note(&mut send, &error),
         };
-        match within(shared.limits.answer_time, send_body(&mut stream, body)).await {
+        match within(shared.limits.answer_time, answer.send(&mut send)).await {
             Ok(Ok(())) => books.answered(),
-            Ok(Err(StreamError::RemoteTerminate { .. } | StreamError::ConnectionError(_))) => return books.left(),
-            Ok(Err(error)) => return note(error),
-            Err(TimeUp) => return stream.stop_stream(H3Code::H3_REQUEST_CANCELLED),
+            Ok(Err(_)) => return books.left(),
+            Err(TimeUp) => return send.abandon(H3Code::H3_REQUEST_CANCELLED),
         }
         if session.is_draining() {
             // Closing the connection would take back what the client has not acknowledged.
@@ -85,61 +83,73 @@ pub(super) fn hold(
     }
 }
 
-fn note(error: StreamError) {
+/// Why a request gets no answer of its service.
+enum Broken {
+    /// It is told.
+    Refused(Box<Refusal>),
+    /// The client has gone.
+    Left,
+    /// Its message is malformed, a frame of it was refused, or the connection is lost.
+    Stream(StreamError),
+}
+
+impl<R: Into<Refusal>> From<R> for Broken {
+    fn from(refusal: R) -> Self {
+        Self::Refused(Box::new(refusal.into()))
+    }
+}
+
+/// Ends the stream with the code that the error calls for.
+fn note(send: &mut SendStream, error: &StreamError) {
     tracing::debug!(target: "plimsoll::mesh", %error, "request broken off");
+    match error {
+        StreamError::StreamError { code, .. } | StreamError::RemoteTerminate { code } => send.abandon(*code),
+        _ => send.abandon(H3Code::H3_INTERNAL_ERROR),
+    }
 }
 
 type FirstFrame = Result<Option<Frame<PayloadLen>>, FrameStreamError>;
 
-/// From the first frame, if it came in time, to the route and the stream to answer on.
-fn open(
-    session: &Session,
-    resolver: Resolver,
-    first: Result<FirstFrame, TimeUp>,
-) -> Result<(Result<Route, Refusal>, RequestStream), StreamError> {
-    let in_time = first.is_ok();
-    // h3 gives a stream to answer on only for a header section; one that is late is replaced by the shortest there is.
-    let frame = first.unwrap_or_else(|TimeUp| Ok(Some(Frame::Headers(Bytes::from_static(GET_ROOT)))));
-    let (request, stream) = at_once(resolver.accept_with_frame(frame)?.resolve())?;
-    let routed = if !in_time {
-        Err(Problem::new(Code::SlowRequest, "the header section did not arrive in time").into())
-    } else if session.is_draining() {
-        Err(Problem::new(Code::ShuttingDown, "the node is stopping").into())
-    } else {
-        routes::route(&request.into_parts().0, &session.shared.limits)
+/// From the first frame to the route and the body's stream.
+fn open(session: &Session, resolver: Resolver, first: FirstFrame) -> Result<(Route, RequestStream), Broken> {
+    let resolved = resolver.accept_with_frame(first).map_err(stream_error)?.resolve();
+    // It is async only because it may answer by itself, which goes nowhere: the sending half is not h3's.
+    let resolved = resolved.now_or_never().unwrap_or(Err(StreamError::RemoteClosing));
+    let (request, stream) = match resolved {
+        Ok(resolved) => resolved,
+        Err(StreamError::HeaderTooBig { actual_size, .. }) => {
+            let detail = format!("a header section of {actual_size} bytes or more");
+            return Err(Problem::new(Code::HeadersTooLarge, detail).into());
+        }
+        Err(error) => return Err(stream_error(error)),
     };
-    Ok((routed, stream))
+    if session.is_draining() {
+        return Err(Problem::new(Code::ShuttingDown, "the node is stopping").into());
+    }
+    Ok((routes::route(&request.into_parts().0, &session.shared.limits)?, stream))
 }
 
-/// The end of a step of h3's that is async only because it sends the head of a response, which our stream takes at once.
-fn at_once<T>(step: impl Future<Output = Result<T, StreamError>>) -> Result<T, StreamError> {
-    step.now_or_never().unwrap_or_else(|| Err(StreamError::Undefined("the head of a response had to wait".into())))
+/// A stream that the client has reset is a client that left; the frame guard uses a code of its own.
+fn stream_error(error: StreamError) -> Broken {
+    match error {
+        StreamError::RemoteTerminate { code } if code != H3Code::H3_EXCESSIVE_LOAD => Broken::Left,
+        error => Broken::Stream(error),
+    }
 }
 
-/// `GET https://x/`: three entries of QPACK's static table, and the name of a fourth with a value (RFC 9204, 4.5).
-const GET_ROOT: &[u8] = &[0x00, 0x00, 0xc0 | 17, 0xc0 | 23, 0xc0 | 1, 0x50, 1, b'x'];
-
-/// One call, up to its answer. `Err(None)`: the client has reset the request.
-async fn call(
-    session: &Arc<Session>,
-    head: CallHead,
-    stream: &mut RequestStream,
-) -> Result<Answer, Option<StreamError>> {
+/// One call, up to its answer.
+async fn call(session: &Arc<Session>, head: CallHead, stream: &mut RequestStream) -> Result<Answer, Broken> {
     let shared = &session.shared;
     let deadline = Instant::now() + head.deadline;
     let time = shared.limits.body_time.min(head.deadline);
     let mut body = match within(time, Body::read(shared, stream, head.content_length)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(BodyError::Refused(problem))) => return Ok(session.refuse(problem.into())),
-        Ok(Err(BodyError::Stream(StreamError::RemoteTerminate { code }))) if code != H3Code::H3_EXCESSIVE_LOAD => {
-            return Err(None);
+        Ok(Err(BodyError::Refused(problem))) => return Err(problem.into()),
+        Ok(Err(BodyError::Stream(error))) => return Err(stream_error(error)),
+        Err(TimeUp) if time == head.deadline => {
+            return Err(Problem::new(Code::Deadline, "the deadline passed before the body had arrived").into());
         }
-        Ok(Err(BodyError::Stream(error))) => return Err(Some(error)),
-        Err(TimeUp) if time == head.deadline => return Ok(session.refuse(deadline_passed().into())),
-        Err(TimeUp) => {
-            let problem = Problem::new(Code::SlowRequest, "the body did not arrive in time");
-            return Ok(session.refuse(problem.into()));
-        }
+        Err(TimeUp) => return Err(Problem::new(Code::SlowRequest, "the body did not arrive in time").into()),
     };
     let named = head.call_id.is_some();
     let call_id = head.call_id.unwrap_or_else(|| shared.call_id());
@@ -180,22 +190,6 @@ fn dispatch(session: &Session, request: Request) -> impl Future<Output = Answer>
 fn panicked(session: &Session) -> Answer {
     session.shared.requests.panicked();
     session.refuse(Problem::new(Code::WorkerPanicked, "the router panicked").into())
-}
-
-fn deadline_passed() -> Problem {
-    Problem::new(Code::Deadline, "the deadline passed before the body had arrived")
-}
-
-fn send_head(stream: &mut RequestStream, answer: Answer) -> Result<Bytes, StreamError> {
-    at_once(stream.send_response(answer.head))?;
-    Ok(answer.body)
-}
-
-async fn send_body(stream: &mut RequestStream, body: Bytes) -> Result<(), StreamError> {
-    if !body.is_empty() {
-        stream.send_data(body).await?;
-    }
-    stream.finish().await
 }
 
 impl Session {

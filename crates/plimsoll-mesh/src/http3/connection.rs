@@ -133,7 +133,7 @@ impl quic::OpenStreams<Bytes> for OpenStreams {
         });
         let opened = ready!(opening.as_mut().poll(cx));
         self.opening_uni = None;
-        Poll::Ready(opened.map(|send| SendStream::uni(send, self.role)).map_err(open_error))
+        Poll::Ready(opened.map(|send| SendStream::new(send, self.role)).map_err(open_error))
     }
 
     fn close(&mut self, code: Code, reason: &[u8]) {
@@ -169,27 +169,34 @@ pub enum Left {
     ConnectionLost(quinn::ConnectionError),
 }
 
-/// Both halves of a request.
+/// Both halves of a request; or the receiving half alone, once the other was taken out.
 #[derive(Debug)]
 pub struct BidiStream {
-    send: SendStream,
+    send: Option<SendStream>,
     recv: RecvStream,
 }
 
 impl BidiStream {
     fn new((send, recv): BidiPair, role: Role) -> Self {
-        Self { send: SendStream::bidi(send, role), recv: RecvStream::request(recv, role) }
+        Self { send: Some(SendStream::new(send, role)), recv: RecvStream::request(recv, role) }
+    }
+
+    /// Takes the sending half out. From then on what h3 sends on this stream by itself goes nowhere, and whoever holds
+    /// the sending half owes the other side an answer or a reset: h3's errors say which.
+    pub fn take_send(&mut self) -> Option<SendStream> {
+        self.send.take()
     }
 
     /// Completes when the other side stops reading, has read everything, or is gone.
     ///
     /// The only sign of a client that leaves after it has sent its whole request. The future is independent of the
-    /// stream's life; once the stream is reset or acknowledged it completes.
+    /// stream's life; once the stream is reset or acknowledged it completes. Never, if the sending half was taken out.
     ///
     /// Cancel safe: it only watches.
     pub fn stopped(&self) -> impl Future<Output = Left> + Send + Sync + 'static {
-        let stopped = self.send.quinn().stopped();
+        let stopped = self.send.as_ref().map(|send| send.quinn().stopped());
         async move {
+            let Some(stopped) = stopped else { return std::future::pending().await };
             match stopped.await {
                 Ok(Some(code)) => Left::Stopped(code.into_inner()),
                 Ok(None) => Left::Answered,
@@ -200,22 +207,13 @@ impl BidiStream {
     }
 }
 
-impl quic::BidiStream<Bytes> for BidiStream {
-    type SendStream = SendStream;
-    type RecvStream = RecvStream;
-
-    fn split(self) -> (SendStream, RecvStream) {
-        (self.send, self.recv)
-    }
-}
-
 impl quic::RecvStream for BidiStream {
     type Buf = Bytes;
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         let polled = self.recv.poll_data(cx);
         if self.recv.was_refused() {
-            self.send.reset(Code::H3_EXCESSIVE_LOAD.value());
+            self.reset(Code::H3_EXCESSIVE_LOAD.value());
         }
         polled
     }
@@ -225,28 +223,30 @@ impl quic::RecvStream for BidiStream {
     }
 
     fn recv_id(&self) -> StreamId {
-        self.recv.recv_id()
+        quic::RecvStream::recv_id(&self.recv)
     }
 }
 
 impl quic::SendStream<Bytes> for BidiStream {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        self.send.poll_ready(cx)
+        self.send.as_mut().map_or(Poll::Ready(Ok(())), |send| send.poll_ready(cx))
     }
 
     fn send_data<D: Into<WriteBuf<Bytes>>>(&mut self, data: D) -> Result<(), StreamErrorIncoming> {
-        self.send.send_data(data)
+        self.send.as_mut().map_or(Ok(()), |send| send.send_data(data))
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        self.send.poll_finish(cx)
+        self.send.as_mut().map_or(Poll::Ready(Ok(())), |send| send.poll_finish(cx))
     }
 
     fn reset(&mut self, reset_code: u64) {
-        self.send.reset(reset_code);
+        if let Some(send) = &mut self.send {
+            quic::SendStream::reset(send, reset_code);
+        }
     }
 
     fn send_id(&self) -> StreamId {
-        self.send.send_id()
+        quic::RecvStream::recv_id(&self.recv)
     }
 }

@@ -5,8 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf};
+use http::StatusCode;
 
+use super::head::{put_data_header, put_head};
 use super::{Role, connection_error, quic_code};
 
 /// Frames up to this size are gathered and handed to quinn in one piece; larger ones go through without a copy here.
@@ -15,37 +18,54 @@ const GATHERED: usize = 4 * 1024;
 /// A quinn send stream that resets itself when it is dropped without `finish`.
 ///
 /// After `finish` it is left alone: a reset would take back what the other side has not acknowledged yet.
-///
-/// The head of a response waits for what follows it (body, trailers or the end), so that a whole answer is one write. A
-/// response whose body is long in coming sends an empty piece first to let its head go.
 pub struct SendStream {
     stream: quinn::SendStream,
     /// Small frames on their way out.
     gathered: BytesMut,
     /// A frame too large to be copied; it comes after what is gathered.
     large: Option<Box<WriteBuf<Bytes>>>,
-    /// The next frame waits for the one after it.
-    hold_next: bool,
-    /// What is gathered waits for more.
-    held: bool,
     role: Role,
     /// Finished or reset: nothing is owed to the other side.
     ended: bool,
 }
 
 impl SendStream {
-    /// A unidirectional stream.
-    pub(super) fn uni(stream: quinn::SendStream, role: Role) -> Self {
-        Self::new(stream, role, false)
+    pub(super) fn new(stream: quinn::SendStream, role: Role) -> Self {
+        Self { stream, gathered: BytesMut::new(), large: None, role, ended: false }
     }
 
-    /// The sending half of a request or response.
-    pub(super) fn bidi(stream: quinn::SendStream, role: Role) -> Self {
-        Self::new(stream, role, role == Role::Server)
+    /// Sends a whole answer, head and body, and ends the stream. `content_type` and `fields` are plain ASCII.
+    ///
+    /// # Errors
+    /// When the client does not want it any more, or is gone.
+    ///
+    /// Not cancel safe: what was sent until then is on the wire. Dropping the stream then resets it.
+    pub(crate) async fn answer(
+        &mut self,
+        status: StatusCode,
+        content_type: &str,
+        fields: &[(&'static str, String)],
+        body: Bytes,
+    ) -> Result<(), quinn::WriteError> {
+        let mut out = BytesMut::with_capacity(128 + if body.len() <= GATHERED { body.len() } else { 0 });
+        put_head(&mut out, status, content_type, fields);
+        if !body.is_empty() {
+            put_data_header(&mut out, body.len());
+        }
+        if body.len() <= GATHERED {
+            out.put_slice(&body);
+            self.stream.write_all(&out).await?;
+        } else {
+            self.stream.write_all_chunks(&mut [out.freeze(), body]).await?;
+        }
+        self.stream.finish()?;
+        self.ended = true;
+        Ok(())
     }
 
-    fn new(stream: quinn::SendStream, role: Role, hold_next: bool) -> Self {
-        Self { stream, gathered: BytesMut::new(), large: None, hold_next, held: false, role, ended: false }
+    /// Ends the stream with a code instead of an answer.
+    pub(crate) fn abandon(&mut self, code: Code) {
+        quic::SendStream::reset(self, code.value());
     }
 
     pub(super) fn quinn(&self) -> &quinn::SendStream {
@@ -71,31 +91,25 @@ impl SendStream {
 
 impl quic::SendStream<Bytes> for SendStream {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        if self.held {
-            return Poll::Ready(Ok(()));
-        }
         self.poll_flush(cx)
     }
 
     fn send_data<D: Into<WriteBuf<Bytes>>>(&mut self, data: D) -> Result<(), StreamErrorIncoming> {
-        if self.large.is_some() || (!self.held && !self.gathered.is_empty()) {
+        if self.large.is_some() || !self.gathered.is_empty() {
             let connection_error = ConnectionErrorIncoming::InternalError("send_data before poll_ready".to_owned());
             return Err(StreamErrorIncoming::ConnectionErrorIncoming { connection_error });
         }
         let data = data.into();
         if data.remaining() <= GATHERED {
-            // Room for a head and a small body at once.
-            self.gathered.reserve(if self.hold_next { 512.max(data.remaining()) } else { data.remaining() });
+            self.gathered.reserve(data.remaining());
             self.gathered.put(data);
         } else {
             self.large = Some(Box::new(data));
         }
-        self.held = std::mem::take(&mut self.hold_next) && self.large.is_none();
         Ok(())
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        self.held = false;
         ready!(self.poll_flush(cx))?;
         self.stream.finish().map_err(|error| StreamErrorIncoming::Unknown(Box::new(error)))?;
         self.ended = true;

@@ -129,6 +129,36 @@ async fn headers_that_drip_are_refused_in_time() {
     server.stop().await;
 }
 
+/// A byte of QPACK can stand for 40 bytes of header.
+#[tokio::test]
+async fn headers_that_only_unpack_too_large_are_refused_by_name() {
+    let server = Server::start(Limits::default()).await;
+    let client = server.client().await;
+    let (mut send, mut recv) = client.quic.open_bi().await.unwrap();
+    let accept = 0xc0 | 29;
+    let section = [vec![0, 0, 0xc0 | 17, 0xc0 | 23, 0x50, 1, b'x', 0xc0 | 1], vec![accept; 4000]].concat();
+    let length = (section.len() as u16 | 0x4000).to_be_bytes();
+    send.write_all(&[&[0x01][..], &length, &section].concat()).await.unwrap();
+    let raw = recv.read_to_end(4096).await.unwrap();
+    let text = String::from_utf8_lossy(&raw);
+    assert!(text.contains("urn:plimsoll:problem:headers_too_large"), "{text}");
+    assert_eq!(client.call("echo", "unharmed").await.unwrap().status, 200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_malformed_message_is_an_error_of_its_stream() {
+    let server = Server::start(Limits::default()).await;
+    let client = server.client().await;
+    let (mut send, mut recv) = client.quic.open_bi().await.unwrap();
+    // A HEADERS frame without any pseudo-header (RFC 9114, 4.3.1).
+    send.write_all(&[0x01, 3, 0, 0, 0xc0 | 29]).await.unwrap();
+    let reset = recv.read_to_end(4096).await.unwrap_err();
+    assert_eq!(reset, quinn::ReadError::Reset(0x10e_u32.into()).into());
+    assert_eq!(client.call("echo", "unharmed").await.unwrap().status, 200);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_client_that_does_not_read_its_answer_is_given_up() {
     let server = Server::start(quick()).await;
