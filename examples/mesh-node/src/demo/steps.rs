@@ -38,6 +38,8 @@ pub(super) struct Told {
     pub(super) lines: Vec<Line>,
     /// What was announced, and whether it was so.
     pub(super) checks: Vec<(String, bool)>,
+    /// What the nodes are called in the story.
+    names: Vec<(String, &'static str)>,
 }
 
 /// A line of a step's story.
@@ -66,11 +68,30 @@ impl Told {
         self.checks.push((announced.into(), so));
     }
 
+    /// Tells an answer in one line, with the nodes by their names.
+    fn read(&mut self, answer: &Answer, took: Duration) {
+        let status = answer.status.as_u16();
+        let mut line = match answer.problem() {
+            Some(problem) => {
+                // Every call goes to the first node: only another one is worth saying.
+                let elsewhere = problem.node.map(|node| node.to_string());
+                let elsewhere = elsewhere.filter(|node| self.names.first().is_some_and(|(first, _)| first != node));
+                let node = elsewhere.map(|node| format!(" [node {node}]")).unwrap_or_default();
+                format!("{status} {}: {}{node}", problem.code.as_str(), problem.detail)
+            }
+            None => format!("{status} {}", String::from_utf8_lossy(&answer.body)),
+        };
+        for (id, name) in &self.names {
+            line = line.replace(id, name);
+        }
+        self.lines.push(Line::Read(line, took));
+    }
+
     /// Calls, tells it, and gives the answer.
     async fn call(&mut self, client: &Client, service: &str, body: &str) -> anyhow::Result<Answer> {
         self.did(if body.is_empty() { format!("call {service}") } else { format!("call {service} '{body}'") });
         let (answer, took) = call(client, service, body).await?;
-        self.lines.push(Line::Read(shown(&answer), took));
+        self.read(&answer, took);
         Ok(answer)
     }
 }
@@ -93,7 +114,8 @@ impl Step {
 
     /// Does the step; with `untrue` it does something else than it announces.
     pub(super) async fn run(self, trio: &mut Trio, untrue: bool) -> anyhow::Result<Told> {
-        let mut told = Told::default();
+        let names = trio.nodes().iter().map(|node| (node.ready.node.to_string(), node.plan.name)).collect();
+        let mut told = Told { names, ..Told::default() };
         match self {
             Self::Own => own(trio, &mut told, untrue).await?,
             Self::Other => other(trio, &mut told, untrue).await?,
@@ -160,7 +182,7 @@ async fn kill(trio: &mut Trio, told: &mut Told, untrue: bool) -> anyhow::Result<
     }
     let (answer, _) = sleeping.await.context("the call's task ended")??;
     let noticed = killed.elapsed();
-    told.lines.push(Line::Read(shown(&answer), noticed));
+    told.read(&answer, noticed);
     let code = answer.problem().map(|problem| problem.code);
     told.check(
         "its caller reads provider_died within 2 s",
@@ -231,15 +253,6 @@ async fn call(client: &Client, service: &str, body: &str) -> anyhow::Result<(Ans
     let call = Call::new(service.parse()?, body.to_owned()).deadline(Duration::from_secs(25));
     let answer = client.call(call).await?;
     Ok((answer, began.elapsed()))
-}
-
-/// One line for an answer.
-fn shown(answer: &Answer) -> String {
-    let status = answer.status.as_u16();
-    match answer.problem() {
-        Some(problem) => format!("{status} {}: {}", problem.code.as_str(), problem.detail),
-        None => format!("{status} {}", String::from_utf8_lossy(&answer.body)),
-    }
 }
 
 /// The call server of `service`, if the node runs one.

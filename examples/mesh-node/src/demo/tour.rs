@@ -100,7 +100,7 @@ fn conclude(wrong: &[usize], paint: Paint) {
 pub(super) fn invite(trio: &Trio, paint: Paint) {
     let program = program();
     let node = trio.first();
-    let to = format!("--to {} --pin {}", node.ready.address, node.ready.node);
+    let to = format!("--to {} \\\n      --pin {}", node.ready.address, node.ready.node);
     let data = format!("--data {}", node.data().display());
     let commands = [
         format!("{program} call echo hello {to}"),

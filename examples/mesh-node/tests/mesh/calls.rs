@@ -7,7 +7,7 @@ use crate::harness::{GATEWAY, Node, Plan, call, counter, folder, note, place};
 
 /// Three nodes: the first offers `echo` and `sleep`, the second `hash` and `time`, the third `hash` and `crash`.
 pub(crate) async fn three(folder: &tempfile::TempDir) -> [Node; 3] {
-    let a = Plan::new(folder, "a").flag("services", "echo,sleep").start();
+    let a = Plan::new(folder, "a").flag("services", "echo,sleep").flag("gateway-idle", "2s").start();
     let b = Plan::new(folder, "b").flag("services", "hash,time").meets(&a).start();
     let c = Plan::new(folder, "c").flag("services", "hash,crash").meets(&a).start();
     for node in [&a, &b, &c] {
@@ -33,10 +33,11 @@ async fn an_independent_client_is_served_by_its_node_and_by_others() {
         &["concurrent", "--connections", "4", "--calls", "100"],
         &["reset"],
         &["left"],
+        &["vanished"],
         &["wrong-certificate"],
     ] {
         let (good, report) = a.aioquic(scenario);
-        rows.push((format!("aioquic {}: {report}", scenario.join(" ")), "as announced", good, None));
+        rows.push((format!("{}: {}", scenario.join(" "), told(&report)), "as announced", good, None));
     }
     let settled = a.until("nothing is in flight", |now| {
         counter(now, &["services", "sleep"], "in_flight") == 0 && counter(now, &GATEWAY, "requests_in_flight") == 0
@@ -45,6 +46,19 @@ async fn an_independent_client_is_served_by_its_node_and_by_others() {
     law::CALLS.assert(&place(&snapshot, &["services", "sleep"]).unwrap().details.counters);
     note("calls-from-aioquic", &rows);
     drop((b, c));
+}
+
+/// What the client reports, in short: how many of its checks held, and its numbers.
+fn told(report: &Value) -> String {
+    let part = |(name, value): (&String, &Value)| match value {
+        Value::Object(checks) if name == "checks" => {
+            let good = checks.values().filter(|check| **check == Value::Bool(true)).count();
+            Some(format!("{good} of {} checks", checks.len()))
+        }
+        Value::Number(number) => Some(format!("{} {number}", name.replace('_', " "))),
+        _ => None,
+    };
+    report.as_object().into_iter().flatten().filter_map(part).collect::<Vec<_>>().join(", ")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,13 @@ async fn of_300_clients_on_a_cap_of_100_exactly_100_are_served_on_both_ledgers()
         "crowd-at-the-cap",
         &[
             (
-                format!("clients' ledger: {theirs}"),
+                format!(
+                    "clients' ledger: {} served, {} told, {} turned away, {} failed",
+                    count("served"),
+                    count("told"),
+                    count("turned_away"),
+                    count("failed")
+                ),
                 "100 served, 200 refused, 0 failed",
                 good && count("served") == 100 && refused == 200,
                 None,
