@@ -16,5 +16,6 @@ pub mod node;
 mod owned_task;
 pub mod peers;
 pub mod problem;
+pub mod pubsub;
 pub mod rpc;
 pub mod service;
