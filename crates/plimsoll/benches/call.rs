@@ -111,12 +111,19 @@ fn main() -> std::io::Result<()> {
     let rows = runtime.block_on(async {
         tokio::spawn(async {
             let mut rows = Vec::new();
+            eprintln!("spawn per call");
             spawn_per_call(&mut rows).await;
+            eprintln!("plain calls");
             call::server::plain_calls(&mut rows).await;
+            eprintln!("sends");
             call::server::sends(&mut rows).await;
+            eprintln!("throughput");
             call::load::throughput(&mut rows).await;
+            eprintln!("overload");
             call::load::overload(&mut rows).await;
+            eprintln!("dead caller");
             call::load::dead_caller(&mut rows).await;
+            eprintln!("in flight");
             call::load::in_flight(&mut rows).await;
             rows
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use plimsoll::call::{CallContext, CallError, CallServer, Service, Worker};
+use plimsoll::call::{CallContext, CallServer, Service, Worker};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::report::{Row, median, ns_each};
@@ -102,13 +102,14 @@ pub async fn overload(rows: &mut Vec<Row>) {
     row.met = Some(alone / tenfold <= 1.25);
     rows.push(row);
 
-    let server = CallServer::builder(Sleep).worker(Worker::Task).max_in_flight(1).start().await.expect("starts");
+    let full = CallServer::builder(Sleep).worker(Worker::Task).max_in_flight(1).deadline(Duration::from_secs(600));
+    let server = full.start().await.expect("starts");
     let client = server.client();
     let held = tokio::spawn({
         let client = client.clone();
         async move { client.call(None).await }
     });
-    while !matches!(client.call(None).await, Err(CallError::Overloaded(_))) {
+    while server.inspector().inspect().counters["workers"] != 1 {
         tokio::task::yield_now().await;
     }
     let mut times = Vec::new();
@@ -141,7 +142,9 @@ pub async fn dead_caller(rows: &mut Vec<Row>) {
     for (worker, name) in [(Worker::Task, "task"), (Worker::Actor, "actor")] {
         let (mut freed, mut ended) = (Vec::new(), Vec::new());
         for _ in 0..5 {
-            let server = CallServer::builder(Sleep).worker(worker).max_in_flight(20_000).start().await.expect("starts");
+            let server =
+                CallServer::builder(Sleep).worker(worker).max_in_flight(20_000).deadline(Duration::from_secs(600));
+            let server = server.start().await.expect("starts");
             let (caller, _) = Bystander::spawn(None, Bystander, ()).await.expect("starts");
             let bound = server.client().bind(&caller.get_cell()).unawaited();
             let calls: Vec<_> = (0..10_000)
@@ -185,7 +188,9 @@ pub async fn dead_caller(rows: &mut Vec<Row>) {
 
 /// The latency of one call beside 100,000 that wait, against the same without them.
 pub async fn in_flight(rows: &mut Vec<Row>) {
-    let server = CallServer::builder(Sleep).worker(Worker::Task).max_in_flight(200_000).start().await.expect("starts");
+    let server =
+        CallServer::builder(Sleep).worker(Worker::Task).max_in_flight(200_000).deadline(Duration::from_secs(600));
+    let server = server.start().await.expect("starts");
     let client = server.client();
     let probe = async |client: &plimsoll::call::CallClient<Sleep>| {
         let mut times = Vec::new();
