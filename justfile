@@ -39,3 +39,7 @@ bench part="mesh" *args:
 # a million calls under every trouble, each settled once; PLIMSOLL_LEDGER_SEED replays a run
 ledger calls="1000000":
     PLIMSOLL_LEDGER_CALLS={{calls}} cargo test --locked --release -p plimsoll --test ledger every_call -- --nocapture
+
+# 300 servers called over and over with 2 MiB of temporaries a call, and the control; leaves target/e2e/erlang-load.json
+erlang-load seconds="60":
+    cargo run --locked --release -p plimsoll --example erlang_load -- {{seconds}}

@@ -5,6 +5,10 @@ use std::process::Command;
 
 /// Runs an example as it was built beside this test, or builds it.
 fn output(name: &str) -> String {
+    output_with(name, &[])
+}
+
+fn output_with(name: &str, arguments: &[&str]) -> String {
     let mut folder = std::env::current_exe().unwrap();
     folder.pop();
     folder.pop();
@@ -13,10 +17,10 @@ fn output(name: &str) -> String {
         Command::new(built)
     } else {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["run", "--quiet", "--locked", "-p", "plimsoll", "--example", name]);
+        cargo.args(["run", "--quiet", "--locked", "-p", "plimsoll", "--example", name, "--"]);
         cargo
     };
-    let output = command.output().unwrap();
+    let output = command.args(arguments).output().unwrap();
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -60,4 +64,13 @@ fn overload_shows_who_is_served_who_waits_and_who_is_refused() {
         output("overload"),
         "in flight 6 (of them waiting 2), refused 34\nserved 6; the others were told: 2 calls wait already\n"
     );
+}
+
+/// E-1, E-2, E-3, E-6: the Erlang server's own load, in its short form: with a worker a call memory stays where it was;
+/// done inside the servers it rises by hundreds of MiB.
+#[test]
+fn the_erlang_load_stays_within_a_few_mib() {
+    let text = output_with("erlang_load", &["2"]);
+    println!("{text}");
+    assert!(text.contains("(control)"), "{text}");
 }
