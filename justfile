@@ -43,3 +43,7 @@ ledger calls="1000000":
 # 300 servers called over and over with 2 MiB of temporaries a call, and the control; leaves target/e2e/erlang-load.json
 erlang-load seconds="60":
     cargo run --locked --release -p plimsoll --example erlang_load -- {{seconds}}
+
+# every cleanup path of calls and mailboxes switched off in turn: each makes its test fail
+mutants-call *words:
+    scripts/mutants-call {{words}}

@@ -44,6 +44,7 @@ impl Actor for Notes {
             Some(Delivery::Message(Tell::Pass(gate))) => gate.pass().await,
             Some(Delivery::Message(Tell::Fail)) => return Err("told to".into()),
             Some(Delivery::Message(Tell::Panic)) => panic!("told to"),
+            Some(Delivery::Message(Tell::Held(held))) => drop(held),
             Some(Delivery::Pressure(level)) => self.0.note(1_000 + level as u32),
             _ => {}
         }
