@@ -9,6 +9,7 @@
 mod mesh {
     pub mod bare;
     pub mod client;
+    pub mod further;
     pub mod memory;
     pub mod ours;
     pub mod profile;
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use mesh::client::{Line, Target, batch, connect, connect_and_call, endpoint};
 use mesh::report::{Pairs, Row, publish};
-use mesh::{bare, memory, ours, profile};
+use mesh::{bare, further, memory, ours, profile};
 use tokio::runtime::{Builder, Runtime};
 
 type Flavour = (&'static str, fn() -> Runtime);
@@ -108,6 +109,19 @@ async fn one_hop(wanted: &Wanted, flavour: &str, rows: &mut Vec<Row>) {
     }
 }
 
+async fn two_hops(wanted: &Wanted, flavour: &str, rows: &mut Vec<Row>) {
+    let (ours, relay, bare) = (further::node().await, further::relay().await, bare::echo());
+    for (in_flight, connections) in SHAPES {
+        let bench = format!("call, one node further, {flavour}, {in_flight} in flight, {connections} connections");
+        if wanted.wants(&bench) {
+            let pairs = rounds(wanted, ours, bare, in_flight, connections).await;
+            rows.push(row(pairs, bench.clone(), in_flight, "quinn + h3-quinn, one hop", 2.25, 0.45));
+            let pairs = rounds(wanted, ours, relay, in_flight, connections).await;
+            rows.push(row(pairs, bench, in_flight, "bare two-hop h3 relay", 1.11, 0.9));
+        }
+    }
+}
+
 fn idle_memory(wanted: &Wanted, rows: &mut Vec<Row>) {
     let bench = "idle client connection after one call, own process".to_owned();
     if wanted.wants(&bench) {
@@ -150,6 +164,7 @@ fn main() -> std::io::Result<()> {
     for (flavour, runtime) in FLAVOURS {
         let runtime = runtime();
         runtime.block_on(one_hop(&wanted, flavour, &mut rows));
+        runtime.block_on(two_hops(&wanted, flavour, &mut rows));
         runtime.shutdown_timeout(Duration::from_secs(1));
     }
     idle_memory(&wanted, &mut rows);

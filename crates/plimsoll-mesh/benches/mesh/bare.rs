@@ -9,7 +9,7 @@ use plimsoll_mesh::identity::{Identity, endpoint_config, server_config};
 
 use super::client::{Target, limits};
 
-type Resolver = RequestResolver<h3_quinn::Connection, Bytes>;
+pub type Resolver = RequestResolver<h3_quinn::Connection, Bytes>;
 
 /// A server that echoes.
 pub fn echo() -> Target {
@@ -25,7 +25,7 @@ pub fn echo() -> Target {
     })
 }
 
-fn serve<F, Fut>(handle: F) -> Target
+pub fn serve<F, Fut>(handle: F) -> Target
 where
     F: Fn(Resolver) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Option<()>> + Send + 'static,

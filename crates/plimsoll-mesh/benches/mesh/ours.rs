@@ -11,7 +11,7 @@ use plimsoll_mesh::service::{ApplicationError, Request, Response};
 
 use super::client::{Target, limits};
 
-struct Echo;
+pub struct Echo;
 
 impl Service for Echo {
     type Request = Request;

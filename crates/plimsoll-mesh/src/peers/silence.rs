@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 /// How often a connection is looked at.
-pub(crate) const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
 
 /// Datagrams received on one connection, over time.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl Silence {
     /// Time in which nobody looked does not count as silence: then it was this process that stood still, and what
     /// arrived meanwhile has not been read yet.
     pub(crate) fn observe(&mut self, received: u64, now: Instant, limit: Duration) -> bool {
-        let stood_still = now.duration_since(self.looked) > LOOK * 5;
+        let stood_still = now.duration_since(self.looked) > LOOK * 3;
         self.looked = now;
         if stood_still || received != self.received {
             (self.received, self.since) = (received, now);
@@ -46,14 +46,14 @@ mod tests {
     fn silence_is_time_without_a_datagram_while_somebody_looks() {
         let start = Instant::now();
         let mut silence = Silence::new(start);
-        let at = |tenths: u32| start + LOOK * tenths;
-        for tenth in 1..30 {
-            assert!(!silence.observe(tenth.into(), at(tenth), LIMIT));
+        let at = |look: u32| start + LOOK * look;
+        for look in 1..30 {
+            assert!(!silence.observe(look.into(), at(look), LIMIT));
         }
-        for tenth in 30..44 {
-            assert!(!silence.observe(29, at(tenth), LIMIT), "{tenth}");
+        for look in 30..35 {
+            assert!(!silence.observe(29, at(look), LIMIT), "{look}");
         }
-        assert!(silence.observe(29, at(44), LIMIT));
+        assert!(silence.observe(29, at(35), LIMIT));
         assert!(!silence.observe(29, at(100), LIMIT), "this process stood still");
     }
 }
