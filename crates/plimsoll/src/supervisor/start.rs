@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -10,6 +11,7 @@ use ractor::{ActorCell, ActorStatus, SpawnErr};
 
 use super::child::{Child, Start};
 use super::error::{BoxError, StartError};
+use super::frame::discard;
 use super::rules::StartFailure;
 use crate::exit::Failure;
 use crate::panics;
@@ -32,7 +34,11 @@ where
     let caught = AssertUnwindSafe(async move { function().await }).catch_unwind().await;
     match caught {
         Ok(answer) => answer.map_err(NoAnswer::Error),
-        Err(payload) => Err(NoAnswer::Panic(panics::failure_here(payload.as_ref()))),
+        Err(payload) => {
+            let failure = panics::failure_here(payload.as_ref());
+            discard(payload);
+            Err(NoAnswer::Panic(failure))
+        }
     }
 }
 
@@ -43,27 +49,44 @@ pub(crate) fn describe(no_answer: NoAnswer) -> Failure {
     }
 }
 
-/// Runs a start to its end. When this future is dropped, the half-started actor goes with it.
+/// Runs a start to its end. When this future is dropped, the half-started actor goes with it, unless it runs already:
+/// `loose` is then set, as it is after a failure that may have left one.
 pub(crate) async fn attempt<F, Fut>(
     start: F,
     parent: &ActorCell,
     limit: Option<Duration>,
+    loose: &AtomicBool,
 ) -> Result<Option<Child>, StartFailure>
 where
     F: FnOnce(ActorCell) -> Fut,
     Fut: Future<Output = Result<Start, BoxError>>,
 {
+    loose.store(true, Ordering::Relaxed);
     let answer = guarded(|| start(parent.clone()));
     let answer = match limit {
         Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| StartFailure::Timeout(limit))?,
         None => answer.await,
     };
+    // An error of ractor's or of ours says that nothing runs.
+    let clean = match &answer {
+        Ok(_) => true,
+        Err(NoAnswer::Error(error)) => error.is::<SpawnErr>() || error.is::<StartError>(),
+        Err(NoAnswer::Panic(_)) => false,
+    };
+    loose.store(!clean, Ordering::Relaxed);
     match answer {
         Ok(Start::Ignore) => Ok(None),
         Ok(Start::Child(child)) => linked(child, parent).await.map(Some),
         Err(NoAnswer::Error(error)) => Err(why(error)),
         Err(NoAnswer::Panic(failure)) => Err(StartFailure::Failed(failure)),
     }
+}
+
+/// Kills what a start linked before it failed, and waits until it has ended, for so long.
+pub(crate) async fn end(orphans: Vec<ActorCell>, limit: Duration) {
+    orphans.iter().for_each(ActorCell::kill);
+    let ended = futures::future::join_all(orphans.iter().map(|orphan| orphan.wait(None)));
+    let _ = tokio::time::timeout(limit, ended).await;
 }
 
 fn why(error: BoxError) -> StartFailure {

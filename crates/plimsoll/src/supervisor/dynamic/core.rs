@@ -81,6 +81,8 @@ pub(super) struct Core<A> {
     /// Starts under way in callers' tasks.
     reserved: usize,
     starts: HashMap<SlotKey, StartTask>,
+    /// The newest actor that was taken in.
+    newest: u64,
     early: VecDeque<(ActorId, Heard)>,
     tickets: HashMap<Ticket, oneshot::Sender<Option<Refusal>>>,
     next_ticket: Ticket,
@@ -110,6 +112,7 @@ impl<A: Send + 'static> Core<A> {
             actors: HashMap::new(),
             reserved: 0,
             starts: HashMap::new(),
+            newest: 0,
             early: VecDeque::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
@@ -153,6 +156,19 @@ impl<A: Send + 'static> Core<A> {
         self.reserved -= 1;
         self.rules.settled();
         self.forget_early();
+    }
+
+    /// What the only start under way linked to the supervisor before it failed or was given up. With others under way
+    /// nobody can tell whose it is: the last of them that fails takes it along. O(n).
+    pub(super) fn orphans(&self, crew: &Dynamic<A>) -> Vec<ActorCell> {
+        if self.reserved + self.starts.len() > 1 {
+            return Vec::new();
+        }
+        let unknown = |actor: &ActorCell| {
+            let pid = actor.get_id().pid();
+            pid > self.newest && !self.actors.contains_key(&pid)
+        };
+        crew.frame.anchor().get_children().into_iter().filter(unknown).collect()
     }
 
     fn forget_early(&mut self) {
@@ -209,6 +225,7 @@ impl<A: Send + 'static> Core<A> {
         }
         slot.actor = Some(actor);
         slot.since = now;
+        self.newest = self.newest.max(id.pid());
         self.actors.insert(id.pid(), key);
         let early = self.early.iter().position(|(actor, _)| *actor == id)?;
         self.early.remove(early)

@@ -1,6 +1,7 @@
 //! Starting dynamic children in their callers' tasks, and performing the rules' decisions about the rest.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -89,10 +90,11 @@ impl<A: Send + 'static> Dynamic<A> {
 
     pub(super) async fn start_child(self: &Arc<Self>, args: A) -> Result<Started, StartError> {
         let key = self.core.lock().reserve()?;
-        let mut reserved = Reserved { crew: self, key: Some(key) };
+        let mut reserved = Reserved { crew: self, key: Some(key), loose: AtomicBool::new(false) };
         let kept = self.keep.map(|keep| keep(&args));
         let template = &self.template;
-        let attempt = start::attempt(|parent| template(parent, args), self.frame.anchor(), self.settings.start_timeout);
+        let (anchor, limit) = (self.frame.anchor(), self.settings.start_timeout);
+        let attempt = start::attempt(|parent| template(parent, args), anchor, limit, &reserved.loose);
         let outcome = tokio::select! {
             biased;
             outcome = attempt => outcome,
@@ -101,8 +103,16 @@ impl<A: Send + 'static> Dynamic<A> {
         match outcome {
             Ok(Some(child)) => reserved.fill(child, kept).await,
             Ok(None) => Ok(Started::Ignored),
-            Err(failure) => Err(failure.into()),
+            Err(failure) => {
+                start::end(self.orphans(&reserved.loose), self.frame.leave_behind).await;
+                Err(failure.into())
+            }
         }
+    }
+
+    /// What a start may have left, if it may have.
+    fn orphans(&self, loose: &AtomicBool) -> Vec<ActorCell> {
+        if loose.load(Ordering::Relaxed) { self.core.lock().orphans(self) } else { Vec::new() }
     }
 
     pub(super) async fn terminate_child(self: &Arc<Self>, actor: &ActorCell) -> Result<(), ChildError> {
@@ -156,11 +166,15 @@ pub(super) async fn starting<A: Send + 'static>(crew: Arc<Dynamic<A>>, key: Slot
     if !crew.tell(|core, _| core.start_begins(key)) {
         return;
     }
-    let mut untold = Untold { crew, key, told: false };
+    let mut untold = Untold { crew, key, loose: AtomicBool::new(false), told: false };
     let crew = &untold.crew;
     let template = &crew.template;
-    let outcome =
-        start::attempt(|parent| template(parent, args), crew.frame.anchor(), crew.settings.start_timeout).await;
+    let (anchor, limit) = (crew.frame.anchor(), crew.settings.start_timeout);
+    let outcome = start::attempt(|parent| template(parent, args), anchor, limit, &untold.loose).await;
+    let orphans = crew.orphans(&untold.loose);
+    if !orphans.is_empty() {
+        start::end(orphans, crew.frame.leave_behind).await;
+    }
     untold.told = true;
     untold.crew.tell(|core, now| core.start_over(&untold.crew, key, outcome, now));
 }
@@ -170,15 +184,29 @@ pub(super) async fn starting<A: Send + 'static>(crew: Arc<Dynamic<A>>, key: Slot
 struct Untold<A: Send + 'static> {
     crew: Arc<Dynamic<A>>,
     key: SlotKey,
+    /// The start may have left an actor that runs.
+    loose: AtomicBool,
     told: bool,
 }
 
 impl<A: Send + 'static> Drop for Untold<A> {
     fn drop(&mut self) {
-        if !self.told {
-            let cancelled = Err(StartFailure::Cancelled);
-            self.crew.tell(|core, now| core.start_over(&self.crew, self.key, cancelled, now));
+        if self.told {
+            return;
         }
+        let (crew, key) = (self.crew.clone(), self.key);
+        let orphans = crew.orphans(&self.loose);
+        let tell = move || {
+            crew.tell(|core, now| core.start_over(&crew, key, Err(StartFailure::Cancelled), now));
+        };
+        if orphans.is_empty() {
+            return tell();
+        }
+        let limit = self.crew.frame.leave_behind;
+        self.crew.frame.runtime.spawn(async move {
+            start::end(orphans, limit).await;
+            tell();
+        });
     }
 }
 
@@ -186,6 +214,8 @@ impl<A: Send + 'static> Drop for Untold<A> {
 struct Reserved<'a, A: Send + 'static> {
     crew: &'a Arc<Dynamic<A>>,
     key: Option<SlotKey>,
+    /// The start may have left an actor that runs.
+    loose: AtomicBool,
 }
 
 impl<A: Send + 'static> Reserved<'_, A> {
@@ -210,6 +240,7 @@ impl<A: Send + 'static> Reserved<'_, A> {
 impl<A: Send + 'static> Drop for Reserved<'_, A> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
+            self.crew.orphans(&self.loose).iter().for_each(ActorCell::kill);
             self.crew.tell(|core, _| core.release(key));
         }
     }

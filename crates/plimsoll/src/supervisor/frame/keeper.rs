@@ -92,6 +92,8 @@ impl<C: Crew> Keeper<C> {
         ended_if_any(&mut self.face_ended).await;
         frame.anchor().stop(None);
         ended_if_any(&mut self.anchor_ended).await;
+        // Those left behind end unheard from now on: their tasks are waited for.
+        self.crew.deaf();
         log::over(&report);
         let _ = frame.report.set(Arc::new(report));
         frame.over.cancel();

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -187,28 +188,24 @@ impl Core {
         match outcome {
             Ok(Some(child)) => self.adopt(household, run, child, now),
             Ok(None) => self.rules.ignored(run, now),
-            Err(why) => {
-                self.sweep(household);
-                self.rules.start_failed(run, why, now);
-            }
+            Err(why) => self.rules.start_failed(run, why, now),
         }
         if self.starts.is_empty() {
             self.garbage.push(Box::new(std::mem::take(&mut self.early)));
         }
     }
 
-    /// Kills what a start linked to the supervisor before it failed or was given up.
-    fn sweep(&self, household: &Arc<Household>) {
-        if !self.starts.is_empty() {
-            // It might be another start's.
-            return;
+    /// What the only start under way linked to the supervisor before it failed or was given up. With others under way
+    /// nobody can tell whose it is: the last of them that fails takes it along.
+    fn orphans(&self, household: &Household) -> Vec<ActorCell> {
+        if self.starts.len() > 1 {
+            return Vec::new();
         }
-        for actor in household.frame().anchor().get_children() {
+        let unknown = |actor: &ActorCell| {
             let id = actor.get_id();
-            if id.pid() > self.newest && !self.actors.contains_key(&id) {
-                actor.kill();
-            }
-        }
+            id.pid() > self.newest && !self.actors.contains_key(&id)
+        };
+        household.frame().anchor().get_children().into_iter().filter(unknown).collect()
     }
 
     fn adopt(&mut self, household: &Arc<Household>, run: Run, child: Child, now: Duration) {
@@ -593,9 +590,10 @@ async fn starting(household: Arc<Household>, run: Run, start: StartFn, limit: Op
     if !household.tell(|core, _| core.start_begins(run)) {
         return;
     }
-    let mut untold = Untold { household, run, told: false };
+    let mut untold = Untold { household, run, loose: AtomicBool::new(false), told: false };
     let outcome = {
-        let mut attempt = pin!(start::attempt(|parent| start(parent), untold.household.frame().anchor(), limit));
+        let anchor = untold.household.frame().anchor();
+        let mut attempt = pin!(start::attempt(|parent| start(parent), anchor, limit, &untold.loose));
         // Most starts are over at the first poll, which costs no timer.
         match futures::poll!(&mut attempt) {
             Poll::Ready(outcome) => outcome,
@@ -609,6 +607,10 @@ async fn starting(household: Arc<Household>, run: Run, start: StartFn, limit: Op
         }
     };
     drop(start);
+    let orphans = untold.orphans();
+    if !orphans.is_empty() {
+        start::end(orphans, untold.household.frame().leave_behind).await;
+    }
     untold.told = true;
     untold.household.tell(|core, now| core.start_over(&untold.household, run, outcome, now));
 }
@@ -618,14 +620,37 @@ async fn starting(household: Arc<Household>, run: Run, start: StartFn, limit: Op
 struct Untold {
     household: Arc<Household>,
     run: Run,
+    /// The start may have left an actor that runs.
+    loose: AtomicBool,
     told: bool,
+}
+
+impl Untold {
+    fn orphans(&self) -> Vec<ActorCell> {
+        if !self.loose.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        self.household.look(|core| core.orphans(&self.household))
+    }
 }
 
 impl Drop for Untold {
     fn drop(&mut self) {
-        if !self.told {
-            let run = self.run;
-            self.household.tell(|core, now| core.start_over(&self.household, run, Err(StartFailure::Cancelled), now));
+        if self.told {
+            return;
         }
+        let (household, run) = (self.household.clone(), self.run);
+        let orphans = self.orphans();
+        let tell = move || {
+            household.tell(|core, now| core.start_over(&household, run, Err(StartFailure::Cancelled), now));
+        };
+        if orphans.is_empty() {
+            return tell();
+        }
+        let limit = self.household.frame().leave_behind;
+        self.household.frame().runtime.spawn(async move {
+            start::end(orphans, limit).await;
+            tell();
+        });
     }
 }
