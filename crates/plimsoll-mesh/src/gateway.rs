@@ -3,12 +3,13 @@
 //! ```text
 //! gateway       rest_for_one
 //! |- listener     one accept loop: door (cap, refusal desk), handshake, which protocol
-//! `- connections  dynamic, one actor each
-//!    `- pump        a task that alone drives h3's accept
-//!       `- request    a task that only holds the stream; the work is done behind `Dispatch`
+//! |- connections  dynamic, one actor each
+//! |  `- pump        a task that alone drives h3's accept
+//! |     `- request    a task that only holds the stream; the work is done behind `Dispatch`
+//! `- subscriptions  a task that cuts off subscribers who read too slowly
 //! ```
 //!
-//! The connections come last, so that they are stopped first: while they are served to their end, the listener is there
+//! The connections come after the listener, so that they are stopped first: while they are served to their end, the listener is there
 //! to refuse newcomers.
 
 mod admission;
@@ -26,8 +27,10 @@ mod recent;
 mod request;
 mod requests;
 mod routes;
+mod subscribe;
 mod within;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -36,8 +39,10 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use plimsoll::inspect::{Details, Inspect, Kind};
 use plimsoll::supervisor::{ChildSpec, Shutdown, StartError, Strategy, Supervisor, SupervisorBuilder};
+use tokio::time::MissedTickBehavior;
 
 use crate::names::NodeId;
+use crate::pubsub::{Pubsub, PubsubCaps};
 use crate::service::{Dispatch, Overview};
 
 pub use admission::Attempts;
@@ -45,6 +50,9 @@ pub use bind::bind;
 pub use budget::{BudgetTooSmall, Floor, PLACE_BYTES};
 pub use limits::Limits;
 pub use requests::RequestCounts;
+
+/// How often subscribers are looked at that have too much waiting.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Takes over a connection that turned out to be a peer's.
 pub trait AcceptPeer: Send + Sync + 'static {
@@ -70,6 +78,7 @@ struct Shared {
     connections: ArcSwapOption<connection::Connections>,
     requests: requests::Requests,
     bodies: body::Bodies,
+    pubsub: Pubsub,
     dispatch: Arc<dyn Dispatch>,
     overview: Arc<dyn Overview>,
     peers: Arc<dyn AcceptPeer>,
@@ -116,6 +125,7 @@ impl Gateway {
             connections: ArcSwapOption::empty(),
             requests: requests::Requests::default(),
             bodies: body::Bodies::new(limits.all_bodies_bytes),
+            pubsub: Pubsub::new(PubsubCaps::default()),
             limits,
             dispatch,
             overview,
@@ -144,6 +154,7 @@ impl Gateway {
             .intensity(3, Duration::from_secs(10))
             .child(self.listener())
             .child(self.connections())
+            .child(self.subscriptions())
     }
 
     fn listener(&self) -> ChildSpec {
@@ -170,6 +181,29 @@ impl Gateway {
         })
         .kind(Kind::Supervisor)
         .shutdown(Shutdown::Infinity)
+    }
+
+    /// Cuts off subscribers that read too slowly although nothing is published to them.
+    fn subscriptions(&self) -> ChildSpec {
+        let pubsub = self.shared.pubsub.clone();
+        let sweeping = pubsub.clone();
+        ChildSpec::task("subscriptions", move |stop| {
+            let pubsub = sweeping.clone();
+            async move {
+                let mut ticks = tokio::time::interval(SWEEP);
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+                    pubsub.sweep();
+                }
+                Ok::<_, Infallible>(())
+            }
+        })
+        .inspect(Arc::new(pubsub))
+    }
+
+    /// The topics that clients publish and subscribe to.
+    pub fn pubsub(&self) -> &Pubsub {
+        &self.shared.pubsub
     }
 
     /// How attempts to connect ended.

@@ -10,6 +10,7 @@ use super::routes::Refusal;
 use crate::http3::SendStream;
 use crate::names::NodeId;
 use crate::problem::Code;
+use crate::pubsub::Reached;
 use crate::service::{NodeEntry, Response, ServiceEntry};
 
 /// A whole answer.
@@ -39,6 +40,18 @@ impl Answer {
     /// 200 with the service's own media type and body.
     pub(super) fn served(response: Response) -> Self {
         Self::new(StatusCode::OK, MediaType::Theirs(response.content_type), response.body)
+    }
+
+    /// How many a message reached, as JSON.
+    pub(super) fn published(reached: Reached) -> Self {
+        #[derive(Serialize)]
+        struct Published {
+            schema: u32,
+            reached: usize,
+            cut_off: usize,
+        }
+        let Reached { reached, cut_off } = reached;
+        Self::listing(&Published { schema: SCHEMA, reached, cut_off })
     }
 
     /// The services as JSON.

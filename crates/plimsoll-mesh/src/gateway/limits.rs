@@ -29,6 +29,9 @@ pub struct Limits {
     pub body_time: Duration,
     /// How long a client may take to read an answer. Default 10 s.
     pub answer_time: Duration,
+    /// How long a subscriber hears nothing before it gets a heartbeat; below half of `idle_time`, so that a quiet
+    /// subscription is kept. Default 10 s.
+    pub heartbeat: Duration,
     /// How long a connection without traffic is kept. Default 30 s.
     pub idle_time: Duration,
     /// Largest body of a call. Default 1 MiB.
@@ -73,6 +76,7 @@ impl Default for Limits {
             header_time: Duration::from_secs(5),
             body_time: Duration::from_secs(10),
             answer_time: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(10),
             idle_time: Duration::from_secs(30),
             body_bytes: 1024 * 1024,
             all_bodies_bytes: 64 * 1024 * 1024,

@@ -5,7 +5,6 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,14 +27,15 @@ pub(super) const FAREWELL: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
-    draining: AtomicBool,
+    /// Cancelled when the connection begins its end.
+    pub(super) draining: CancellationToken,
     /// Ends the calls still in flight when the grace is over.
     pub(super) expire: CancellationToken,
 }
 
 impl Session {
     pub(super) fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
+        self.draining.is_cancelled()
     }
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn run(shared: Arc<Shared>, connection: quinn::Connection, stop
     let Ok(Ok(h3)) = built else {
         return close(&connection, H3Code::H3_CLOSED_CRITICAL_STREAM, "the control stream could not be opened");
     };
-    let session = Arc::new(Session { shared, draining: AtomicBool::new(false), expire: CancellationToken::new() });
+    let session = Arc::new(Session { shared, draining: CancellationToken::new(), expire: CancellationToken::new() });
     let mut pump = Pump { h3, session, tasks: TaskTracker::new() };
     if let Err(error) = pump.serve(&stop).await {
         tracing::debug!(target: "plimsoll::mesh", %error, "connection ended");
@@ -104,7 +104,7 @@ impl Pump {
     /// Announces the end, answers what comes until then with 503, and gives what is in flight `grace`.
     async fn drain(&mut self, grace: Duration) {
         let end = Instant::now() + grace;
-        self.session.draining.store(true, Relaxed);
+        self.session.draining.cancel();
         self.session.shared.shut_if_stopping();
         // As many as may be on their way: they are told by name instead of being rejected.
         let on_their_way = self.session.shared.limits.bidi_streams();

@@ -20,7 +20,8 @@ use h3::server::RequestResolver;
 use super::answer::Answer;
 use super::body::{Body, BodyError};
 use super::pump::Session;
-use super::routes::{self, CallHead, Refusal, Route};
+use super::routes::{self, CallHead, PublishHead, Refusal, Route};
+use super::subscribe;
 use super::within::{TimeUp, within};
 use crate::http3::{Connection, Left, SendStream};
 use crate::problem::{Code, Problem};
@@ -55,6 +56,23 @@ pub(super) fn hold(
                         _ = &mut left => Err(Broken::Left),
                     }
                 }
+                // Boxed, so that a call's task holds no room for what calls never need.
+                Ok((Route::Publish(head), mut stream)) => {
+                    tokio::select! {
+                        biased;
+                        published = Box::pin(publish(&session, head, &mut stream)) => published,
+                        _ = &mut left => Err(Broken::Left),
+                    }
+                }
+                Ok((Route::Subscribe(filter), _)) => match shared.pubsub.subscribe(filter) {
+                    Ok(subscriber) => {
+                        return match Box::pin(subscribe::serve(&session, subscriber, &mut send, left)).await {
+                            subscribe::Ended::Told => books.answered(),
+                            subscribe::Ended::Left => books.left(),
+                        };
+                    }
+                    Err(full) => Err(Problem::new(Code::Overloaded, full.to_string()).into()),
+                },
                 Err(broken) => Err(broken),
             },
             Err(TimeUp) => {
@@ -143,13 +161,10 @@ async fn call(session: &Arc<Session>, head: CallHead, stream: &mut RequestStream
     let deadline = Instant::now() + head.deadline;
     let time = shared.limits.body_time.min(head.deadline);
     let mut body = match within(time, Body::read(shared, stream, head.content_length)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(BodyError::Refused(problem))) => return Err(problem.into()),
-        Ok(Err(BodyError::Stream(error))) => return Err(stream_error(error)),
         Err(TimeUp) if time == head.deadline => {
             return Err(Problem::new(Code::Deadline, "the deadline passed before the body had arrived").into());
         }
-        Err(TimeUp) => return Err(Problem::new(Code::SlowRequest, "the body did not arrive in time").into()),
+        read => arrived(read)?,
     };
     let named = head.call_id.is_some();
     let call_id = head.call_id.unwrap_or_else(|| shared.call_id());
@@ -164,6 +179,24 @@ async fn call(session: &Arc<Session>, head: CallHead, stream: &mut RequestStream
     };
     let answer = dispatch(session, request).await;
     Ok(if named { answer.with_call_id(&call_id) } else { answer })
+}
+
+/// One message, up to the word how many it reached.
+async fn publish(session: &Session, head: PublishHead, stream: &mut RequestStream) -> Result<Answer, Broken> {
+    let shared = &session.shared;
+    let PublishHead { topic, content_type, content_length } = head;
+    let mut body = arrived(within(shared.limits.body_time, Body::read(shared, stream, content_length)).await)?;
+    let reached = shared.pubsub.publish(&topic, content_type.as_deref(), &body.bytes());
+    reached.map(Answer::published).map_err(|error| Problem::new(Code::BodyTooLarge, error.to_string()).into())
+}
+
+fn arrived(read: Result<Result<Body, BodyError>, TimeUp>) -> Result<Body, Broken> {
+    match read {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(BodyError::Refused(problem))) => Err(problem.into()),
+        Ok(Err(BodyError::Stream(error))) => Err(stream_error(error)),
+        Err(TimeUp) => Err(Problem::new(Code::SlowRequest, "the body did not arrive in time").into()),
+    }
 }
 
 fn dispatch(session: &Session, request: Request) -> impl Future<Output = Answer> + Send {

@@ -9,12 +9,17 @@ use http::{HeaderMap, Method, request};
 use super::Limits;
 use crate::names::ServiceName;
 use crate::problem::{Code, Problem};
+use crate::pubsub::{Filter, Topic};
 
 /// What a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
     /// `POST /v1/call/{service}`
     Call(CallHead),
+    /// `POST /v1/publish/{topic}`
+    Publish(PublishHead),
+    /// `GET /v1/subscribe/{filter}`
+    Subscribe(Filter),
     /// `GET /v1/services`
     Services,
     /// `GET /v1/nodes`
@@ -29,6 +34,14 @@ pub(super) struct CallHead {
     pub(super) deadline: Duration,
     pub(super) call_id: Option<Arc<str>>,
     pub(super) traceparent: Option<Arc<str>>,
+    pub(super) content_type: Option<Arc<str>>,
+    pub(super) content_length: Option<usize>,
+}
+
+/// The head of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PublishHead {
+    pub(super) topic: Topic,
     pub(super) content_type: Option<Arc<str>>,
     pub(super) content_length: Option<usize>,
 }
@@ -59,13 +72,28 @@ pub(super) fn route(head: &request::Parts, limits: &Limits) -> Result<Route, Ref
     match path {
         "/v1/services" => only(&Method::GET, &head.method).map(|()| Route::Services),
         "/v1/nodes" => only(&Method::GET, &head.method).map(|()| Route::Nodes),
-        _ => match path.strip_prefix("/v1/call/") {
-            Some(service) if !service.contains('/') => {
-                only(&Method::POST, &head.method)?;
-                Ok(Route::Call(call_head(service, &head.headers, limits)?))
-            }
-            _ => Err(Problem::new(Code::NoSuchRoute, "there is nothing at this path").into()),
-        },
+        _ => below(path, head, limits),
+    }
+}
+
+/// The routes whose last part is a name.
+fn below(path: &str, head: &request::Parts, limits: &Limits) -> Result<Route, Refusal> {
+    let mut parts = path.rsplitn(2, '/');
+    let name = parts.next().unwrap_or_default();
+    match parts.next() {
+        Some("/v1/call") => {
+            only(&Method::POST, &head.method)?;
+            Ok(Route::Call(call_head(name, &head.headers, limits)?))
+        }
+        Some("/v1/publish") => {
+            only(&Method::POST, &head.method)?;
+            Ok(Route::Publish(publish_head(name, &head.headers, limits)?))
+        }
+        Some("/v1/subscribe") => {
+            only(&Method::GET, &head.method)?;
+            Ok(Route::Subscribe(name.parse().map_err(bad_name)?))
+        }
+        _ => Err(Problem::new(Code::NoSuchRoute, "there is nothing at this path").into()),
     }
 }
 
@@ -96,11 +124,8 @@ fn check_header_size(headers: &HeaderMap, limits: &Limits) -> Result<(), Problem
 }
 
 fn call_head(service: &str, headers: &HeaderMap, limits: &Limits) -> Result<CallHead, Problem> {
-    let service = service.parse().map_err(|error| Problem::new(Code::BadName, format!("{error}")))?;
-    let content_length = content_length(headers)?;
-    if content_length.is_some_and(|length| length > limits.body_bytes) {
-        return Err(body_too_large(limits));
-    }
+    let service = service.parse().map_err(bad_name)?;
+    let content_length = content_length(headers, limits)?;
     Ok(CallHead {
         service,
         deadline: deadline(headers, limits)?,
@@ -110,6 +135,16 @@ fn call_head(service: &str, headers: &HeaderMap, limits: &Limits) -> Result<Call
         content_type: visible(headers.get(CONTENT_TYPE)),
         content_length,
     })
+}
+
+fn publish_head(topic: &str, headers: &HeaderMap, limits: &Limits) -> Result<PublishHead, Problem> {
+    let topic = topic.parse().map_err(bad_name)?;
+    let content_length = content_length(headers, limits)?;
+    Ok(PublishHead { topic, content_type: visible(headers.get(CONTENT_TYPE)), content_length })
+}
+
+fn bad_name(error: impl std::error::Error) -> Problem {
+    Problem::new(Code::BadName, error.to_string())
 }
 
 pub(super) fn body_too_large(limits: &Limits) -> Problem {
@@ -142,11 +177,13 @@ fn call_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
     }
 }
 
-fn content_length(headers: &HeaderMap) -> Result<Option<usize>, Problem> {
+/// The announced length of the body, which is within the cap.
+fn content_length(headers: &HeaderMap, limits: &Limits) -> Result<Option<usize>, Problem> {
     let Some(value) = headers.get(CONTENT_LENGTH) else { return Ok(None) };
     let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
-    match digits {
-        Some(digits) => Ok(Some(digits.parse().unwrap_or(usize::MAX))),
+    match digits.map(|digits| digits.parse().unwrap_or(usize::MAX)) {
+        Some(length) if length > limits.body_bytes => Err(body_too_large(limits)),
+        Some(length) => Ok(Some(length)),
         None => Err(Problem::new(Code::BadFrame, "content-length is not a number")),
     }
 }

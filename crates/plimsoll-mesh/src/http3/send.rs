@@ -63,6 +63,35 @@ impl SendStream {
         Ok(())
     }
 
+    /// Sends the head of an answer whose body comes piece by piece. `content_type` is plain ASCII.
+    ///
+    /// # Errors
+    /// When the client does not want it any more, or is gone.
+    ///
+    /// Not cancel safe, like all that is sent here: the stream must be abandoned then.
+    pub(crate) async fn begin(&mut self, status: StatusCode, content_type: &str) -> Result<(), quinn::WriteError> {
+        let mut out = BytesMut::with_capacity(128);
+        put_head(&mut out, status, content_type, &[("cache-control", "no-store".to_owned())]);
+        self.stream.write_all(&out).await
+    }
+
+    /// Sends a piece of the body, as a reference to these bytes.
+    ///
+    /// # Errors
+    /// When the client does not want it any more, or is gone.
+    pub(crate) async fn piece(&mut self, piece: Bytes) -> Result<(), quinn::WriteError> {
+        let mut header = BytesMut::with_capacity(9);
+        put_data_header(&mut header, piece.len());
+        self.stream.write_all_chunks(&mut [header.freeze(), piece]).await
+    }
+
+    /// Ends the body, and with it the answer.
+    pub(crate) fn end(&mut self) {
+        // Fails only when the stream has ended already.
+        let _ = self.stream.finish();
+        self.ended = true;
+    }
+
     /// Ends the stream with a code instead of an answer.
     pub(crate) fn abandon(&mut self, code: Code) {
         quic::SendStream::reset(self, code.value());

@@ -6,5 +6,6 @@ mod door;
 mod guard;
 mod holding;
 mod limits;
+mod pubsub;
 mod shutdown;
 mod support;

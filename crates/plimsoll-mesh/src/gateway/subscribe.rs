@@ -1,0 +1,107 @@
+//! One subscription: the events of a subscriber, written to its stream as they come.
+//!
+//! Whoever reads too slowly is cut off by its own queue while this is stuck in a write. It is told why by the last event
+//! if it reads on within a moment, and by the code of the reset otherwise.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use h3::error::Code as H3Code;
+use http::StatusCode;
+use plimsoll::bounded::CutOff;
+
+use super::pump::{FAREWELL, Session};
+use super::within::within;
+use crate::http3::{Left, SendStream};
+use crate::pubsub::{HEARTBEAT, Subscriber, cut_off_event};
+
+/// How a subscription ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The client was told, by an event or by the code of a reset.
+    Told,
+    /// The client left.
+    Left,
+}
+
+/// Serves a subscription until its client leaves, its queue is over its limit, or the connection is being closed.
+///
+/// Not cancel safe: dropped, it resets the stream.
+pub(super) async fn serve(
+    session: &Session,
+    mut subscriber: Subscriber,
+    send: &mut SendStream,
+    mut left: BoxFuture<'static, Left>,
+) -> Ended {
+    if send.begin(StatusCode::OK, "text/event-stream").await.is_err() {
+        return Ended::Left;
+    }
+    loop {
+        let event = tokio::select! {
+            biased;
+            _ = &mut left => return Ended::Left,
+            () = session.draining.cancelled() => Err(CutOff::Closed),
+            next = subscriber.next() => next.unwrap_or(Err(CutOff::Closed)),
+            () = tokio::time::sleep(session.shared.limits.heartbeat) => Ok(HEARTBEAT),
+        };
+        let written = match event {
+            Ok(event) => write(session, &subscriber, send, &mut left, event).await,
+            Err(why) => Written::Over(why),
+        };
+        let why = match written {
+            Written::Whole => continue,
+            Written::Over(why) => why,
+            Written::Left => return Ended::Left,
+            Written::Stuck => {
+                send.abandon(H3Code::H3_EXCESSIVE_LOAD);
+                return Ended::Told;
+            }
+        };
+        // Its place in the table is free before its client knows.
+        drop(subscriber);
+        match within(FAREWELL, send.piece(cut_off_event(why))).await {
+            Ok(Ok(())) => send.end(),
+            Ok(Err(_)) => return Ended::Left,
+            Err(_) => send.abandon(H3Code::H3_EXCESSIVE_LOAD),
+        }
+        if session.is_draining() {
+            // Closing the connection would take back what the client has not acknowledged.
+            let _ = within(FAREWELL, left).await;
+        }
+        return Ended::Told;
+    }
+}
+
+/// What became of an event.
+enum Written {
+    /// It is out.
+    Whole,
+    /// It is out, but the subscription is over.
+    Over(CutOff),
+    /// The client left.
+    Left,
+    /// The subscription is over, and the client does not read: half of the event is out.
+    Stuck,
+}
+
+/// Writes an event, for as long as the client takes, but no longer than its subscription lasts.
+async fn write(
+    session: &Session,
+    subscriber: &Subscriber,
+    send: &mut SendStream,
+    left: &mut BoxFuture<'static, Left>,
+    event: Bytes,
+) -> Written {
+    let mut writing = std::pin::pin!(send.piece(event));
+    let why = tokio::select! {
+        biased;
+        written = &mut writing => return if written.is_ok() { Written::Whole } else { Written::Left },
+        _ = left => return Written::Left,
+        why = subscriber.cut_off() => why,
+        () = session.draining.cancelled() => CutOff::Closed,
+    };
+    match within(FAREWELL, writing).await {
+        Ok(Ok(())) => Written::Over(why),
+        Ok(Err(_)) => Written::Left,
+        Err(_) => Written::Stuck,
+    }
+}
