@@ -157,6 +157,14 @@ pub(crate) async fn get(proxy: SocketAddr, path: &str) -> hyper::Result<(StatusC
     fetch(proxy, &mut None, path).await
 }
 
+/// The length that a HEAD request tells.
+pub(crate) async fn length(proxy: SocketAddr, path: &str) -> Option<u64> {
+    let request = Request::head(path).header("host", "images").body(Empty::<Bytes>::new()).unwrap();
+    let answer = connect(proxy).await.send_request(request).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    answer.headers().get("content-length")?.to_str().unwrap().parse().ok()
+}
+
 /// A client with as little room as the system allows, that has read `bytes` of its answer and then stops reading.
 pub(crate) async fn read_some(proxy: SocketAddr, path: &str, bytes: usize) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();

@@ -248,6 +248,22 @@ async fn the_load_settles_and_before_it_did_not() {
     publish("image-proxy-load", &rows);
 }
 
+/// the size of an image costs one request, or none once it is in memory; an image of which it is known costs one
+/// request, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_size_comes_with_the_answer_to_one_request() {
+    let bench = Bench::start(&[]).await;
+    let requests = || bench.seen.requests.load(SeqCst);
+    assert_eq!(clients::length(bench.address(), "/one/hot-7").await, Some(HOT as u64));
+    assert_eq!(requests(), 1);
+    assert_eq!(clients::get(bench.address(), "/one/hot-7").await.unwrap().1.len(), HOT);
+    assert_eq!(requests(), 2);
+    bench.proxy.quiet().await;
+    assert_eq!(clients::length(bench.address(), "/one/hot-7").await, Some(HOT as u64));
+    assert_eq!(clients::get(bench.address(), "/one/hot-7").await.unwrap().1.len(), HOT);
+    assert_eq!(requests(), 2, "from memory");
+}
+
 fn publish(scenario: &str, rows: &[Row]) {
     Report::new(target(), "bounded").write(scenario, rows).unwrap();
     assert!(rows.iter().all(|row| row.met), "{rows:#?}");
