@@ -47,3 +47,11 @@ erlang-load seconds="60":
 # every cleanup path of calls and mailboxes switched off in turn: each makes its test fail
 mutants-call *words:
     scripts/mutants-call {{words}}
+
+# a million panics and five thousand stops, with a census before and after
+storm:
+    PLIMSOLL_STORM=full cargo nextest run --release -p plimsoll --test supervision_storms --no-capture
+
+# breaks one rule of the supervisor at a time: the comparison with the reference has to notice each
+mutants-supervisor:
+    scripts/mutants-supervisor

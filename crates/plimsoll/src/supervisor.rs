@@ -2,6 +2,7 @@
 
 mod builder;
 mod child;
+mod controls;
 mod dynamic;
 mod error;
 mod frame;

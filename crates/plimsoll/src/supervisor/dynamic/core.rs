@@ -407,20 +407,26 @@ impl<A: Send + 'static> Core<A> {
         self.kill(now);
     }
 
+    /// Children that simply run. One that waits for its restart still has its last actor, and runs no more.
     fn running(&self) -> Vec<(SlotKey, bool)> {
-        let running = |(key, slot): (SlotKey, &Slot<A>)| slot.actor.is_some().then(|| (key, slot.is_nested()));
+        let running = |(key, slot): (SlotKey, &Slot<A>)| {
+            (slot.actor.is_some() && self.rules.phase(key).is_none()).then(|| (key, slot.is_nested()))
+        };
         self.slots.iter().filter_map(running).collect()
     }
 
     /// Performs what the rules decided, and what they decide upon that.
     pub(super) fn perform(&mut self, crew: &Arc<Dynamic<A>>) {
         loop {
-            if self.rules.must_stop_all() {
-                let running = self.running();
-                self.rules.stop_all(running, crew.frame.now());
+            // First what is decided already: one that is gone must not be asked to stop.
+            while let Some(action) = self.rules.next_action() {
+                self.act(crew, action);
             }
-            let Some(action) = self.rules.next_action() else { break };
-            self.act(crew, action);
+            if !self.rules.must_stop_all() {
+                break;
+            }
+            let running = self.running();
+            self.rules.stop_all(running, crew.frame.now());
         }
         if self.closing_since.is_none() && self.rules.is_closing() {
             self.closing_since = Some(crew.frame.now());

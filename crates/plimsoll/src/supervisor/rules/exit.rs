@@ -6,12 +6,14 @@ use super::entry::State;
 use super::group::{Cover, Stage};
 use super::{Action, Exit, Key, Life, Note, Rules, Run};
 use crate::exit::ExitReason;
+use crate::supervisor::controls::broken;
 use crate::supervisor::policy::{AutoShutdown, Restart};
 
 /// Whether a child that ended so is started again.
 pub(crate) fn restarts(restart: Restart, reason: &ExitReason) -> bool {
     match restart {
         Restart::Permanent => true,
+        Restart::Transient if broken("transient_restarted_on_shutdown") => *reason != ExitReason::Normal,
         Restart::Transient => reason.is_failure(),
         Restart::Temporary => false,
     }
@@ -22,8 +24,10 @@ impl Rules {
     pub(super) fn ended_by_itself(&mut self, key: Key, run: Run, reason: ExitReason, now: Duration) {
         match self.life {
             Life::Closing(_) | Life::Finished => self.report_end(key, run, &reason, now),
-            Life::Serving if self.being_stopped(key) => {}
-            Life::Serving if !self.stop_phase() => self.handle_end(key, run, reason, now),
+            Life::Serving if self.being_stopped(key) && !broken("absorbed_failure_handled") => {}
+            Life::Serving if !self.stop_phase() || broken("absorbed_failure_handled") => {
+                self.handle_end(key, run, reason, now)
+            }
             Life::Serving | Life::Booting(_) => {
                 if let State::Down { pending, .. } = &mut self.entry(key).state {
                     *pending = true;
@@ -87,6 +91,7 @@ impl Rules {
         match self.flags.auto_shutdown {
             AutoShutdown::Never => false,
             AutoShutdown::AnySignificant => true,
+            AutoShutdown::AllSignificant if broken("any_significant_is_enough") => true,
             AutoShutdown::AllSignificant => !self
                 .entries
                 .iter()

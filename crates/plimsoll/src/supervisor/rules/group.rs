@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::entry::{Cause, State};
+use super::entry::{Cause, Entry, State};
 use super::{Action, Exit, Key, Note, Rules, StartFailure, Timer, Verdict, random};
+use crate::supervisor::controls::broken;
 use crate::supervisor::policy::Strategy;
 
 /// Which specs a restart covers.
@@ -58,6 +59,7 @@ impl Rules {
     pub(super) fn cover_of(&self, key: Key) -> Cover {
         match self.flags.strategy {
             Strategy::OneForOne => Cover::One(key),
+            Strategy::RestForOne if broken("rest_covers_all") => Cover::All,
             Strategy::RestForOne => Cover::From(key),
             Strategy::OneForAll => Cover::All,
         }
@@ -96,7 +98,7 @@ impl Rules {
     pub(super) fn retry(&mut self, origin: Key, key: Key, why: &StartFailure, now: Duration) {
         self.actions.push_back(Action::Note(Note::RestartFailed { key, reason: why.to_string().into() }));
         self.end_group(origin);
-        if self.window.record(now) == Verdict::GiveUp {
+        if !broken("retry_not_charged") && self.window.record(now) == Verdict::GiveUp {
             self.actions.push_back(Action::Note(Note::GaveUp { key }));
             return self.close(Exit::GaveUp, now);
         }
@@ -127,6 +129,9 @@ impl Rules {
 
     /// Takes over the restarts that `cover` includes, and those whose remaining starts it includes.
     fn absorb(&mut self, cover: Cover, now: Duration) {
+        if broken("wider_restart_takes_nothing_over") {
+            return;
+        }
         let covered = |(origin, group): (&Key, &Group)| {
             let rest = match group.stage {
                 Stage::Starting { next, .. } => next.max(group.cover.first()),
@@ -204,7 +209,7 @@ impl Rules {
                         self.set_stage(origin, Stage::Stopping { below: key + 1, then });
                         return self.stop_covered(key, now);
                     }
-                    None if then.is_some_and(|delay| !delay.is_zero()) => {
+                    None if then.is_some_and(|delay| !delay.is_zero()) && !broken("no_delay_before_restart") => {
                         self.wait(origin, now + then.unwrap_or_default());
                         return;
                     }
@@ -236,10 +241,11 @@ impl Rules {
     /// Starts a covered child if it can be; whether there is something to wait for before the next one.
     fn start_covered(&mut self, origin: Key, key: Key) -> bool {
         let entry = self.entry(key);
-        if std::mem::take(&mut entry.skip) {
+        if std::mem::take(&mut entry.skip) && !broken("terminated_sibling_started_again") {
             return false;
         }
         match entry.state {
+            State::Vacant if broken("group_leaves_vacant_children") => false,
             State::Vacant | State::Restarting => {
                 if key != origin {
                     // It need not be tried again by itself.
@@ -274,11 +280,11 @@ impl Rules {
     }
 
     fn last_held(&self, cover: Cover, below: Key) -> Option<Key> {
+        let holds = |(key, entry): (&Key, &Entry)| entry.holds().then_some(*key);
         match cover {
             Cover::One(key) => self.entries.get(&key).is_some_and(|entry| entry.holds()).then_some(key),
-            Cover::From(_) | Cover::All => {
-                self.entries.range(cover.first()..below).rev().find(|(_, entry)| entry.holds()).map(|(key, _)| *key)
-            }
+            _ if broken("group_stops_in_start_order") => self.entries.range(cover.first()..).find_map(holds),
+            Cover::From(_) | Cover::All => self.entries.range(cover.first()..below).rev().find_map(holds),
         }
     }
 

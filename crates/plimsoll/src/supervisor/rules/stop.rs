@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::entry::{Kill, State};
 use super::{Action, Answer, Exit, Key, Life, Note, Refusal, Rules, Run, Timer, Trouble};
 use crate::exit::ExitReason;
+use crate::supervisor::controls::broken;
 use crate::supervisor::policy::{Ask, Restart, Shutdown};
 
 /// The supervisor's own end under way.
@@ -22,9 +23,14 @@ pub(super) struct Closing {
 pub(crate) fn classify(restart: Restart, ask: Ask, killed: Option<bool>, reason: &ExitReason) -> Option<Trouble> {
     match (reason, killed) {
         (ExitReason::Killed, Some(true)) | (ExitReason::Shutdown, _) => None,
+        (ExitReason::Killed, Some(false)) if broken("kill_after_grace_not_reported") => None,
         (ExitReason::Killed, Some(false)) => Some(Trouble::Killed),
         (ExitReason::ShutdownWith { reason }, _) if ask == Ask::Drain && reason.as_ref() == "drained" => None,
-        (ExitReason::Normal | ExitReason::ShutdownWith { .. }, _) if restart != Restart::Permanent => None,
+        (ExitReason::Normal | ExitReason::ShutdownWith { .. }, _)
+            if restart != Restart::Permanent || broken("permanent_normal_not_reported") =>
+        {
+            None
+        }
         _ => Some(Trouble::Ended(reason.clone())),
     }
 }
@@ -67,6 +73,7 @@ impl Rules {
         if self.is_closing() {
             return;
         }
+        let killed = exit == Exit::Killed;
         self.life = Life::Closing(Closing { exit, below: Key::MAX, killed: false });
         let origins: Vec<Key> = self.groups.keys().copied().collect();
         for origin in origins {
@@ -74,7 +81,9 @@ impl Rules {
         }
         // Ends that waited are reported like those that come now.
         for (key, run, reason) in std::mem::take(&mut self.deferred) {
-            self.report_end(key, run, &reason, now);
+            if !killed {
+                self.report_end(key, run, &reason, now);
+            }
             self.no_longer_pending(key, run, now);
         }
         self.refuse_queued();
@@ -105,6 +114,10 @@ impl Rules {
         let Life::Closing(closing) = &mut self.life else { return };
         let killed = closing.killed;
         let held = self.entries.range(..closing.below).rev().find(|(_, entry)| entry.holds()).map(|(key, _)| *key);
+        let held = match broken("stop_in_start_order") {
+            true => self.entries.iter().find(|(_, entry)| entry.holds()).map(|(key, _)| *key),
+            false => held,
+        };
         let Some(key) = held else {
             let exit = closing.exit.clone();
             self.life = Life::Finished;
@@ -247,7 +260,8 @@ impl Rules {
         };
         entry.state = if restarting { State::Restarting } else { State::Vacant };
         let respawn = std::mem::take(&mut entry.respawn);
-        let dropped = entry.rules.restart == Restart::Temporary || entry.unwanted;
+        let temporary = entry.rules.restart == Restart::Temporary && !broken("temporary_sibling_kept");
+        let dropped = temporary || entry.unwanted;
         self.answer_all(waiters, &Answer::Done);
         if dropped {
             self.forget(key);

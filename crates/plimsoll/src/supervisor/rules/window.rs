@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::supervisor::controls::broken;
+
 /// Restarts of one supervisor within its sliding window. Never holds more than `intensity + 1` times.
 #[derive(Debug)]
 pub(crate) struct IntensityWindow {
@@ -31,10 +33,15 @@ impl IntensityWindow {
     /// Records a restart at `now`.
     pub(crate) fn record(&mut self, now: Duration) -> Verdict {
         self.restarts.push_back(now);
-        while self.restarts.front().is_some_and(|&then| then + self.period < now) {
+        let too_old = |then: Duration| match broken("window_exclusive") {
+            true => then + self.period <= now,
+            false => then + self.period < now,
+        };
+        while self.restarts.front().is_some_and(|&then| too_old(then)) {
             self.restarts.pop_front();
         }
-        if self.restarts.len() > self.intensity as usize { Verdict::GiveUp } else { Verdict::Restart }
+        let spare = usize::from(broken("one_restart_too_many"));
+        if self.restarts.len() > self.intensity as usize + spare { Verdict::GiveUp } else { Verdict::Restart }
     }
 
     pub(crate) fn period(&self) -> Duration {

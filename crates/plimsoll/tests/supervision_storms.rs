@@ -1,0 +1,169 @@
+//! Storms: many crashes, and many stops. A tenth of the size by default; `PLIMSOLL_STORM=full` for all of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use plimsoll::supervisor::{
+    Backoff, ChildSpec, DynamicSupervisor, Restart, Shutdown, Supervisor, SupervisorRef, TroubleKind,
+};
+use plimsoll_testkit::census::Kinds;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+
+/// Panics at every message, and counts its starts.
+struct Firework(Arc<AtomicU64>);
+
+struct Burst;
+
+impl Actor for Firework {
+    type Msg = Burst;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Burst>, (): ()) -> Result<(), ActorProcessingErr> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn handle(&self, _: ActorRef<Burst>, _: Burst, _: &mut ()) -> Result<(), ActorProcessingErr> {
+        panic!("told to panic")
+    }
+}
+
+fn full() -> bool {
+    std::env::var("PLIMSOLL_STORM").is_ok_and(|size| size == "full")
+}
+
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4_096
+}
+
+/// Makes every child panic once and waits until all have been started again.
+async fn wave(tree: &SupervisorRef, children: usize, starts: &AtomicU64) {
+    let expected = starts.load(Ordering::Relaxed) + children as u64;
+    for n in 0..children {
+        let child = tree.child(&format!("{n}")).expect("a child that runs");
+        child.actor().send_message(Burst).expect("it lives");
+    }
+    while starts.load(Ordering::Relaxed) < expected || tree.count_children().expect("it serves").active < children {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crash_storm() {
+    let (children, waves) = if full() { (1_000, 1_000) } else { (200, 100) };
+    std::panic::set_hook(Box::new(|_| {}));
+    let starts = Arc::new(AtomicU64::new(0));
+    let panics = (children * waves) as u64;
+    let specs = (0..children).map(|n| {
+        let starts = starts.clone();
+        let start = move |parent| Firework::spawn_linked(None, Firework(starts.clone()), (), parent);
+        ChildSpec::new(format!("{n}"), start).backoff(Backoff::NONE)
+    });
+    // The budget is exact: so many restarts are within it, and one more is not.
+    let warm = 5;
+    let budget = (children * (waves + warm)) as u32;
+    let builder = Supervisor::builder("storm").intensity(budget, Duration::from_secs(86_400));
+    let tree = builder.children(specs).start().await.expect("it starts");
+    let kinds = Kinds::default().kind::<Burst>("firework");
+    for _ in 0..warm {
+        wave(&tree, children, &starts).await;
+    }
+    let (census, memory, began) = (kinds.census(&tree.actor()), resident(), Instant::now());
+    for _ in 0..waves {
+        wave(&tree, children, &starts).await;
+    }
+    let took = began.elapsed();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let change = kinds.census(&tree.actor()).since(&census);
+    assert!(change.is_empty(), "{change}");
+    let restarts = tree.inspect().details.counters["restarts"];
+    assert_eq!(restarts, u64::from(budget));
+    assert_eq!(starts.load(Ordering::Relaxed), restarts + children as u64);
+    let grown = resident() as f64 / memory as f64 - 1.0;
+    println!("{panics} panics in {took:?}, resident {:+.1} %", grown * 100.0);
+    // In a small storm a few pages are already more than a twentieth.
+    let slack = if full() { 0.05 } else { f64::max(0.05, 4e6 / memory as f64) };
+    assert!(grown < slack, "resident memory grew by {:.1} %", grown * 100.0);
+
+    tree.child("0").expect("a child that runs").actor().send_message(Burst).expect("it lives");
+    assert_eq!(tree.wait().await.cause, plimsoll::supervisor::ShutdownCause::GaveUp);
+}
+
+/// Obeys a stop, or does not.
+struct Member {
+    straggles: bool,
+}
+
+impl Actor for Member {
+    type Msg = ();
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<()>, _: &mut ()) -> Result<(), ActorProcessingErr> {
+        if self.straggles {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stop_storm() {
+    // Three levels: 50 groups (or 5) of a static supervisor with 10 members and a dynamic one with 88.
+    let groups = if full() { 50 } else { 5 };
+    let grace = Duration::from_millis(40);
+    let stragglers = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
+    let group = |g: usize| {
+        let straggling = stragglers.clone();
+        move || {
+            let members = (0..10).map(|m| {
+                let straggles = m == 3 && g.is_multiple_of(2);
+                let start = move |parent| Member::spawn_linked(None, Member { straggles }, (), parent);
+                ChildSpec::new(format!("m{m}"), start).shutdown(Shutdown::After(grace))
+            });
+            if g.is_multiple_of(2) {
+                straggling.lock().unwrap().insert(format!("g{g}/m3"));
+            }
+            let pool = ChildSpec::supervisor("pool", move || {
+                DynamicSupervisor::builder("pool", |parent: ActorCell, straggles: bool| {
+                    Member::spawn_linked(None, Member { straggles }, (), parent)
+                })
+                .restart(Restart::Transient)
+                .shutdown(Shutdown::After(grace))
+            });
+            Supervisor::builder(format!("g{g}")).children(members).child(pool)
+        }
+    };
+    let specs = (0..groups).map(|g| ChildSpec::supervisor(format!("g{g}"), group(g)));
+    let tree = Supervisor::builder("storm").children(specs).start().await.expect("it starts");
+    for g in 0..groups {
+        let group = tree.child(&format!("g{g}")).unwrap().value::<SupervisorRef>().unwrap();
+        let pool = group.child("pool").unwrap().value::<plimsoll::supervisor::DynamicSupervisorRef<bool>>().unwrap();
+        for m in 0..88 {
+            let straggles = m == 7 && !g.is_multiple_of(2);
+            let child = pool.start_child(straggles).await.unwrap().child().unwrap();
+            if straggles {
+                stragglers.lock().unwrap().insert(format!("g{g}/pool/{}", child.actor().get_id()));
+            }
+        }
+    }
+    // Each group has one straggler: in the static part its grace is one of a sum, in the pool the common one.
+    let critical = grace * groups as u32;
+    let began = Instant::now();
+    let report = tree.stop().await;
+    let took = began.elapsed();
+    println!("{} actors stopped in {took:?}, the graces are {critical:?}", groups * 98);
+    let named: BTreeSet<String> = report.stragglers().map(|trouble| trouble.path.join("/")).collect();
+    assert!(report.stragglers().all(|trouble| trouble.what == TroubleKind::Killed));
+    assert_eq!(named, *stragglers.lock().unwrap());
+    assert_eq!(report.stragglers().count(), groups);
+    assert!(took < critical + Duration::from_millis(250), "{took:?}");
+}
