@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! gateway       rest_for_one
+//! |- sessions     the clients and what they advertise: one server, one structure
 //! |- listener     one accept loop: door (cap, refusal desk), handshake, which protocol
 //! |- connections  dynamic, one actor each
 //! |  `- pump        a task that alone drives h3's accept
@@ -13,6 +14,7 @@
 //! to refuse newcomers.
 
 mod admission;
+mod advertise;
 mod answer;
 mod bind;
 mod body;
@@ -27,6 +29,7 @@ mod recent;
 mod request;
 mod requests;
 mod routes;
+mod sessions;
 mod subscribe;
 mod within;
 
@@ -50,6 +53,7 @@ pub use bind::bind;
 pub use budget::{BudgetTooSmall, Floor, PLACE_BYTES};
 pub use limits::Limits;
 pub use requests::RequestCounts;
+pub use sessions::AdvertisementLimits;
 
 /// How often subscribers are looked at that have too much waiting.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -75,6 +79,7 @@ struct Shared {
     node: NodeId,
     limits: Limits,
     door: admission::Door,
+    clients: sessions::Clients,
     connections: ArcSwapOption<connection::Connections>,
     requests: requests::Requests,
     bodies: body::Bodies,
@@ -122,6 +127,7 @@ impl Gateway {
         let shared = Shared {
             node,
             door: admission::Door::new(limits.clients, limits.desk_places),
+            clients: sessions::Clients::new(limits.clients, limits.advertisements.clone()),
             connections: ArcSwapOption::empty(),
             requests: requests::Requests::default(),
             bodies: body::Bodies::new(limits.all_bodies_bytes),
@@ -143,7 +149,7 @@ impl Gateway {
         self
     }
 
-    /// The gateway's tree: the listener, then the connections.
+    /// The gateway's tree: the sessions, the listener, then the connections.
     ///
     /// Stopped, it says GOAWAY on every connection, serves what is in flight within the grace, answers the rest with 503
     /// `shutting_down`, and closes; newcomers are refused meanwhile. Give it a shutdown of infinity, as a supervisor
@@ -152,9 +158,18 @@ impl Gateway {
         Supervisor::builder("gateway")
             .strategy(Strategy::RestForOne)
             .intensity(3, Duration::from_secs(10))
+            .child(self.sessions())
             .child(self.listener())
             .child(self.connections())
             .child(self.subscriptions())
+    }
+
+    fn sessions(&self) -> ChildSpec {
+        let shared = Arc::clone(&self.shared);
+        ChildSpec::new("sessions", move |parent| {
+            let shared = Arc::clone(&shared);
+            async move { shared.clients.start(parent).await }
+        })
     }
 
     fn listener(&self) -> ChildSpec {

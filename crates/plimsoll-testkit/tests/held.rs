@@ -16,6 +16,11 @@ use walk::{Finding, Sources};
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("CallError", "0", "the servers of one cycle of calls: no more than calls are nested"),
     ("Callers", "by_id", "an index: one entry for each slot, which a client in somebody's hands keeps"),
+    (
+        "Left",
+        "alias",
+        "sessions whose connection ended, each once, until the next turn: no more than there are clients",
+    ),
     ("Shared", "intake", "every item holds a permit of the server's cap, or a place of its bounded mailbox"),
     ("Turn", "next", "what a server's own handler says is to happen next, taken before the next message"),
     ("Wheel", "links", "one for each slot of the table of calls, which has a cap"),

@@ -37,6 +37,11 @@ impl Answer {
         Self { status, content_type, fields: Vec::new(), body }
     }
 
+    /// A status that says all.
+    pub(super) fn empty(status: StatusCode) -> Self {
+        Self::new(status, MediaType::Ours(""), Bytes::new())
+    }
+
     /// 200 with the service's own media type and body.
     pub(super) fn served(response: Response) -> Self {
         Self::new(StatusCode::OK, MediaType::Theirs(response.content_type), response.body)

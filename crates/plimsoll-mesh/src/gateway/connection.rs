@@ -3,7 +3,10 @@
 use plimsoll::ractor::{ActorCell, SpawnErr};
 use plimsoll::supervisor::{Child, DynamicBuilder, DynamicSupervisor, DynamicSupervisorRef, Shutdown};
 
+use h3::error::Code as H3Code;
+
 use super::admission::{Outcome, Place};
+use super::listener::close;
 use super::{Gateway, keeper, pump};
 
 /// A client that is let in.
@@ -31,8 +34,16 @@ async fn start(gateway: Gateway, parent: ActorCell, newcomer: Newcomer) -> Resul
     let Newcomer { connection, mut place } = newcomer;
     let Gateway { shared, grace, .. } = gateway;
     keeper::keep(parent, move |stop| async move {
-        place.settle(Outcome::Served);
-        pump::run(shared, connection, stop, grace).await;
+        match shared.clients.enter(connection.remote_address()).await {
+            Ok(client) => {
+                place.settle(Outcome::Served);
+                pump::run(shared, client, connection, stop, grace).await;
+            }
+            Err(problem) => {
+                place.settle(Outcome::TurnedAway);
+                close(&connection, H3Code::H3_NO_ERROR, problem.code.as_str());
+            }
+        }
         drop(place);
         Ok(())
     })

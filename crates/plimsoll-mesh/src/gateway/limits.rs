@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
+use super::AdvertisementLimits;
+
 /// What clients of the gateway may use, and for how long.
 ///
 /// ```
@@ -13,7 +15,7 @@ use quinn::{IdleTimeout, TransportConfig, VarInt};
 /// let limits = Limits { clients: 100, ..Limits::default() };
 /// assert_eq!(limits.desk_places, 64);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Clients connected at once. Default 10,000.
     pub clients: usize,
@@ -63,6 +65,8 @@ pub struct Limits {
     pub waiting_bytes: u64,
     /// Bytes kept for all waiting handshakes. Default 1 MiB.
     pub all_waiting_bytes: u64,
+    /// What clients may advertise.
+    pub advertisements: AdvertisementLimits,
 }
 
 impl Default for Limits {
@@ -92,6 +96,7 @@ impl Default for Limits {
             handshakes_waiting: 1024,
             waiting_bytes: 4 * 1024,
             all_waiting_bytes: 1024 * 1024,
+            advertisements: AdvertisementLimits::default(),
         }
     }
 }

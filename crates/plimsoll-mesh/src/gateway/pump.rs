@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::listener::close;
+use super::sessions::Entered;
 use super::{Shared, request};
 use crate::http3::{BidiStream, Connection};
 
@@ -27,6 +28,7 @@ pub(super) const FAREWELL: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
+    pub(super) client: Entered,
     /// Cancelled when the connection begins its end.
     pub(super) draining: CancellationToken,
     /// Ends the calls still in flight when the grace is over.
@@ -45,14 +47,21 @@ type H3 = h3::server::Connection<Connection, Bytes>;
 /// or `grace` is over.
 ///
 /// Not cancel safe: dropped, it closes the connection, and the requests end with it.
-pub(super) async fn run(shared: Arc<Shared>, connection: quinn::Connection, stop: CancellationToken, grace: Duration) {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    client: Entered,
+    connection: quinn::Connection,
+    stop: CancellationToken,
+    grace: Duration,
+) {
     let builder = shared.limits.h3();
     let built = builder.build(Connection::server(connection.clone()));
     let built = timeout(shared.limits.header_time, built).await;
     let Ok(Ok(h3)) = built else {
         return close(&connection, H3Code::H3_CLOSED_CRITICAL_STREAM, "the control stream could not be opened");
     };
-    let session = Arc::new(Session { shared, draining: CancellationToken::new(), expire: CancellationToken::new() });
+    let (draining, expire) = (CancellationToken::new(), CancellationToken::new());
+    let session = Arc::new(Session { shared, client, draining, expire });
     let mut pump = Pump { h3, session, tasks: TaskTracker::new() };
     if let Err(error) = pump.serve(&stop).await {
         tracing::debug!(target: "plimsoll::mesh", %error, "connection ended");

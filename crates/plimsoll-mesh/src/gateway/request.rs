@@ -17,6 +17,7 @@ use h3::frame::FrameStreamError;
 use h3::proto::frame::{Frame, PayloadLen};
 use h3::server::RequestResolver;
 
+use super::advertise;
 use super::answer::Answer;
 use super::body::{Body, BodyError};
 use super::pump::Session;
@@ -47,7 +48,11 @@ pub(super) fn hold(
         let first = poll_fn(|cx| resolver.frame_stream.poll_next(cx));
         let answer = match within(shared.limits.header_time, first).await {
             Ok(frame) => match open(&session, resolver, frame) {
-                Ok((Route::Services, _)) => Ok(Answer::services(&shared.overview.services())),
+                // In boxes: they are rare, and what they hold would be part of every request.
+                Ok((Route::Services, _)) => advertise::services(shared).boxed().await.map_err(Broken::from),
+                Ok((Route::Advertisement(name, change), _)) => {
+                    advertise::change(shared, &session.client, name, change).boxed().await.map_err(Broken::from)
+                }
                 Ok((Route::Nodes, _)) => Ok(Answer::nodes(&shared.overview.nodes())),
                 Ok((Route::Call(head), mut stream)) => {
                     tokio::select! {

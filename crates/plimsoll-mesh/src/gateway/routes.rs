@@ -7,6 +7,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, request};
 
 use super::Limits;
+use super::advertise::Change;
 use crate::names::ServiceName;
 use crate::problem::{Code, Problem};
 use crate::pubsub::{Filter, Topic};
@@ -22,6 +23,8 @@ pub(super) enum Route {
     Subscribe(Filter),
     /// `GET /v1/services`
     Services,
+    /// `PUT` and `DELETE /v1/services/{name}`
+    Advertisement(ServiceName, Change),
     /// `GET /v1/nodes`
     Nodes,
 }
@@ -93,8 +96,21 @@ fn below(path: &str, head: &request::Parts, limits: &Limits) -> Result<Route, Re
             only(&Method::GET, &head.method)?;
             Ok(Route::Subscribe(name.parse().map_err(bad_name)?))
         }
+        Some("/v1/services") if !name.is_empty() => advertisement(name, head),
         _ => Err(Problem::new(Code::NoSuchRoute, "there is nothing at this path").into()),
     }
+}
+
+fn advertisement(name: &str, head: &request::Parts) -> Result<Route, Refusal> {
+    let change = match head.method {
+        Method::PUT => Change::Advertise { ttl: millis(&head.headers, "plimsoll-ttl-ms", Code::BadFrame)? },
+        Method::DELETE => Change::Withdraw,
+        _ => {
+            let problem = Problem::new(Code::MethodNotAllowed, "this path takes PUT and DELETE only");
+            return Err(Refusal { problem, allow: Some("PUT, DELETE") });
+        }
+    };
+    Ok(Route::Advertisement(name.parse().map_err(bad_name)?, change))
 }
 
 fn only(allowed: &'static Method, given: &Method) -> Result<(), Refusal> {
@@ -151,18 +167,22 @@ pub(super) fn body_too_large(limits: &Limits) -> Problem {
     Problem::new(Code::BodyTooLarge, format!("the body is larger than {} bytes", limits.body_bytes))
 }
 
-/// A whole number from 1, clamped; digits only, so no sign, no space, no exponent.
 fn deadline(headers: &HeaderMap, limits: &Limits) -> Result<Duration, Problem> {
-    let mut values = headers.get_all("plimsoll-deadline-ms").iter();
-    let Some(value) = values.next() else { return Ok(limits.deadline) };
+    let asked = millis(headers, "plimsoll-deadline-ms", Code::BadDeadline)?;
+    Ok(asked.map_or(limits.deadline, |asked| asked.min(limits.longest_deadline)))
+}
+
+/// A whole number from 1; digits only, so no sign, no space, no exponent.
+fn millis(headers: &HeaderMap, name: &'static str, otherwise: Code) -> Result<Option<Duration>, Problem> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
     let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
     match digits {
         Some(digits) if values.next().is_none() && digits.bytes().any(|b| b != b'0') => {
-            // More digits than fit are more than the longest deadline.
-            let millis = digits.parse().unwrap_or(u64::MAX);
-            Ok(Duration::from_millis(millis).min(limits.longest_deadline))
+            // More digits than fit are more than whatever it is clamped to.
+            Ok(Some(Duration::from_millis(digits.parse().unwrap_or(u64::MAX))))
         }
-        _ => Err(Problem::new(Code::BadDeadline, "plimsoll-deadline-ms is a whole number of milliseconds from 1")),
+        _ => Err(Problem::new(otherwise, format!("{name} is a whole number of milliseconds from 1"))),
     }
 }
 

@@ -22,8 +22,11 @@ pub(crate) fn put_head(out: &mut BytesMut, status: StatusCode, content_type: &st
     // No dynamic table: required insert count and base are zero.
     out.put_slice(&[0, 0]);
     put_status(out, status);
-    put_integer(out, 0x50, 4, CONTENT_TYPE);
-    put_string(out, 0, 7, content_type.as_bytes());
+    // An answer without a body has no type.
+    if !content_type.is_empty() {
+        put_integer(out, 0x50, 4, CONTENT_TYPE);
+        put_string(out, 0, 7, content_type.as_bytes());
+    }
     for (name, value) in fields {
         put_string(out, 0x20, 3, name.as_bytes());
         put_string(out, 0, 7, value.as_bytes());

@@ -1,5 +1,6 @@
 //! The gateway over real QUIC on loopback.
 
+mod advertise;
 mod aioquic;
 mod calls;
 mod door;

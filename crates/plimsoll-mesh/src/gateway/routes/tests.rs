@@ -87,6 +87,24 @@ fn another_method_is_refused_with_the_one_that_fits() {
 }
 
 #[test]
+fn an_advertisement_has_a_name_and_may_have_a_lease() {
+    let advertise = |headers: &[(&str, &str)]| {
+        let head = head("PUT", "https://node/v1/services/resize", headers);
+        match route(&head, &Limits::default()) {
+            Ok(Route::Advertisement(name, change)) => (name.to_string(), change),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(advertise(&[]), ("resize".into(), Change::Advertise { ttl: None }));
+    let ttl = Some(Duration::from_secs(5));
+    assert_eq!(advertise(&[("plimsoll-ttl-ms", "5000")]).1, Change::Advertise { ttl });
+    let uri = "https://node/v1/services/resize";
+    assert_eq!(refused("PUT", uri, &[("plimsoll-ttl-ms", "5s")]).0, Code::BadFrame);
+    assert_eq!(refused("POST", uri, &[]), (Code::MethodNotAllowed, Some("PUT, DELETE")));
+    assert_eq!(refused("PUT", "https://node/v1/services/Resize", &[]).0, Code::BadName);
+}
+
+#[test]
 fn a_header_section_has_a_size_and_a_number_of_fields() {
     let long = "x".repeat(16 * 1024);
     assert_eq!(refused("GET", "https://node/v1/nodes", &[("x", &long)]).0, Code::HeadersTooLarge);
