@@ -21,6 +21,7 @@ impl Service for Sleep {
 
     async fn call(&self, _: CallContext, time: Option<Duration>) -> Result<(), Infallible> {
         match time {
+            Some(Duration::ZERO) => {}
             Some(time) => tokio::time::sleep(time).await,
             None => std::future::pending().await,
         }
@@ -156,7 +157,7 @@ pub async fn dead_caller(rows: &mut Vec<Row>) {
             let inspect = server.inspector();
             let until = async |counter: &str, value: u64| {
                 while inspect.inspect().counters[counter] != value {
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             };
             until("workers", 10_000).await;

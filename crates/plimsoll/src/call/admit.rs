@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use plimsoll_sync::permits::{Refused, Scarce};
-use tokio::time::Instant;
 
 use super::book::{Door, NotOpened};
 use super::client::{Calling, New, Opening, State};
@@ -16,15 +15,20 @@ use super::{CallError, Died, Overload, Protocol};
 impl<P: Protocol> Calling<P> {
     /// Lets a request in, into the queue, or not at all.
     pub(crate) fn admit(&mut self, new: New<P>, waker: &Waker) -> Result<State<P>, CallError<P::Error>> {
-        let New { request, deadline, awaited, inside } = new;
-        if deadline <= Instant::now() {
+        let New { request, deadline, late, awaited, inside } = new;
+        if late {
             return Err(CallError::Timeout);
         }
         let shared = &self.shared;
-        let caller = self.binding.as_ref().map(|binding| (binding.key, binding.party.clone()));
-        if let (true, true, Some((_, from)), Some(server)) = (P::IN_TURN, awaited, &caller, shared.actor()) {
-            let to = Party::from(&server.get_cell());
-            self.waiting = Some(Waiting::begin(from, &to).map_err(CallError::Deadlock)?);
+        let mut caller = None;
+        if let Some(ties) = &mut self.ties
+            && let Some(binding) = &ties.binding
+        {
+            if let (true, true, Some(server)) = (P::IN_TURN, awaited, shared.actor()) {
+                let to = Party::from(&server.get_cell());
+                ties.waiting = Some(Waiting::begin(&binding.party, &to).map_err(CallError::Deadlock)?);
+            }
+            caller = Some((binding.key, Arc::clone(&binding.party)));
         }
         let bytes = shared.limits.weigh.as_ref().map_or(0, |weigh| weigh(&request));
         let opening = Opening { request, deadline, bytes, caller };
@@ -43,7 +47,10 @@ impl<P: Protocol> Calling<P> {
         if shared.limits.queue == 0 {
             return Err(shared.overload(refused, bytes).into());
         }
-        self.own = if inside && awaited { Some(OwnWait::begin(shared)?) } else { None };
+        if inside && awaited {
+            let own = OwnWait::begin(shared)?;
+            self.ties.get_or_insert_default().own = Some(own);
+        }
         let place = shared.gate.enqueue(bytes, waker.clone(), Waker::wake);
         let place = place.map_err(|refused| shared.overload(refused, bytes))?;
         match shared.open(opening) {

@@ -14,7 +14,7 @@ pub(crate) struct Binding<P: Protocol> {
     shared: Arc<Shared<P>>,
     actor: ActorCell,
     pub(crate) key: SlotKey,
-    pub(crate) party: Party,
+    pub(crate) party: Arc<Party>,
 }
 
 impl<P: Protocol> Binding<P> {
@@ -40,7 +40,7 @@ impl<P: Protocol> Binding<P> {
             }
             _ => {}
         }
-        Self { shared: Arc::clone(shared), actor: actor.clone(), key, party: Party::from(actor) }
+        Self { shared: Arc::clone(shared), actor: actor.clone(), key, party: Arc::new(Party::from(actor)) }
     }
 }
 

@@ -55,7 +55,8 @@ impl<P: Protocol> CallClient<P> {
     /// Cost: one allocation for the call, and the worker's own.
     pub fn call(&self, request: P::Request) -> Calling<P> {
         let now = Instant::now();
-        self.call_by(request, now.checked_add(self.shared.limits.deadline).unwrap_or(now + FAR))
+        let deadline = now.checked_add(self.shared.limits.deadline).unwrap_or(now + FAR);
+        self.calling(request, deadline, Some(now))
     }
 
     /// Calls with a deadline of its own (tokio's instant or `std`'s).
@@ -65,14 +66,22 @@ impl<P: Protocol> CallClient<P> {
     ///
     /// Cancel safe: as [`call`](Self::call).
     pub fn call_by(&self, request: P::Request, deadline: impl Into<Instant>) -> Calling<P> {
-        let deadline = deadline.into();
-        let deadline = self.within.map_or(deadline, |latest| latest.min(deadline));
+        self.calling(request, deadline.into(), None)
+    }
+
+    /// A call that is made at its first poll. `now` is the time if it is known, so that it need not be looked up again.
+    fn calling(&self, request: P::Request, deadline: Instant, now: Option<Instant>) -> Calling<P> {
+        let late = |latest: Instant| latest <= now.unwrap_or_else(Instant::now);
+        let (deadline, late) = match (self.within, now) {
+            (Some(latest), _) if latest < deadline => (latest, late(latest)),
+            (_, Some(_)) => (deadline, false),
+            (_, None) => (deadline, late(deadline)),
+        };
+        let ties = self.binding.clone().map(|binding| Box::new(Ties { binding: Some(binding), ..Ties::default() }));
         Calling {
             shared: Arc::clone(&self.shared),
-            binding: self.binding.clone(),
-            waiting: None,
-            own: None,
-            state: State::New(New { request, deadline, awaited: self.awaited, inside: self.inside }),
+            ties,
+            state: State::New(New { request, deadline, late, awaited: self.awaited, inside: self.inside }),
         }
     }
 
@@ -146,17 +155,29 @@ pub(crate) struct Opening<P: Protocol> {
     pub(crate) request: P::Request,
     pub(crate) deadline: Instant,
     pub(crate) bytes: u64,
-    pub(crate) caller: Option<(SlotKey, waits::Party)>,
+    pub(crate) caller: Option<(SlotKey, Arc<waits::Party>)>,
 }
 
 /// A call: the future that [`CallClient::call`] returns. It starts when it is first polled; dropping it gives it up.
 #[must_use = "a call that is not awaited is never made"]
 pub struct Calling<P: Protocol> {
     pub(crate) shared: Arc<Shared<P>>,
+    /// What most calls do not have, and so do not carry along.
+    pub(crate) ties: Option<Box<Ties<P>>>,
+    state: State<P>,
+}
+
+/// What a call is tied to while it waits.
+pub(crate) struct Ties<P: Protocol> {
     pub(crate) binding: Option<Arc<Binding<P>>>,
     pub(crate) waiting: Option<Waiting>,
     pub(crate) own: Option<OwnWait<P>>,
-    state: State<P>,
+}
+
+impl<P: Protocol> Default for Ties<P> {
+    fn default() -> Self {
+        Self { binding: None, waiting: None, own: None }
+    }
 }
 
 pub(crate) enum State<P: Protocol> {
@@ -171,6 +192,8 @@ pub(crate) enum State<P: Protocol> {
 pub(crate) struct New<P: Protocol> {
     pub(crate) request: P::Request,
     pub(crate) deadline: Instant,
+    /// Its deadline had passed when it was asked for.
+    pub(crate) late: bool,
     pub(crate) awaited: bool,
     pub(crate) inside: bool,
 }
@@ -190,7 +213,9 @@ impl<P: Protocol> Future for Calling<P> {
             && this.shared.gate.claim(*place, |old| fresh(old, cx.waker()))
         {
             let call = Arc::clone(call);
-            drop(this.own.take());
+            if let Some(ties) = &mut this.ties {
+                drop(ties.own.take());
+            }
             this.shared.submit(Item::Call(Arc::clone(&call)));
             this.state = State::Open(call);
         }
@@ -227,7 +252,9 @@ impl<P: Protocol> Calling<P> {
         if let State::Queued(_, place) = self.state {
             self.shared.gate.cancel(place, Waker::wake);
         }
-        drop((self.waiting.take(), self.own.take()));
+        if let Some(ties) = &mut self.ties {
+            drop((ties.waiting.take(), ties.own.take()));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
@@ -13,6 +14,9 @@ use super::worker::{Worker, WorkerActor};
 
 /// Calls routed in one turn, before whatever else the actor has to hear.
 const TURN: usize = 64;
+
+/// How long the calls of a dead caller are settled before others have their turn.
+const SLICE: Duration = Duration::from_millis(1);
 
 pub(crate) struct Router<S: Service> {
     pub(crate) shared: Arc<Shared<S>>,
@@ -87,10 +91,14 @@ impl<S: Service> Actor for Router<S> {
             SupervisionEvent::ActorTerminated(actor, ..) => actor,
             _ => return Ok(()),
         };
+        let mut began = Instant::now();
         while self.shared.cancel_some_of(ended.get_id()) {
             // Others must not wait for the many calls of one that is gone.
-            self.route(&myself).await;
-            tokio::task::yield_now().await;
+            if began.elapsed() >= SLICE {
+                self.route(&myself).await;
+                tokio::task::yield_now().await;
+                began = Instant::now();
+            }
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ pub(crate) struct Call<P: Protocol> {
     pub(crate) deadline: Instant,
     pub(crate) bytes: u64,
     /// The bound actor that waits for the reply.
-    pub(crate) caller: Option<waits::Party>,
+    pub(crate) caller: Option<Arc<waits::Party>>,
 }
 
 /// What waits for a turn of the server's actor.

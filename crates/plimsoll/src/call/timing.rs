@@ -1,7 +1,8 @@
 //! How long calls take, by method.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -11,18 +12,34 @@ const METHODS: usize = 32;
 #[derive(Debug, Clone, Copy, Default)]
 struct Timing {
     calls: u64,
+    timed: u64,
     total: Duration,
     longest: Duration,
 }
 
-/// Count, total and longest time of each method.
+/// Count and times of each method. All calls are counted and one in eight is timed, because reading the clock twice would
+/// cost a short call more than all other book-keeping.
 #[derive(Debug, Default)]
 pub(crate) struct Timings {
     methods: Mutex<Vec<(&'static str, Timing)>>,
+    calls: AtomicU64,
 }
 
+/// A call that is being timed, or only counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Running(Option<Instant>);
+
 impl Timings {
-    pub(crate) fn record(&self, method: &'static str, took: Duration) {
+    pub(crate) fn begin(&self) -> Running {
+        let timed = self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(8);
+        Running(timed.then(Instant::now))
+    }
+
+    pub(crate) fn end(&self, method: &'static str, running: Running) {
+        self.record(method, running.0.map(|began| began.elapsed()));
+    }
+
+    fn record(&self, method: &'static str, took: Option<Duration>) {
         let mut methods = self.methods.lock();
         let name = |methods: &Vec<_>| if methods.len() < METHODS { method } else { "other" };
         let at = match methods.iter().position(|(known, _)| *known == method) {
@@ -37,15 +54,19 @@ impl Timings {
         };
         let timing = &mut methods[at].1;
         timing.calls += 1;
-        timing.total += took;
-        timing.longest = timing.longest.max(took);
+        if let Some(took) = took {
+            timing.timed += 1;
+            timing.total += took;
+            timing.longest = timing.longest.max(took);
+        }
     }
 
-    /// `method_<name>_calls`, `method_<name>_ns`, `method_<name>_max_ns`.
+    /// `method_<name>_calls`, and of those timed `method_<name>_timed`, `method_<name>_ns`, `method_<name>_max_ns`.
     pub(crate) fn describe(&self, counters: &mut BTreeMap<String, u64>) {
         for (name, timing) in self.methods.lock().iter() {
             let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
             counters.insert(format!("method_{name}_calls"), timing.calls);
+            counters.insert(format!("method_{name}_timed"), timing.timed);
             counters.insert(format!("method_{name}_ns"), ns(timing.total));
             counters.insert(format!("method_{name}_max_ns"), ns(timing.longest));
         }
@@ -60,11 +81,11 @@ mod tests {
     fn methods_beyond_the_cap_share_a_line() {
         let timings = Timings::default();
         for n in 0..100 {
-            timings.record(Box::leak(format!("m{n}").into_boxed_str()), Duration::from_nanos(n));
+            timings.record(Box::leak(format!("m{n}").into_boxed_str()), Some(Duration::from_nanos(n)));
         }
         let mut counters = BTreeMap::new();
         timings.describe(&mut counters);
-        assert_eq!(counters.len(), 3 * (METHODS + 1));
+        assert_eq!(counters.len(), 4 * (METHODS + 1));
         assert_eq!(counters["method_other_calls"], 68);
         assert_eq!(counters["method_other_max_ns"], 99);
     }

@@ -4,7 +4,6 @@ use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Instant;
 
 use futures::FutureExt;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
@@ -44,7 +43,7 @@ impl<S: Service> Work<S> {
         };
         let host = &self.shared.host;
         let service = &host.service;
-        let (method, began) = (S::method(&request), Instant::now());
+        let (method, running) = (S::method(&request), host.timings.begin());
         let serving = AssertUnwindSafe(async { service.call(ctx, request).await }).catch_unwind();
         let (outcome, value, result) = match self.unless_settled(serving).await {
             None => return Ok(()),
@@ -56,7 +55,7 @@ impl<S: Service> Work<S> {
                 (Outcome::Died, Err(Died::Exit(ExitReason::Failed(failure)).into()), Err(message))
             }
         };
-        host.timings.record(method, began.elapsed());
+        host.timings.end(method, running);
         self.settle(outcome, value);
         result
     }

@@ -1,7 +1,7 @@
 //! Starting an actor with a bounded mailbox.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use plimsoll_sync::level::LevelCell;
@@ -113,6 +113,8 @@ impl<M: Send + 'static> MailboxBuilder<M> {
             weigh: self.weigh,
             refused: AtomicU64::new(0),
             dropped_newest: AtomicU64::new(0),
+            stamps: AtomicU32::new(0),
+            waited_timed: AtomicU64::new(0),
             waited_ns: AtomicU64::new(0),
             waited_max_ns: AtomicU64::new(0),
         })

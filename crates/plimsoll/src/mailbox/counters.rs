@@ -8,7 +8,7 @@ use super::bounded::Core;
 use crate::inspect::{Details, Inspect};
 
 /// `sent`, `taken`, `depth`, `high_water`, `limit`, `bytes`, `bytes_limit`, `waiting`, `refused`, `dropped_newest`,
-/// `dropped_oldest`, `dropped_unserved`, `returned`, `waited_ns`, `waited_max_ns`.
+/// `dropped_oldest`, `dropped_unserved`, `returned`, and of one message in eight `waited_timed`, `waited_ns`, `waited_max_ns`.
 ///
 /// `sent = taken + dropped_oldest + dropped_unserved + returned + depth` holds in every reading.
 impl<M: Send + 'static> Inspect for Core<M> {
@@ -30,6 +30,7 @@ impl<M: Send + 'static> Inspect for Core<M> {
             ("dropped_oldest", traffic.dropped_oldest),
             ("dropped_unserved", traffic.dropped_unserved),
             ("returned", traffic.returned),
+            ("waited_timed", self.waited_timed.load(Ordering::Relaxed)),
             ("waited_ns", self.waited_ns.load(Ordering::Relaxed)),
             ("waited_max_ns", self.waited_max_ns.load(Ordering::Relaxed)),
         ] {

@@ -5,14 +5,13 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
-use std::time::Instant;
 
 use plimsoll_sync::mailbox::{NotSent, Put};
 use plimsoll_sync::permits::{Place, Refused, Scarce};
 use ractor::ActorCell;
 use ractor::concurrency::JoinHandle;
 
-use super::bounded::{Announced, Core};
+use super::bounded::{Announced, Core, Stamp};
 use super::{Overflow, PressureLevel};
 use crate::call::Overload;
 use crate::supervisor::Child;
@@ -77,7 +76,7 @@ impl<M: Send + 'static> BoundedRef<M> {
     pub fn send(&self, message: M) -> Result<Sent, SendError<M>> {
         let core = &self.core;
         let bytes = core.weigh.as_ref().map_or(0, |weigh| weigh(&message));
-        let stamped = (message, Instant::now());
+        let stamped = (message, core.stamp());
         if core.overflow == Overflow::DropOldest {
             return match core.mailbox.offer_dropping(stamped, bytes, Waker::wake) {
                 Ok((put, dropped)) => {
@@ -123,7 +122,7 @@ impl<M: Send + 'static> BoundedRef<M> {
                 core.refused.fetch_add(1, Ordering::Relaxed);
                 Err(SendError::TimedOut(message))
             }
-            Ok(()) => match core.mailbox.push((message, Instant::now()), bytes, Waker::wake) {
+            Ok(()) => match core.mailbox.push((message, core.stamp()), bytes, Waker::wake) {
                 Ok(put) => self.announce(put).map(|()| Sent::Queued),
                 Err(not_sent) => Err(self.not_sent(not_sent, bytes)),
             },
@@ -161,7 +160,7 @@ impl<M: Send + 'static> BoundedRef<M> {
         }
     }
 
-    fn not_sent(&self, not_sent: NotSent<(M, Instant)>, bytes: u64) -> SendError<M> {
+    fn not_sent(&self, not_sent: NotSent<(M, Stamp)>, bytes: u64) -> SendError<M> {
         match not_sent {
             NotSent::Closed((message, _)) => SendError::NoProcess(message),
             NotSent::Full((message, _), refused) => self.full(message, refused, bytes),

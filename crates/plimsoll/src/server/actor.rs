@@ -4,7 +4,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -78,11 +78,11 @@ impl<S: Server> ServerActor<S> {
             Item::Call(call) => {
                 let Some(work) = Work::begin(&self.shared, call) else { return Ok(true) };
                 let Some(request) = work.call.request.lock().take() else { return Ok(true) };
-                let (method, began) = (S::method(&request), Instant::now());
+                let (method, running) = (S::method(&request), self.shared.host.timings.begin());
                 turn.deadline = Some(work.call.deadline);
                 let reply = Reply(work);
                 let handled = self.guarded(server.call(request, reply, turn)).await;
-                self.shared.host.timings.record(method, began.elapsed());
+                self.shared.host.timings.end(method, running);
                 handled?;
             }
             Item::Post(Post::Cast(cast)) => {
