@@ -122,7 +122,7 @@ pub trait Server: Sized + Send + 'static {
         async { Ok(()) }
     }
 
-    /// The name under which a call is timed. Default: `call` for all.
+    /// The name under which a call is timed; one in eight is. Default: `call` for all.
     fn method(_call: &Self::Call) -> &'static str {
         "call"
     }

@@ -189,7 +189,7 @@ async fn otp_call_reply_and_the_servers_own_error() {
     assert_eq!(server.client().call(Ask::Echo(5)).await, Ok(5));
     assert_eq!(server.client().call(Ask::Refuse).await, Err(CallError::App("no".to_owned())));
     assert_nothing_left(&counters(&server));
-    assert_eq!(counters(&server)["method_echo_calls"], 1);
+    assert_eq!(counters(&server)["method_echo_timed"], 1);
 }
 
 /// Row: callee already gone.

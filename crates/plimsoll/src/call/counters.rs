@@ -29,7 +29,7 @@ impl Gauges {
 /// `started`, `settled`, `settled_<outcome>`, `in_flight`, `timers`, `bound_callers`, `permits_used`, `permits_limit`,
 /// `bytes_used`, `waiting`, `workers`, `overrunning`, `late_replies`, `worker_failures`, `refused_<reason>`, `casts`,
 /// `casts_handled`, `casts_dropped`, `casts_refused`,
-/// `method_<name>_calls`, `method_<name>_timed`, `method_<name>_ns`, `method_<name>_max_ns`.
+/// `method_<name>_timed`, `method_<name>_ns`, `method_<name>_max_ns`.
 ///
 /// `started = settled + in_flight` holds in every reading.
 impl<P: Protocol> Inspect for Shared<P> {

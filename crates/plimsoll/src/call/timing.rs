@@ -11,21 +11,20 @@ const METHODS: usize = 32;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Timing {
-    calls: u64,
     timed: u64,
     total: Duration,
     longest: Duration,
 }
 
-/// Count and times of each method. All calls are counted and one in eight is timed, because reading the clock twice would
-/// cost a short call more than all other book-keeping.
+/// Times of each method. One call in eight is timed: reading the clock twice, and a lock that all workers share, would cost
+/// a short call more than all other book-keeping.
 #[derive(Debug, Default)]
 pub(crate) struct Timings {
     methods: Mutex<Vec<(&'static str, Timing)>>,
     calls: AtomicU64,
 }
 
-/// A call that is being timed, or only counted.
+/// A call that is being timed, or not.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Running(Option<Instant>);
 
@@ -36,10 +35,12 @@ impl Timings {
     }
 
     pub(crate) fn end(&self, method: &'static str, running: Running) {
-        self.record(method, running.0.map(|began| began.elapsed()));
+        if let Some(began) = running.0 {
+            self.record(method, began.elapsed());
+        }
     }
 
-    fn record(&self, method: &'static str, took: Option<Duration>) {
+    fn record(&self, method: &'static str, took: Duration) {
         let mut methods = self.methods.lock();
         let name = |methods: &Vec<_>| if methods.len() < METHODS { method } else { "other" };
         let at = match methods.iter().position(|(known, _)| *known == method) {
@@ -53,19 +54,15 @@ impl Timings {
             }
         };
         let timing = &mut methods[at].1;
-        timing.calls += 1;
-        if let Some(took) = took {
-            timing.timed += 1;
-            timing.total += took;
-            timing.longest = timing.longest.max(took);
-        }
+        timing.timed += 1;
+        timing.total += took;
+        timing.longest = timing.longest.max(took);
     }
 
-    /// `method_<name>_calls`, and of those timed `method_<name>_timed`, `method_<name>_ns`, `method_<name>_max_ns`.
+    /// Of the calls timed `method_<name>_timed`, `method_<name>_ns`, `method_<name>_max_ns`.
     pub(crate) fn describe(&self, counters: &mut BTreeMap<String, u64>) {
         for (name, timing) in self.methods.lock().iter() {
             let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-            counters.insert(format!("method_{name}_calls"), timing.calls);
             counters.insert(format!("method_{name}_timed"), timing.timed);
             counters.insert(format!("method_{name}_ns"), ns(timing.total));
             counters.insert(format!("method_{name}_max_ns"), ns(timing.longest));
@@ -81,12 +78,12 @@ mod tests {
     fn methods_beyond_the_cap_share_a_line() {
         let timings = Timings::default();
         for n in 0..100 {
-            timings.record(Box::leak(format!("m{n}").into_boxed_str()), Some(Duration::from_nanos(n)));
+            timings.record(Box::leak(format!("m{n}").into_boxed_str()), Duration::from_nanos(n));
         }
         let mut counters = BTreeMap::new();
         timings.describe(&mut counters);
-        assert_eq!(counters.len(), 4 * (METHODS + 1));
-        assert_eq!(counters["method_other_calls"], 68);
+        assert_eq!(counters.len(), 3 * (METHODS + 1));
+        assert_eq!(counters["method_other_timed"], 68);
         assert_eq!(counters["method_other_max_ns"], 99);
     }
 }
