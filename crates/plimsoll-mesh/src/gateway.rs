@@ -25,7 +25,6 @@ mod keeper;
 mod limits;
 mod listener;
 mod pump;
-mod recent;
 mod request;
 mod requests;
 mod routes;

@@ -4,12 +4,13 @@
 //! `offered = served + peers + told + turned away + failed handshakes + deciding`, at every moment, because the places
 //! and the counts change under one lock. It is taken a few times in a connection's life, never for a request.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
-
-use super::recent::Recent;
+use plimsoll::bounded::{Admission, AdmissionRefusal, AdmissionSettings, Cap, Permit};
 
 /// How attempts to connect ended, and how many places are taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,65 +71,72 @@ pub(super) enum Outcome {
 #[derive(Debug, Clone)]
 pub(super) struct Door {
     books: Arc<Mutex<Books>>,
+    /// Places for clients, rates by origin, and the memory of those refused. Attempts are known by a keyed digest: a client
+    /// cannot choose one that collides.
+    admission: Admission<u64>,
+    digest: RandomState,
 }
 
 #[derive(Debug)]
 struct Books {
     attempts: Attempts,
-    client_cap: u64,
     desk_cap: u64,
-    recent: Recent,
-    shut: bool,
 }
 
 impl Door {
     pub(super) fn new(client_cap: usize, desk_cap: usize) -> Self {
-        let (client_cap, desk_cap) = (client_cap as u64, desk_cap as u64);
-        let books =
-            Books { attempts: Attempts::default(), client_cap, desk_cap, recent: Recent::default(), shut: false };
-        Self { books: Arc::new(Mutex::new(books)) }
+        let clients = Cap::new(client_cap.clamp(1, Cap::MAX)).unwrap_or(Cap::of::<1>());
+        let admission =
+            Admission::new(AdmissionSettings { clients, per_origin: clients, ..AdmissionSettings::default() });
+        let books = Books { attempts: Attempts::default(), desk_cap: desk_cap as u64 };
+        Self { books: Arc::new(Mutex::new(books)), admission, digest: RandomState::new() }
     }
 
     /// One first packet, known by its sender's address and the destination id it chose.
     pub(super) fn arrive(&self, from: SocketAddr, connection_id: &[u8]) -> Arrival {
+        let attempt = self.digest.hash_one((from, connection_id));
         let mut books = self.books.lock();
-        if !books.recent.is_new(from, connection_id) {
-            return Arrival::Repeated;
-        }
-        let shut = books.shut;
-        let (client_cap, desk_cap) = (books.client_cap, books.desk_cap);
+        let refused = match self.admission.admit(from.ip(), Some(attempt), Instant::now()) {
+            Ok(permit) => {
+                books.attempts.offered += 1;
+                books.attempts.deciding += 1;
+                return Arrival::Client(self.place(Kind::Client(permit)));
+            }
+            Err(refused) if refused.repeated => return Arrival::Repeated,
+            Err(refused) => refused.refusal,
+        };
+        let desk_cap = books.desk_cap;
         let attempts = &mut books.attempts;
         attempts.offered += 1;
-        if shut {
-            attempts.turned_away += 1;
-            Arrival::TurnAway
-        } else if attempts.clients < client_cap {
-            attempts.clients += 1;
-            attempts.clients_high_water = attempts.clients_high_water.max(attempts.clients);
-            attempts.deciding += 1;
-            Arrival::Client(Place { door: self.clone(), kind: Kind::Client, otherwise: Some(Outcome::FailedHandshake) })
-        } else if attempts.at_desk < desk_cap {
+        // Whoever comes too fast, or while the gateway stops, is not worth a place at the desk.
+        let full = matches!(refused, AdmissionRefusal::MaxClientsReached { .. } | AdmissionRefusal::OriginFull { .. });
+        if full && attempts.at_desk < desk_cap {
             attempts.at_desk += 1;
             attempts.deciding += 1;
-            Arrival::Desk(Place { door: self.clone(), kind: Kind::Desk, otherwise: Some(Outcome::FailedHandshake) })
+            Arrival::Desk(self.place(Kind::Desk))
         } else {
             attempts.turned_away += 1;
             Arrival::TurnAway
         }
     }
 
+    fn place(&self, kind: Kind) -> Place {
+        Place { door: self.clone(), kind, otherwise: Some(Outcome::FailedHandshake) }
+    }
+
     /// From now on everybody is turned away: the gateway is stopping.
     pub(super) fn shut(&self) {
-        self.books.lock().shut = true;
+        self.admission.shut();
     }
 
     /// Lets in again, after a restart.
     pub(super) fn open(&self) {
-        self.books.lock().shut = false;
+        self.admission.open();
     }
 
     pub(super) fn attempts(&self) -> Attempts {
-        self.books.lock().attempts
+        let level = self.admission.counters().entries().level();
+        Attempts { clients: level.used, clients_high_water: level.high_water, ..self.books.lock().attempts }
     }
 }
 
@@ -144,9 +152,10 @@ pub(super) struct Place {
     otherwise: Option<Outcome>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Kind {
-    Client,
+    /// The permit is given back with it.
+    Client(Permit<u64>),
     Desk,
 }
 
@@ -154,12 +163,22 @@ impl Place {
     /// The handshake is complete: from now on the attempt can no longer fail in it.
     pub(super) fn shook_hands(&mut self) {
         self.otherwise = self.otherwise.map(|_| Outcome::TurnedAway);
+        self.establish();
+    }
+
+    fn establish(&mut self) {
+        if let Kind::Client(permit) = &mut self.kind {
+            permit.establish();
+        }
     }
 
     /// Writes down how the attempt ended. The first word counts.
     pub(super) fn settle(&mut self, outcome: Outcome) {
         if self.otherwise.take().is_none() {
             return;
+        }
+        if outcome != Outcome::FailedHandshake {
+            self.establish();
         }
         let mut books = self.door.books.lock();
         let attempts = &mut books.attempts;
@@ -179,10 +198,8 @@ impl Drop for Place {
         if let Some(outcome) = self.otherwise {
             self.settle(outcome);
         }
-        let mut books = self.door.books.lock();
-        match self.kind {
-            Kind::Client => books.attempts.clients -= 1,
-            Kind::Desk => books.attempts.at_desk -= 1,
+        if let Kind::Desk = self.kind {
+            self.door.books.lock().attempts.at_desk -= 1;
         }
     }
 }
