@@ -2,7 +2,7 @@
 //!
 //! A message goes to every subscriber whose filter matches its topic, at most once. It is encoded once, as a server-sent
 //! event; subscribers share those bytes. Who does not read is told and cut off, and delays nobody
-//! ([`Fanout`](plimsoll::bounded::Fanout)).
+//! ([`Fanout`]).
 
 mod events;
 mod topic;
