@@ -1,5 +1,6 @@
 //! The real dynamic supervisor, its rules and its table of slots, against a naive list of children: random starts, ends,
-//! terminations and delays under paused time. `PLIMSOLL_SEED` replays one case.
+//! terminations and delays under paused time. The normal run begins at the same seed each time; `PLIMSOLL_FIRST_SEED`
+//! (`random`: somewhere new) looks further, `PLIMSOLL_SEED` replays one case.
 
 #[allow(dead_code, unreachable_pub, reason = "only the generator is used here")]
 #[path = "model/plan.rs"]
@@ -16,6 +17,7 @@ use plimsoll::supervisor::{
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
+const FIRST_SEED: u64 = 1 << 32;
 const CASES: u64 = 3_000;
 const MAX: u32 = 3;
 
@@ -443,7 +445,10 @@ fn the_dynamic_supervisor_does_what_the_reference_says() {
     let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     let (first, cases) = match number("PLIMSOLL_SEED") {
         Some(seed) => (seed, 1),
-        None => (u64::from(std::process::id()) << 32, number("PLIMSOLL_CASES").unwrap_or(CASES)),
+        None if std::env::var("PLIMSOLL_FIRST_SEED").is_ok_and(|seed| seed == "random") => {
+            (u64::from(std::process::id()) << 32, number("PLIMSOLL_CASES").unwrap_or(CASES))
+        }
+        None => (number("PLIMSOLL_FIRST_SEED").unwrap_or(FIRST_SEED), number("PLIMSOLL_CASES").unwrap_or(CASES)),
     };
     println!("{cases} cases from PLIMSOLL_SEED={first}");
     for seed in first..first + cases {

@@ -16,7 +16,7 @@ pub const PLACE_BYTES: u64 = 52 * 1024;
 /// assert!(floor.fits(1 << 30).is_ok());
 /// assert_eq!(
 ///     floor.fits(256 << 20).unwrap_err().to_string(),
-///     "10000 clients + 64 desk places + 1000 pooled peers at 52 KiB each are 561.8 MiB, \
+///     "10000 clients + 64 desk places + 1000 pooled peers at 52 KiB each are 561.9 MiB, \
 ///      the memory budget is 256.0 MiB: lower the caps or raise the budget",
 /// );
 /// ```

@@ -249,6 +249,8 @@ impl Sup {
         if let State::Stopping { .. } = state {
             // Only a kill reaches it now.
             if end == End::Kill {
+                let said = self.kid(uid).and_then(|kid| kid.sup.as_mut()).map(Sup::said).unwrap_or_default();
+                self.take_over_report(uid, said);
                 self.trouble(uid, "killed by somebody");
                 self.ended(uid, book);
             }
@@ -260,10 +262,12 @@ impl Sup {
             book.note("stop", &path);
         }
         let kid = self.kid(uid).expect("a kid");
-        if let Some(mut sup) = kid.sup.take() {
-            sup.killed(book);
-        }
         kid.state = State::None;
+        if let Some(mut sup) = kid.sup.take() {
+            let said = sup.said();
+            sup.killed(book);
+            self.take_over_report(uid, said);
+        }
         match self.life {
             Life::Over => {}
             Life::Closing(_) => {
@@ -447,6 +451,25 @@ impl Sup {
         }
     }
 
+    /// What its own stop, and those under way below it, have told so far: a kill does not take that back.
+    fn said(&mut self) -> Vec<(String, String)> {
+        let mut said = std::mem::take(&mut self.troubles);
+        for kid in &mut self.kids {
+            let id = &kid.plan.id;
+            let below = kid.sup.as_mut().map(Sup::said).unwrap_or_default();
+            said.extend(below.into_iter().map(|(path, what)| (format!("{id}/{path}"), what)));
+        }
+        said
+    }
+
+    /// The report of a supervisor that ended is of use only to one that is itself on its way out.
+    fn take_over_report(&mut self, uid: u32, said: Vec<(String, String)>) {
+        if matches!(self.life, Life::Closing(_)) {
+            let id = self.kid(uid).expect("a kid").plan.id.clone();
+            self.troubles.extend(said.into_iter().map(|(path, what)| (format!("{id}/{path}"), what)));
+        }
+    }
+
     // ---- operations ----
 
     /// Whoever runs this operation is told at once, or later.
@@ -561,7 +584,9 @@ impl Sup {
             // Killed: with all below it, and without a word.
             (Shutdown::Brutal, sup) => {
                 if let Some(mut sup) = sup.take() {
+                    let said = sup.said();
                     sup.killed(book);
+                    self.take_over_report(uid, said);
                 }
                 self.ended(uid, book);
             }
@@ -596,15 +621,13 @@ impl Sup {
             if let Some(sup) = &mut kid.sup {
                 sup.settle(book);
                 if sup.life == Life::Over {
-                    over.push((kid.uid, std::mem::take(&mut sup.troubles)));
+                    over.push(kid.uid);
                 }
             }
         }
-        for (uid, troubles) in &over {
-            let id = self.kid(*uid).expect("a kid").plan.id.clone();
-            if matches!(self.life, Life::Closing(_)) {
-                self.troubles.extend(troubles.iter().map(|(path, what)| (format!("{id}/{path}"), what.clone())));
-            }
+        for uid in &over {
+            let said = self.kid(*uid).and_then(|kid| kid.sup.as_mut()).map(Sup::said).unwrap_or_default();
+            self.take_over_report(*uid, said);
             match self.state(*uid) {
                 Some(State::Stopping { .. }) => self.ended(*uid, book),
                 _ => self.end(*uid, End::Shutdown, book),
