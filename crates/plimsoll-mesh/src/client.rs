@@ -58,8 +58,9 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The node turned the connection away before a handshake: it, and its refusal desk, are full.
-    #[error("turned away: the node and its refusal desk are full")]
+    /// The node turned the connection away before a handshake: it and its refusal desk are full, or it is
+    /// stopping.
+    #[error("turned away: the node and its refusal desk are full, or it is stopping")]
     TurnedAway,
     /// Nobody answered.
     #[error("no answer from {address} within {CONNECT_TIME:?}")]

@@ -31,7 +31,7 @@ impl Failure {
         };
         if let Some(error) = error {
             // With `#` the whole chain of causes stands in one line.
-            eprintln!("error: {error:#}");
+            crate::output::say(format_args!("error: {error:#}"));
         }
         ExitCode::from(code)
     }

@@ -61,6 +61,11 @@ pub(crate) fn print(text: &str) {
     }
 }
 
+/// Writes a line to stderr. Unlike `eprintln!` it does not panic when nobody reads it or the disk of a log is full.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
 /// A table with a head, columns aligned, two spaces between; cells may be painted after alignment by the caller's lines.
 pub(crate) fn table(paint: Paint, head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {

@@ -106,7 +106,13 @@ async fn start(settings: &Settings) -> Result<Node, Failure> {
 fn log(settings: &Settings) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&settings.log)
         .map_err(|error| Failure::Usage(anyhow::anyhow!("log.filter = {:?}: {error}", settings.log)))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        // A line that cannot be written is lost. Told on stderr, which is what failed, it would be a panic of whoever
+        // logged it: a supervisor, or the holder of a stream.
+        .log_internal_errors(false);
     if settings.log_json {
         subscriber.json().init()
     } else {
@@ -139,9 +145,9 @@ fn ready(node: &Node, settings: &Settings, json: bool) {
         return;
     }
     let services: Vec<_> = settings.services.iter().map(|service| service.name()).collect();
-    eprintln!("node {} listens on {} (UDP), realm {}", node.id(), node.address(), settings.realm);
-    eprintln!("services: {}", services.join(" "));
-    eprintln!("try: mesh-node call --to {} --pin {} echo hello", node.address(), node.id());
+    output::say(format_args!("node {} listens on {} (UDP), realm {}", node.id(), node.address(), settings.realm));
+    output::say(format_args!("services: {}", services.join(" ")));
+    output::say(format_args!("try: mesh-node call --to {} --pin {} echo hello", node.address(), node.id()));
 }
 
 fn stopped(report: &ShutdownReport, json: bool) {
@@ -156,15 +162,15 @@ fn stopped(report: &ShutdownReport, json: bool) {
     if json {
         print(&Event::Stopped(stopped));
     } else if report.is_clean() {
-        eprintln!("stopped in {} ms; nobody had to be killed", stopped.took_ms);
+        output::say(format_args!("stopped in {} ms; nobody had to be killed", stopped.took_ms));
     } else {
-        eprintln!("{report}");
+        output::say(report);
     }
 }
 
 fn print(event: &Event) {
     match serde_json::to_string(event) {
         Ok(line) => output::print(&format!("{line}\n")),
-        Err(error) => eprintln!("error: {error}"),
+        Err(error) => output::say(format_args!("error: {error}")),
     }
 }

@@ -119,14 +119,21 @@ impl Plan {
 
     /// Starts the node and waits until it serves. Its log is beside its data folder.
     pub(crate) fn start(&self) -> Node {
-        let log = self.data.with_extension("log");
-        let file = File::options().create(true).append(true).open(&log).unwrap();
-        let mut child = self.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).spawn().unwrap();
+        self.start_logging_to(File::options().create(true).append(true).open(self.log()).unwrap())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.data.with_extension("log")
+    }
+
+    /// Starts the node with its log at `stderr`, and waits until it serves.
+    pub(crate) fn start_logging_to(&self, stderr: impl Into<Stdio>) -> Node {
+        let mut child = self.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut events = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         events.read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line)
-            .unwrap_or_else(|_| panic!("the node did not start: {}", std::fs::read_to_string(&log).unwrap()));
+            .unwrap_or_else(|_| panic!("the node did not start: {:?}", std::fs::read_to_string(self.log())));
         assert_eq!(ready["event"], "ready");
         Node {
             child,

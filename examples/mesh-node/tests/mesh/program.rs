@@ -65,6 +65,19 @@ fn a_killed_nodes_folder_can_be_used_again_and_its_identity_stays() {
     assert_eq!(plan.start().id, id);
 }
 
+/// A log that nobody reads, or whose disk is full, costs its lines and nothing else.
+#[test]
+fn a_node_whose_log_cannot_be_written_serves_and_stops_in_order() {
+    let folder = folder();
+    let (reader, log) = std::io::pipe().unwrap();
+    drop(reader);
+    let node = Plan::new(&folder, "a").start_logging_to(log);
+    assert_eq!(node.ask(&["call", "echo", "hello"]).stdout, b"hello\n");
+    assert!(!node.ask(&["call", "crash", "a panic is logged too"]).status.success());
+    let (stopped, code) = node.stop();
+    assert_eq!((&stopped["reason"], code), (&"shutdown".into(), Some(0)), "{stopped}");
+}
+
 #[test]
 fn a_reading_command_without_a_node_says_so_and_fails() {
     let folder = folder();
