@@ -68,7 +68,17 @@ pub enum ConnectError {
         /// Where nobody answered.
         address: SocketAddr,
     },
-    /// Whoever answered is not the node that was asked for, or the handshake failed otherwise.
+    /// Whoever answered is not the node that was asked for.
+    #[error("expected node {expected} at {address}, found node {found}")]
+    WrongNode {
+        /// Who was asked for.
+        expected: NodeId,
+        /// Who answered.
+        found: NodeId,
+        /// Where.
+        address: SocketAddr,
+    },
+    /// The handshake failed otherwise.
     #[error("the handshake with {address} failed")]
     Handshake {
         /// Who answered.
@@ -111,7 +121,7 @@ impl Client {
     ///
     /// Cancel safe: the connection that was being made is given up.
     pub async fn connect(endpoint: &quinn::Endpoint, address: SocketAddr, pin: NodeId) -> Result<Self, ConnectError> {
-        let config = identity::client_config(pin, Arc::new(transport()))?;
+        let (config, stranger) = identity::pinned_client_config(pin, Arc::new(transport()))?;
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| ConnectError::Handshake { address, source };
         let connecting =
             endpoint.connect_with(config, address, identity::SERVER_NAME).map_err(|error| failed(error.into()))?;
@@ -124,7 +134,12 @@ impl Client {
             {
                 return Err(ConnectError::TurnedAway);
             }
-            Ok(Err(error)) => return Err(failed(error.into())),
+            Ok(Err(error)) => {
+                return Err(match stranger.get() {
+                    Some(&found) => ConnectError::WrongNode { expected: pin, found, address },
+                    None => failed(error.into()),
+                });
+            }
         };
         let (mut driver, requests) =
             h3::client::new(Connection::client(connection.clone())).await.map_err(|error| failed(error.into()))?;

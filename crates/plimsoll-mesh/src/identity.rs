@@ -23,6 +23,7 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use crate::names::NodeId;
 
 pub use proof::{InvalidSignature, PublicKey, Signature};
+pub(crate) use tls::pinned_client_config;
 pub use tls::{
     ALPN_H3, ALPN_PEER, Handshake, Protocol, SERVER_NAME, client_config, endpoint_config, handshake,
     peer_client_config, server_config, tls_server_config,

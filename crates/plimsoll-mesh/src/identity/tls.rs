@@ -1,7 +1,7 @@
 //! TLS for quinn and for TCP: ring only, TLS 1.3 only, nothing that resumes.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
@@ -112,7 +112,7 @@ pub fn peer_client_config(
     transport: Arc<quinn::TransportConfig>,
 ) -> Result<quinn::ClientConfig, IdentityError> {
     let (certificate, key) = credentials(identity);
-    let tls = client_builder(None)?.with_client_auth_cert(vec![certificate], key).map_err(crypto)?;
+    let tls = client_builder(None, Arc::default())?.with_client_auth_cert(vec![certificate], key).map_err(crypto)?;
     quic_client(tls, ALPN_PEER, transport)
 }
 
@@ -124,7 +124,18 @@ pub fn client_config(
     pin: NodeId,
     transport: Arc<quinn::TransportConfig>,
 ) -> Result<quinn::ClientConfig, IdentityError> {
-    quic_client(client_builder(Some(pin))?.with_no_client_auth(), ALPN_H3, transport)
+    Ok(pinned_client_config(pin, transport)?.0)
+}
+
+/// As [`client_config`], for one connection, with the place where the node is noted that showed itself instead of `pin`:
+/// quinn keeps a refusal only as text for programmers.
+pub(crate) fn pinned_client_config(
+    pin: NodeId,
+    transport: Arc<quinn::TransportConfig>,
+) -> Result<(quinn::ClientConfig, Arc<OnceLock<NodeId>>), IdentityError> {
+    let stranger = Arc::default();
+    let tls = client_builder(Some(pin), Arc::clone(&stranger))?.with_no_client_auth();
+    Ok((quic_client(tls, ALPN_H3, transport)?, stranger))
 }
 
 /// The endpoint's settings: stateless resets are keyed from the node's key, so that a node that restarts on its port
@@ -175,12 +186,15 @@ fn quic_client(
     Ok(config)
 }
 
-fn client_builder(expected: Option<NodeId>) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, IdentityError> {
+fn client_builder(
+    expected: Option<NodeId>,
+    stranger: Arc<OnceLock<NodeId>>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, IdentityError> {
     Ok(ClientConfig::builder_with_provider(ring_only())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(crypto)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedKey { expected, algorithms: algorithms() })))
+        .with_custom_certificate_verifier(Arc::new(PinnedKey { expected, stranger, algorithms: algorithms() })))
 }
 
 fn credentials(identity: &Identity) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
@@ -271,6 +285,8 @@ impl ClientCertVerifier for AnyKey {
 #[derive(Debug)]
 struct PinnedKey {
     expected: Option<NodeId>,
+    /// Who showed itself in place of the expected one.
+    stranger: Arc<OnceLock<NodeId>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -285,7 +301,10 @@ impl ServerCertVerifier for PinnedKey {
     ) -> Result<ServerCertVerified, Error> {
         let shown = node_id_of_certificate(end_entity)?;
         match self.expected {
-            Some(expected) if expected != shown => Err(wrong_node(expected, shown)),
+            Some(expected) if expected != shown => {
+                self.stranger.get_or_init(|| shown);
+                Err(wrong_node(expected, shown))
+            }
             _ => Ok(ServerCertVerified::assertion()),
         }
     }

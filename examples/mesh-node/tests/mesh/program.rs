@@ -100,3 +100,13 @@ fn no_build_but_the_one_with_controls_contains_their_switches() {
         assert!(PROGRAM.contains("/release/"), "{PROGRAM}");
     }
 }
+
+#[test]
+fn a_wrong_pin_is_told_in_words() {
+    let folder = folder();
+    let node = Plan::new(&folder, "a").start();
+    let (to, pin) = (node.address.to_string(), "ab".repeat(32));
+    let (code, words) = run(Command::new(PROGRAM).args(["call", "--to", &to, "--pin", &pin, "time"]));
+    assert_eq!(code, Some(1), "{words}");
+    assert_eq!(words, format!("error: expected node {pin} at {to}, found node {}\n", node.id));
+}
