@@ -34,7 +34,8 @@ pub struct Limits {
     /// How long a subscriber hears nothing before it gets a heartbeat; below half of `idle_time`, so that a quiet
     /// subscription is kept. Default 10 s.
     pub heartbeat: Duration,
-    /// How long a connection without traffic is kept. Default 30 s.
+    /// How long a connection without traffic is kept, from 1 ms to [`Limits::LONGEST_IDLE`]; what is outside is clamped.
+    /// Default 30 s.
     pub idle_time: Duration,
     /// Largest body of a call. Default 1 MiB.
     pub body_bytes: usize,
@@ -106,6 +107,9 @@ impl Default for Limits {
 const H3_HEADER_BYTES: u64 = 64 * 1024;
 
 impl Limits {
+    /// The longest that a connection without traffic is kept, whatever [`Limits::idle_time`] says.
+    pub const LONGEST_IDLE: Duration = Duration::from_secs(600);
+
     /// quinn's transport settings for client connections.
     pub fn transport(&self) -> TransportConfig {
         let mut transport = TransportConfig::default();
@@ -115,7 +119,7 @@ impl Limits {
             .receive_window(self.receive_window.into())
             .send_window(self.send_window.into())
             .stream_receive_window(self.stream_window.into())
-            .max_idle_timeout(IdleTimeout::try_from(self.idle_time).ok())
+            .max_idle_timeout(Some(self.idle_timeout()))
             .datagram_receive_buffer_size(None)
             .datagram_send_buffer_size(0);
         transport
@@ -144,7 +148,26 @@ impl Limits {
         builder
     }
 
+    /// Never absent, and never zero, which QUIC reads as none.
+    fn idle_timeout(&self) -> IdleTimeout {
+        let time = self.idle_time.clamp(Duration::from_millis(1), Self::LONGEST_IDLE);
+        VarInt::from_u32(u32::try_from(time.as_millis()).unwrap_or(u32::MAX)).into()
+    }
+
     pub(crate) fn bidi_streams(&self) -> usize {
         usize::try_from(VarInt::from(self.bidi_streams).into_inner()).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_idle_time_ends() {
+        for (idle_time, kept) in [(Duration::MAX, 600_000), (Duration::ZERO, 1), (Duration::from_secs(30), 30_000)] {
+            let transport = format!("{:?}", Limits { idle_time, ..Limits::default() }.transport());
+            assert!(transport.contains(&format!("max_idle_timeout: Some({kept})")), "{idle_time:?}: {transport}");
+        }
     }
 }

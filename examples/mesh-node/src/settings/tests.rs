@@ -71,6 +71,25 @@ fn zero_and_unlimited_caps_are_refused() {
     assert!(message.contains("line 2") && message.contains("nothing here is unlimited"), "{message}");
 }
 
+/// Every time and every body has an upper end, and a refusal names the setting and that end.
+#[test]
+fn what_is_too_long_or_too_large_is_refused_by_name() {
+    let cases = [
+        ("gateway.idle", "10min", ["601s", "99999999min"], "at most 10min"),
+        ("peers.gossip_interval", "10min", ["600001ms", "99999999min"], "at most 10min"),
+        ("calls.deadline", "60s", ["61s", "10min"], "at most 60s"),
+        ("gateway.max_body", "16MiB", ["16777217B", "100GiB"], "at most 16MiB"),
+    ];
+    for (name, largest, refusals, end) in cases {
+        Settings::from_layers(&flag(Layers::default(), name, largest)).unwrap();
+        for value in refusals {
+            let message = refused(Ok(flag(Layers::default(), name, value)));
+            assert!(message.starts_with(&format!("{name} = {value:?} (flag --")), "{message}");
+            assert!(message.ends_with(end), "{message}");
+        }
+    }
+}
+
 #[test]
 fn lists_are_written_as_toml_arrays_or_with_commas() {
     let file = file("services = [\"echo\", \"hash\"]\n");

@@ -4,6 +4,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use plimsoll_mesh::client;
+use plimsoll_mesh::gateway::Limits;
 use plimsoll_mesh::names::ServiceName;
 use plimsoll_mesh::peers::Seed;
 
@@ -17,6 +19,9 @@ pub(crate) enum Budget {
     /// A share of what there is.
     Percent(u8),
 }
+
+/// The longest time of any setting.
+const LONGEST: Duration = Limits::LONGEST_IDLE;
 
 type Read<T> = Result<T, String>;
 
@@ -90,6 +95,13 @@ pub(crate) fn bytes(value: &str) -> Read<usize> {
         .ok_or(WANTED.into())
 }
 
+/// The size of a body: what this program's own client reads back, and what all requests together may hold.
+pub(crate) fn body(value: &str) -> Read<usize> {
+    let largest = client::MAX_ANSWER.min(Limits::default().all_bodies_bytes);
+    let size = bytes(value)?;
+    if size > largest { Err(format!("a body is at most {}MiB", largest >> 20)) } else { Ok(size) }
+}
+
 pub(crate) fn duration(value: &str) -> Read<Duration> {
     const WANTED: &str = "a time is a number from 1 with ms, s or min; nothing here waits for ever";
     let (number, unit) = split(value).ok_or(WANTED)?;
@@ -99,7 +111,18 @@ pub(crate) fn duration(value: &str) -> Read<Duration> {
         "min" => Duration::from_secs(number.checked_mul(60).ok_or(WANTED)?),
         _ => return Err(WANTED.into()),
     };
-    if duration.is_zero() { Err(WANTED.into()) } else { Ok(duration) }
+    match duration {
+        Duration::ZERO => Err(WANTED.into()),
+        duration if duration > LONGEST => Err(format!("a time here is at most {}min", LONGEST.as_secs() / 60)),
+        duration => Ok(duration),
+    }
+}
+
+/// A deadline: no longer than a call may name itself.
+pub(crate) fn deadline(value: &str) -> Read<Duration> {
+    let longest = Limits::default().longest_deadline;
+    let deadline = duration(value)?;
+    if deadline > longest { Err(format!("a deadline is at most {}s", longest.as_secs())) } else { Ok(deadline) }
 }
 
 /// A lease: short enough that the services of a silent node go, long enough that they can be renewed.
