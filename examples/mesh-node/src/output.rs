@@ -53,12 +53,34 @@ impl Paint {
     }
 }
 
-/// Writes to stdout. A reader that went away (`| head`) is no error of ours: the program ends.
-pub(crate) fn print(text: &str) {
+/// Writes to stdout.
+///
+/// # Errors
+/// As the system says.
+pub(crate) fn write(data: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(0);
+    out.write_all(data).and_then(|()| out.flush())
+}
+
+/// Writes to stdout; where that fails, the program ends with exit code 1.
+pub(crate) fn print(text: &str) {
+    if let Err(error) = write(text.as_bytes()) {
+        unwritten(&error);
     }
+}
+
+/// Writes to stdout what was only read. A reader that went away (`| head`) is no error of ours: the program ends well.
+pub(crate) fn print_read(text: &str) {
+    match write(text.as_bytes()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => unwritten(&error),
+    }
+}
+
+fn unwritten(error: &io::Error) -> ! {
+    say(format_args!("error: cannot write to stdout: {error}"));
+    std::process::exit(1)
 }
 
 /// Writes a line to stderr. Unlike `eprintln!` it does not panic when nobody reads it or the disk of a log is full.

@@ -55,7 +55,7 @@ impl Settings {
             listen: layers.value("listen", values::address)?,
             advertise: layers.value("advertise", values::address_if_any)?,
             realm: layers.value("realm", values::name)?,
-            services: layers.list("services", values::builtin)?,
+            services: layers.distinct("services", values::builtin)?,
             seeds: layers.list("peers.seeds", values::seed)?,
             max_peers: layers.value("peers.max", values::cap)?,
             gossip_interval: layers.value("peers.gossip_interval", values::duration)?,

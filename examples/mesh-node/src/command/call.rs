@@ -1,6 +1,7 @@
 //! `call`: one call over HTTP/3, from outside.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -45,9 +46,13 @@ pub(crate) struct CallArgs {
     place: Place,
 }
 
+/// As `gateway.max_body` at most.
+const LARGEST_BODY: usize = client::MAX_ANSWER;
+
 pub(crate) async fn run(args: CallArgs) -> Result<(), Failure> {
+    let body = body(&args.body)?;
     let (address, pin) = target(&args).await?;
-    let mut call = Call::new(args.service.clone(), body(&args.body)?);
+    let mut call = Call::new(args.service.clone(), body);
     if let Some(deadline) = args.deadline {
         call = call.deadline(Duration::from_millis(deadline));
     }
@@ -75,15 +80,22 @@ async fn target(args: &CallArgs) -> Result<(SocketAddr, NodeId), Failure> {
 }
 
 fn body(given: &str) -> Result<Bytes, Failure> {
-    if given == "-" {
-        let mut body = Vec::new();
-        std::io::stdin().read_to_end(&mut body).context("cannot read stdin")?;
-        return Ok(body.into());
+    let read = match given.strip_prefix('@') {
+        Some(path) => File::open(path).and_then(capped),
+        None if given == "-" => capped(io::stdin().lock()),
+        None => return Ok(given.to_owned().into()),
+    };
+    read.map_err(|error| Failure::Usage(anyhow::anyhow!("the body {given}: {error}")))
+}
+
+/// Reads no more than any node can be set to take.
+fn capped(source: impl Read) -> io::Result<Bytes> {
+    let mut body = Vec::new();
+    source.take(LARGEST_BODY as u64 + 1).read_to_end(&mut body)?;
+    if body.len() > LARGEST_BODY {
+        return Err(io::Error::other(format!("a body is at most {}MiB", LARGEST_BODY >> 20)));
     }
-    match given.strip_prefix('@') {
-        Some(path) => Ok(std::fs::read(path).with_context(|| format!("cannot read {path}"))?.into()),
-        None => Ok(given.to_owned().into()),
-    }
+    Ok(body.into())
 }
 
 fn show(args: &CallArgs, answer: &Answer, connected: Duration, answered: Duration) -> Result<(), Failure> {
@@ -105,12 +117,8 @@ fn show(args: &CallArgs, answer: &Answer, connected: Duration, answered: Duratio
         });
         output::print(&format!("{line}\n"));
     } else if good {
-        let mut out = std::io::stdout().lock();
-        // A reader that went away is no error of ours.
-        let _ = out.write_all(&answer.body);
-        if !answer.body.ends_with(b"\n") {
-            let _ = out.write_all(b"\n");
-        }
+        let end: &[u8] = if answer.body.ends_with(b"\n") { b"" } else { b"\n" };
+        output::write(&answer.body).and_then(|()| output::write(end)).context("cannot write to stdout")?;
     } else {
         match &problem {
             Some(problem) => {

@@ -11,10 +11,10 @@ pub(crate) fn run(args: ReadArgs) -> Result<(), Failure> {
     let data = args.place.data()?;
     let id = Identity::load_or_create(&data).map_err(anyhow::Error::from)?.node_id();
     if args.json {
-        output::print(&format!("{}\n", json!({ "schema": 1, "node": id, "data": data })));
+        output::print_read(&format!("{}\n", json!({ "schema": 1, "node": id, "data": data })));
     } else {
         eprintln!("the node of {}; name it in another node's allow-list, or as a pin in `call --pin`:", data.display());
-        output::print(&format!("{id}\n"));
+        output::print_read(&format!("{id}\n"));
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ pub(crate) async fn services(args: ReadArgs, paint: Paint) -> Result<(), Failure
             vec![service.name.to_string(), providers.join(" "), yes(service.callable), yes(service.idempotent)]
         })
         .collect();
-    output::print(&output::table(paint, &["SERVICE", "PROVIDERS", "CALLABLE", "IDEMPOTENT"], &rows));
+    output::print_read(&output::table(paint, &["SERVICE", "PROVIDERS", "CALLABLE", "IDEMPOTENT"], &rows));
     Ok(())
 }
 
@@ -70,7 +70,7 @@ pub(crate) async fn nodes(args: ReadArgs, paint: Paint) -> Result<(), Failure> {
             vec![id, address, node.state.clone(), node.reason.clone().unwrap_or_default()]
         })
         .collect();
-    output::print(&output::table(paint, &["NODE", "ADDRESS", "STATE", "REASON"], &rows));
+    output::print_read(&output::table(paint, &["NODE", "ADDRESS", "STATE", "REASON"], &rows));
     Ok(())
 }
 
@@ -80,12 +80,12 @@ pub(crate) async fn tree(args: TreeArgs, paint: Paint) -> Result<(), Failure> {
     if args.json {
         return print_json("tree", &snapshot.runtime.tree);
     }
-    output::print(&output::tree(paint, &snapshot.runtime.tree, (!all).then_some(WIDTH)));
+    output::print_read(&output::tree(paint, &snapshot.runtime.tree, (!all).then_some(WIDTH)));
     Ok(())
 }
 
 fn print_json(name: &str, value: &impl Serialize) -> Result<(), Failure> {
-    output::print(&format!("{}\n", json!({ "schema": SCHEMA, name: value })));
+    output::print_read(&format!("{}\n", json!({ "schema": SCHEMA, name: value })));
     Ok(())
 }
 

@@ -168,9 +168,10 @@ fn stopped(report: &ShutdownReport, json: bool) {
     }
 }
 
+/// A node serves on when nobody can hear it.
 fn print(event: &Event) {
-    match serde_json::to_string(event) {
-        Ok(line) => output::print(&format!("{line}\n")),
-        Err(error) => output::say(format_args!("error: {error}")),
+    let line = serde_json::to_string(event).map_err(std::io::Error::from);
+    if let Err(error) = line.and_then(|line| output::write(format!("{line}\n").as_bytes())) {
+        output::say(format_args!("error: cannot write to stdout: {error}"));
     }
 }

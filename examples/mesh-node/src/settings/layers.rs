@@ -151,6 +151,22 @@ impl Layers {
         texts.into_iter().map(entry).collect()
     }
 
+    /// A list in which nothing stands twice.
+    ///
+    /// # Errors
+    /// As [`Layers::list`], and the first entry that stands there once more.
+    pub(crate) fn distinct<T: PartialEq>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, SettingsError> {
+        let list = self.list(name, read)?;
+        let twice = (1..list.len()).find(|&at| list[..at].contains(&list[at]));
+        let Some(at) = twice else { return Ok(list) };
+        let (mut texts, origin) = self.texts(name);
+        Err(SettingsError::Bad { name, value: texts.swap_remove(at), origin, wanted: "it is listed twice".into() })
+    }
+
     fn texts(&self, name: &'static str) -> (Vec<String>, Origin) {
         self.values
             .get(name)

@@ -101,6 +101,8 @@ fn lists_are_written_as_toml_arrays_or_with_commas() {
     assert_eq!(settings.seeds[1].node.unwrap().short(), "abababab");
     let message = refused(Ok(flag(Layers::default(), "services", "echo,quux")));
     assert!(message.starts_with("services = \"quux\" (flag --services): "), "{message}");
+    let message = refused(Ok(flag(Layers::default(), "services", "echo,hash,echo")));
+    assert_eq!(message, "services = \"echo\" (flag --services): it is listed twice");
 }
 
 #[test]

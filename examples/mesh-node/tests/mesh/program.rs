@@ -1,8 +1,10 @@
 //! The program's manners: settings, exit codes, one node a folder.
 
+use std::fs::File;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use crate::harness::{PROGRAM, Plan, controls_program, folder, full};
+use crate::harness::{PATIENCE, PROGRAM, Plan, controls_program, folder, full};
 
 fn run(command: &mut Command) -> (Option<i32>, String) {
     let output = command.stdin(Stdio::null()).output().unwrap();
@@ -109,4 +111,60 @@ fn a_wrong_pin_is_told_in_words() {
     let (code, words) = run(Command::new(PROGRAM).args(["call", "--to", &to, "--pin", &pin, "time"]));
     assert_eq!(code, Some(1), "{words}");
     assert_eq!(words, format!("error: expected node {pin} at {to}, found node {}\n", node.id));
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_wrong_use_and_named() {
+    let place = ["call", "--to", "127.0.0.1:9", "--pin", &"ab".repeat(32), "echo"];
+    for (body, why) in [("@/nofile", "No such file"), ("@/dev/zero", "a body is at most 16MiB")] {
+        let (code, words) = run(Command::new(PROGRAM).args(place).arg(body));
+        assert_eq!(code, Some(2), "{words}");
+        assert!(words.contains(&format!("the body {body}: {why}")), "{words}");
+    }
+}
+
+/// A pipe whose reader has left.
+fn left() -> std::io::PipeWriter {
+    std::io::pipe().unwrap().1
+}
+
+#[test]
+fn only_a_reader_that_left_excuses_what_was_not_written() {
+    let folder = folder();
+    let node = Plan::new(&folder, "a").start();
+    let no_space = || File::options().write(true).open("/dev/full").unwrap();
+    let (to, pin) = (node.address.to_string(), node.id.to_string());
+    let data = folder.path().join("a");
+    let read = || {
+        let mut command = Command::new(PROGRAM);
+        command.args(["tree", "--data"]).arg(&data).stderr(Stdio::null());
+        command
+    };
+    let call = || {
+        let mut command = Command::new(PROGRAM);
+        command.args(["call", "--to", &to, "--pin", &pin, "echo", "hello"]).stderr(Stdio::null());
+        command
+    };
+    assert_eq!(read().stdout(left()).status().unwrap().code(), Some(0));
+    assert_eq!(read().stdout(no_space()).status().unwrap().code(), Some(1));
+    assert_eq!(call().stdout(left()).status().unwrap().code(), Some(1));
+    assert_eq!(call().stdout(no_space()).status().unwrap().code(), Some(1));
+    assert_eq!(call().arg("--json").stdout(no_space()).status().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_node_serves_on_when_nobody_reads_what_it_says() {
+    let folder = folder();
+    let mut command = Plan::new(&folder, "a").command();
+    let mut node = command.stdin(Stdio::null()).stdout(left()).stderr(Stdio::null()).spawn().unwrap();
+    let end = Instant::now() + PATIENCE;
+    let serves = || run(Command::new(PROGRAM).args(["tree", "--data"]).arg(folder.path().join("a"))).0 == Some(0);
+    while !serves() {
+        assert!(node.try_wait().unwrap().is_none(), "it has ended");
+        assert!(Instant::now() < end);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let pid = nix::unistd::Pid::from_raw(node.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(node.wait().unwrap().code(), Some(0));
 }
