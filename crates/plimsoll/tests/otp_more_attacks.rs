@@ -729,30 +729,6 @@ async fn otp_a_group_restart_does_not_start_a_second_incarnation_beside_a_blocke
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn otp_a_nested_supervisor_is_started_again_only_when_its_blocked_child_is_gone() {
-    let Blocker { release, blocked, spec, starts } = blocker();
-    let stage = Stage::default();
-    let inner = stage.clone();
-    let nested = ChildSpec::supervisor("nested", move || {
-        let builder = Supervisor::builder("nested").intensity(0, Duration::from_secs(1)).leave_behind(LEAVE);
-        builder.child(spec.clone()).child(inner.child("x"))
-    });
-    let tree = Supervisor::builder("top").child(nested.backoff(Backoff::NONE)).start().await.unwrap();
-    let first = tree.child("nested").unwrap().value::<SupervisorRef>().unwrap();
-    tell_id(&first, "blocks", Do::Normal);
-    until(|| blocked.load(Ordering::SeqCst)).await;
-    tell_id(&first, "x", Do::Panic);
-    let report = first.wait().await;
-    assert_eq!((report.cause, report.left_behind().count()), (ShutdownCause::GaveUp, 1));
-    tokio::time::sleep(LEAVE * 3).await;
-    assert_eq!(starts.load(Ordering::SeqCst), 1, "its old subtree lingers");
-    drop(release);
-    until(|| starts.load(Ordering::SeqCst) == 2).await;
-    until(|| shown(&tree) == "nested+").await;
-    assert!(tree.stop().await.is_clean());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn otp_a_blocked_grandchild_is_named_with_its_path() {
     let Blocker { release, blocked, spec, .. } = blocker();
     let nested = ChildSpec::supervisor("nested", move || {
