@@ -16,6 +16,8 @@ use plimsoll::supervisor::SupervisorRef;
 use tokio::time::Instant;
 
 const CASES: u64 = 10_000;
+// Chosen because its cases are known to agree, so a pass says nothing of other seeds: two are known to differ, 4294971908
+// and 82931523569459 (rest_for_one, ends deferred behind a stop phase).
 const FIRST_SEED: u64 = 82_931_523_518_464;
 
 #[derive(Debug, Clone)]
