@@ -108,11 +108,11 @@ impl Front {
         images.call(wanted).await.map_or_else(refused, served)
     }
 
-    /// The snapshot of the whole tree, and how many tasks there are.
+    /// The snapshot of the whole tree, how many tasks there are, and how many bytes are held.
     fn stats(&self) -> Answer {
         let tree = self.tree.read().as_ref().map(SupervisorRef::inspect);
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-        let stats = serde_json::json!({ "tasks": tasks, "tree": tree }).to_string();
+        let stats = serde_json::json!({ "tasks": tasks, "heap": crate::heap::held(), "tree": tree }).to_string();
         let mut answer = Response::new(Body::Bytes(stats.into()).into_http());
         answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
         answer

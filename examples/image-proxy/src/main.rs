@@ -11,6 +11,7 @@ mod before;
 mod body;
 mod controls;
 mod front;
+mod heap;
 mod images;
 mod key;
 mod origin;

@@ -40,6 +40,8 @@ pub(crate) enum FetchError {
 /// Makes a client for a tenant; closing one is dropping it, which closes its connections.
 pub(crate) struct Clients {
     pub(crate) patience: Duration,
+    /// Bytes of its receive buffer in the kernel.
+    pub(crate) socket: usize,
 }
 
 /// The client of one tenant, with its idle connections.
@@ -56,6 +58,7 @@ impl Connect<Arc<str>> for Clients {
     async fn connect(&self, _tenant: &Arc<str>) -> Result<OriginClient, Infallible> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
+        connector.set_recv_buffer_size(Some(self.socket));
         connector.set_connect_timeout(Some(self.patience));
         let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(connector);
         Ok(OriginClient(client))
@@ -84,8 +87,8 @@ pub(crate) struct Fetched {
 }
 
 impl Origin {
-    pub(crate) fn new(address: SocketAddr, patience: Duration, settings: PoolSettings) -> Self {
-        Self { address, patience, pool: DialPool::new(settings, Clients { patience }) }
+    pub(crate) fn new(address: SocketAddr, clients: Clients, settings: PoolSettings) -> Self {
+        Self { address, patience: clients.patience, pool: DialPool::new(settings, clients) }
     }
 
     pub(crate) fn pool(&self) -> &Pool {

@@ -47,12 +47,21 @@ pub(crate) struct Settings {
     /// Connections of clients
     #[arg(long, default_value = "1024")]
     pub(crate) connections: Cap,
+    /// Bytes that the kernel is asked to hold at most for a connection, each way: no more of an image waits there for a
+    /// slow reader
+    #[arg(long, default_value = "64 KiB")]
+    pub(crate) socket: ByteCap,
     /// How long the origin may be silent
     #[arg(long, default_value = "2000")]
     patience_ms: u64,
 }
 
 impl Settings {
+    /// [`socket`](Self::socket) as sockets take it.
+    pub(crate) fn socket_bytes(&self) -> u32 {
+        u32::try_from(self.socket.get()).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn store_delay(&self) -> Duration {
         Duration::from_millis(self.store_delay_ms)
     }
@@ -89,7 +98,7 @@ mod tests {
     /// M-1: no flag takes zero or "unlimited" for a limit.
     #[test]
     fn no_limit_can_be_switched_off() {
-        for flag in ["--pool", "--cache", "--image", "--requests", "--connections", "--stored"] {
+        for flag in ["--pool", "--cache", "--image", "--requests", "--connections", "--stored", "--socket"] {
             for value in ["0", "unlimited", "-1"] {
                 assert!(parse(&[&format!("{flag}={value}")]).is_err(), "{flag} {value}");
             }

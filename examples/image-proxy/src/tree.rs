@@ -9,6 +9,7 @@
 //! ```
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +19,17 @@ use plimsoll::bounded::{ByteCache, ByteCacheCaps, Cap, PoolSettings, TaskPool, T
 use plimsoll::call::CallServer;
 use plimsoll::inspect::{Details, Inspect};
 use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorRef};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use crate::controls::switched_off;
 use crate::front::Front;
 use crate::images::Images;
-use crate::origin::Origin;
+use crate::origin::{Clients, Origin};
 use crate::settings::Settings;
 use crate::store::Store;
+
+/// Connections that wait in the kernel's queue.
+const BACKLOG: u32 = 1_024;
 
 /// The cache beside whoever holds it, in the snapshot.
 struct Background {
@@ -43,8 +47,7 @@ impl Inspect for Background {
 
 /// Starts the proxy; the address that it listens on.
 pub(crate) async fn start(settings: Settings) -> anyhow::Result<(SupervisorRef, SocketAddr)> {
-    let listener =
-        TcpListener::bind(settings.listen).await.with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let listener = listen(&settings).with_context(|| format!("cannot listen on {}", settings.listen))?;
     let (listener, address) = (Arc::new(listener), settings.listen);
     let address = listener.local_addr().unwrap_or(address);
     let images = images(&settings)?;
@@ -94,6 +97,16 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<(SupervisorRef, 
     Ok((tree, address))
 }
 
+/// A listener whose connections inherit the bound on what the kernel holds.
+fn listen(settings: &Settings) -> io::Result<TcpListener> {
+    let address = settings.listen;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(settings.socket_bytes())?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 fn images(settings: &Settings) -> anyhow::Result<Images> {
     let cap = if switched_off("pool-cap") { Cap::of::<{ Cap::MAX }>() } else { settings.pool };
     let pool = PoolSettings { name: "clients".into(), cap, idle_time: settings.pool_idle(), ..PoolSettings::default() };
@@ -103,9 +116,10 @@ fn images(settings: &Settings) -> anyhow::Result<Images> {
         ttl: settings.image_ttl(),
         ..ByteCacheCaps::default()
     };
+    let clients = Clients { patience: settings.patience(), socket: settings.socket_bytes() as usize };
     let store = Store::open(settings.store.clone(), settings.stored, settings.store_delay());
     Ok(Images {
-        origin: Origin::new(settings.origin, settings.patience(), pool),
+        origin: Origin::new(settings.origin, clients, pool),
         cache: ByteCache::new("memory", cache),
         store: store.with_context(|| format!("cannot use the folder {}", settings.store.display()))?,
         background: TaskPool::new("writes", TaskPoolCaps::default()),

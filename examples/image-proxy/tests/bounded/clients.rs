@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::origin::{byte_of, length_of};
+use crate::process::Stats;
 
 /// What the load came to.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(crate) struct Load {
     /// The 99th percentile of images that were served.
     pub(crate) p99: Duration,
     pub(crate) ledger: Ledger,
+    /// What the proxy said about itself when half of the requests were made.
+    pub(crate) halfway: Stats,
 }
 
 /// What a request is for, by its number: mostly images, one in a hundred given up, some that cannot be served.
@@ -53,10 +56,10 @@ pub(crate) fn given_up(requests: u64) -> u64 {
     (0..requests).filter(|number| kind(*number) == Kind::GivenUp).count() as u64
 }
 
-/// A hundred clients at once make the requests numbered from `from`; `halfway` is called when half of them are made.
-pub(crate) async fn load(proxy: SocketAddr, requests: usize, halfway: impl Fn() + Send + Sync + 'static) -> Load {
+/// A hundred clients at once make the requests.
+pub(crate) async fn load(proxy: SocketAddr, requests: usize) -> Load {
     let (next, start) = (Arc::new(AtomicUsize::new(0)), Instant::now());
-    let shared = Arc::new((Ledger::default(), Mutex::new(Vec::new()), halfway));
+    let shared = Arc::new((Ledger::default(), Mutex::new(Vec::new()), Mutex::new(None)));
     let clients: Vec<_> = (0..100)
         .map(|_| {
             let (next, shared) = (next.clone(), shared.clone());
@@ -68,7 +71,8 @@ pub(crate) async fn load(proxy: SocketAddr, requests: usize, halfway: impl Fn() 
                         break;
                     }
                     if number == requests / 2 {
-                        (shared.2)();
+                        let halfway = Stats::of(proxy).await;
+                        *shared.2.lock() = Some(halfway);
                     }
                     let call = shared.0.issue();
                     let from = Instant::now();
@@ -83,10 +87,15 @@ pub(crate) async fn load(proxy: SocketAddr, requests: usize, halfway: impl Fn() 
         .collect();
     futures::future::join_all(clients).await.into_iter().for_each(|client| client.unwrap());
     let took = start.elapsed();
-    let (ledger, times, _) = Arc::into_inner(shared).expect("every client has ended");
+    let (ledger, times, halfway) = Arc::into_inner(shared).expect("every client has ended");
     let mut times = times.into_inner();
     times.sort_unstable();
-    Load { took, p99: times[times.len() * 99 / 100], ledger }
+    Load {
+        took,
+        p99: times[times.len() * 99 / 100],
+        ledger,
+        halfway: halfway.into_inner().expect("half of them were made"),
+    }
 }
 
 type Connection = Option<SendRequest<Empty<Bytes>>>;
@@ -165,12 +174,18 @@ pub(crate) async fn length(proxy: SocketAddr, path: &str) -> Option<u64> {
     answer.headers().get("content-length")?.to_str().unwrap().parse().ok()
 }
 
-/// A client with as little room as the system allows, that has read `bytes` of its answer and then stops reading.
-pub(crate) async fn read_some(proxy: SocketAddr, path: &str, bytes: usize) -> TcpStream {
+/// Sends a request on a connection of its own and leaves the answer alone.
+pub(crate) async fn ask(proxy: SocketAddr, path: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4_096).unwrap();
     let mut stream = socket.connect(proxy).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: images\r\n\r\n").as_bytes()).await.unwrap();
+    stream
+}
+
+/// A client with as little room as the system allows, that has read `bytes` of its answer and then stops reading.
+pub(crate) async fn read_some(proxy: SocketAddr, path: &str, bytes: usize) -> TcpStream {
+    let mut stream = ask(proxy, path).await;
     let mut piece = vec![0; 64 << 10];
     let mut read = 0;
     while read < bytes {

@@ -3,7 +3,7 @@
 //! | image | answer |
 //! |---|---|
 //! | `img-N` | 4 to 64 KiB, after 2 ms |
-//! | `slow-N` | 8 KiB, after 100 ms |
+//! | `slow-N` | 8 KiB, after a second |
 //! | `hot-N` | 1,000,000 bytes |
 //! | `large-N` | 16 MiB of unknown length, 64 KiB each ms |
 //! | `fail-N` | 500, with a body that does not end |
@@ -25,7 +25,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 const PIECE: usize = 64 << 10;
 pub(crate) const LARGE: usize = 16 << 20;
@@ -40,6 +40,8 @@ pub(crate) struct Seen {
     pub(crate) connections: AtomicU64,
     /// Requests.
     pub(crate) requests: AtomicU64,
+    /// Large images on their way.
+    pub(crate) large: AtomicU64,
     /// Bytes of large images that went out.
     pub(crate) large_bytes: AtomicU64,
     /// Bodies of failures that nobody has closed.
@@ -58,7 +60,11 @@ pub(crate) fn byte_of(image: u64) -> u8 {
 
 /// Starts an origin on a free port.
 pub(crate) async fn start() -> (SocketAddr, Arc<Seen>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    // What the kernel takes on for a reader that has gone would count as sent.
+    socket.set_send_buffer_size(64 << 10).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1_024).unwrap();
     let address = listener.local_addr().unwrap();
     let seen = Arc::new(Seen::default());
     let counts = seen.clone();
@@ -106,7 +112,7 @@ async fn answer(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<
             whole(vec![byte_of(number); length_of(number)])
         }
         "slow" => {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
             whole(vec![0; 8 << 10])
         }
         "hot" => whole(vec![1; HOT]),
@@ -135,12 +141,12 @@ fn announced(mut answer: Response<Body>, length: u64) -> Response<Body> {
 }
 
 fn large(seen: Arc<Seen>) -> Body {
-    let piece = Bytes::from(vec![2; PIECE]);
+    let (piece, on_its_way) = (Bytes::from(vec![2; PIECE]), Arc::new(Count::up(&seen, |seen| &seen.large)));
     let pieces = stream::iter(0..LARGE / PIECE).then(move |_| {
-        let (piece, seen) = (piece.clone(), seen.clone());
+        let (piece, on_its_way) = (piece.clone(), on_its_way.clone());
         async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            seen.large_bytes.fetch_add(PIECE as u64, SeqCst);
+            on_its_way.0.large_bytes.fetch_add(PIECE as u64, SeqCst);
             Ok(Frame::data(piece))
         }
     });

@@ -34,7 +34,8 @@ pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     /// Tasks before the first request.
     pub(crate) tasks_at_start: u64,
-    complete: bool,
+    /// Whether all fixes are on.
+    pub(crate) complete: bool,
     _folder: TempDir,
 }
 
@@ -42,17 +43,22 @@ pub(crate) struct Proxy {
 #[derive(Debug)]
 pub(crate) struct Stats {
     pub(crate) tasks: u64,
+    /// Bytes allocated and not freed.
+    pub(crate) heap: u64,
     tree: Value,
 }
 
 impl Proxy {
     /// Starts a proxy in front of `origin` with these fixes off: the build with controls if there is one.
-    pub(crate) async fn start(origin: SocketAddr, off: &[&str]) -> Self {
+    ///
+    /// A write to its folder takes `store_delay` longer.
+    pub(crate) async fn start(origin: SocketAddr, off: &[&str], store_delay: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let program = if off.is_empty() { PathBuf::from(PROGRAM) } else { controls_program() };
         let mut command = Command::new(program);
         command.env("PLIMSOLL_CONTROLS_OFF", off.join(",")).arg("--store").arg(folder.path());
-        command.args(["--origin", &origin.to_string(), "--store-delay-ms", "100", "--patience-ms", "500"]);
+        command.args(["--origin", &origin.to_string(), "--patience-ms", "5000"]);
+        command.args(["--store-delay-ms", &store_delay.as_millis().to_string()]);
         // Arenas of the C library would show as memory that differs from run to run.
         command.env("MALLOC_ARENA_MAX", "2").stdout(Stdio::piped());
         // Its handlers panic on purpose.
@@ -65,19 +71,13 @@ impl Proxy {
         proxy
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Resident memory.
     pub(crate) fn resident(&self) -> u64 {
         Process(self.child.id()).resident().unwrap()
     }
 
     pub(crate) async fn stats(&self) -> Stats {
-        let stats = clients::get(self.address, "/stats").await.unwrap().1;
-        let stats: Value = serde_json::from_slice(&stats).unwrap();
-        Stats { tasks: stats["tasks"].as_u64().unwrap(), tree: stats["tree"].clone() }
+        Stats::of(self.address).await
     }
 
     /// Waits until nothing is being worked on or written any more; without all fixes that may never be, and is given up.
@@ -109,6 +109,13 @@ impl Drop for Proxy {
 }
 
 impl Stats {
+    pub(crate) async fn of(proxy: SocketAddr) -> Self {
+        let stats = clients::get(proxy, "/stats").await.unwrap().1;
+        let stats: Value = serde_json::from_slice(&stats).unwrap();
+        let number = |name: &str| stats[name].as_u64().unwrap();
+        Self { tasks: number("tasks"), heap: number("heap"), tree: stats["tree"].clone() }
+    }
+
     /// A counter of any child of the tree.
     pub(crate) fn counter(&self, name: &str) -> u64 {
         let children = self.tree["children"].as_array().unwrap();
