@@ -3,7 +3,7 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use plimsoll::exit::ExitReason;
@@ -13,7 +13,7 @@ use plimsoll::supervisor::{
 };
 use ractor::registry::where_is;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
-use support::{Begin, Do, Puppet, Stage, quiet, tell, tell_id};
+use support::{Begin, Do, Puppet, Stage, quiet, tell_id};
 use tokio::time::Instant;
 
 fn shown(tree: &SupervisorRef) -> String {
@@ -617,158 +617,6 @@ fn otp_a_dropped_runtime_leaves_nobody() {
     left.sort();
     assert_eq!(left, ["drop a", "drop d", "drop x"]);
     drop((tree, dynamic));
-}
-
-// --- threads that block ------------------------------------------------------------------------------------------
-
-/// Blocks its thread when it is told anything, until the sender of its pair is dropped or used.
-struct Blocks(Mutex<Option<mpsc::Receiver<()>>>, Arc<AtomicBool>);
-
-impl Actor for Blocks {
-    type Msg = Do;
-    type State = ();
-    type Arguments = ();
-
-    async fn pre_start(&self, _: ActorRef<Do>, (): ()) -> Result<(), ActorProcessingErr> {
-        Ok(())
-    }
-
-    async fn handle(&self, _: ActorRef<Do>, _: Do, (): &mut ()) -> Result<(), ActorProcessingErr> {
-        let receiver = self.0.lock().unwrap().take();
-        self.1.store(true, Ordering::SeqCst);
-        if let Some(receiver) = receiver {
-            let _ = receiver.recv();
-        }
-        Ok(())
-    }
-}
-
-struct Blocker {
-    release: mpsc::Sender<()>,
-    blocked: Arc<AtomicBool>,
-    starts: Arc<AtomicUsize>,
-    spec: ChildSpec,
-}
-
-fn blocker() -> Blocker {
-    let (release, receiver) = mpsc::channel();
-    let receiver = Mutex::new(Some(receiver));
-    let (blocked, starts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let (seen, counted) = (blocked.clone(), starts.clone());
-    let spec = ChildSpec::new("blocks", move |parent| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        Blocks::spawn_linked(None, Blocks(Mutex::new(receiver.lock().unwrap().take()), seen.clone()), (), parent)
-    });
-    let spec = spec.shutdown(Shutdown::After(Duration::from_millis(20))).backoff(Backoff::NONE);
-    Blocker { release, blocked, starts, spec }
-}
-
-/// Polls real state: a blocked thread knows no paused time.
-async fn until(what: impl Fn() -> bool) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while !what() {
-        assert!(std::time::Instant::now() < deadline, "it never came");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-const LEAVE: Duration = Duration::from_millis(50);
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn otp_a_blocked_thread_is_named_and_does_not_hold_up_the_rest() {
-    let stage = Stage::default();
-    let Blocker { release, blocked, spec, .. } = blocker();
-    let builder = Supervisor::builder("top").leave_behind(LEAVE).child(stage.child("a")).child(spec);
-    let tree = builder.child(stage.child("z")).start().await.unwrap();
-    tell_id(&tree, "blocks", Do::Normal);
-    until(|| blocked.load(Ordering::SeqCst)).await;
-    let report = tokio::time::timeout(Duration::from_secs(5), tree.stop()).await.expect("it is left behind");
-    assert_eq!(stage.did(), ["start a", "start z", "stop z", "stop a"]);
-    let left: Vec<_> = report.left_behind().collect();
-    assert_eq!(left.len(), 1, "{report}");
-    assert_eq!(&*left[0].path[0], "blocks");
-    assert!(left[0].actor.is_some());
-    assert!(left[0].waited >= Duration::from_millis(70), "{report}");
-    assert_eq!(tree.inspect().details.counters["left_behind"], 1);
-    drop(release);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn otp_terminate_of_a_blocked_thread_says_so_and_it_is_startable_once_it_is_gone() {
-    let Blocker { release, blocked, spec, starts } = blocker();
-    let tree = Supervisor::builder("top").leave_behind(LEAVE).child(spec).start().await.unwrap();
-    tell_id(&tree, "blocks", Do::Normal);
-    until(|| blocked.load(Ordering::SeqCst)).await;
-    assert_eq!(tree.terminate_child("blocks").await, Err(ChildError::LeftBehind));
-    assert_eq!(tree.restart_child("blocks").await, Err(ChildError::Running));
-    drop(release);
-    until(|| shown(&tree) == "blocks-").await;
-    assert!(matches!(tree.restart_child("blocks").await, Ok(Started::Child(_))));
-    assert_eq!(starts.load(Ordering::SeqCst), 2);
-    tree.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn otp_a_group_restart_does_not_start_a_second_incarnation_beside_a_blocked_one() {
-    let stage = Stage::default();
-    let Blocker { release, blocked, spec, starts } = blocker();
-    let builder = Supervisor::builder("top").strategy(Strategy::OneForAll).leave_behind(LEAVE);
-    let tree = builder.child(stage.child("a")).child(spec).child(stage.child("z")).start().await.unwrap();
-    tell_id(&tree, "blocks", Do::Normal);
-    until(|| blocked.load(Ordering::SeqCst)).await;
-    stage.did();
-    tell_id(&tree, "a", Do::Panic);
-    // The others are up again, and it follows when its old task has ended.
-    until(|| shown(&tree).contains("a+") && shown(&tree).contains("z+") && stage.did().contains(&"start z".to_owned()))
-        .await;
-    assert_eq!(starts.load(Ordering::SeqCst), 1);
-    drop(release);
-    until(|| starts.load(Ordering::SeqCst) == 2).await;
-    until(|| shown(&tree) == "a+ blocks+ z+").await;
-    tree.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn otp_a_blocked_grandchild_is_named_with_its_path() {
-    let Blocker { release, blocked, spec, .. } = blocker();
-    let nested = ChildSpec::supervisor("nested", move || {
-        Supervisor::builder("whatever").leave_behind(LEAVE).child(spec.clone())
-    });
-    let tree = Supervisor::builder("top").child(nested).start().await.unwrap();
-    let nested = tree.child("nested").unwrap().value::<SupervisorRef>().unwrap();
-    tell_id(&nested, "blocks", Do::Normal);
-    until(|| blocked.load(Ordering::SeqCst)).await;
-    let report = tokio::time::timeout(Duration::from_secs(5), tree.stop()).await.expect("it is left behind");
-    let left: Vec<_> = report.left_behind().map(|trouble| trouble.path.join("/")).collect();
-    assert_eq!(left, ["nested/blocks"]);
-    drop(release);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn otp_simple_a_blocked_thread_is_left_behind_and_frees_its_place_when_gone() {
-    let (release, receiver) = mpsc::channel();
-    let receiver = Arc::new(Mutex::new(Some(receiver)));
-    let blocked = Arc::new(AtomicBool::new(false));
-    let seen = blocked.clone();
-    let dynamic: DynamicSupervisorRef<()> = DynamicSupervisor::builder("dynamic", move |parent, (): ()| {
-        let receiver = receiver.lock().unwrap().take();
-        Blocks::spawn_linked(None, Blocks(Mutex::new(receiver), seen.clone()), (), parent)
-    })
-    .max_children(1)
-    .shutdown(Shutdown::After(Duration::from_millis(20)))
-    .leave_behind(LEAVE)
-    .start()
-    .await
-    .unwrap();
-    let child = dynamic.start_child(()).await.unwrap().child().unwrap();
-    tell(&child, Do::Normal);
-    until(|| blocked.load(Ordering::SeqCst)).await;
-    assert_eq!(dynamic.terminate_child(child.actor()).await, Err(ChildError::LeftBehind));
-    assert_eq!(dynamic.start_child(()).await, Err(StartError::MaxChildren { max: 1 }));
-    drop(release);
-    until(|| dynamic.count_children().unwrap().workers == 0).await;
-    dynamic.start_child(()).await.unwrap();
-    assert!(dynamic.stop().await.is_clean());
 }
 
 // --- many at once ------------------------------------------------------------------------------------------------

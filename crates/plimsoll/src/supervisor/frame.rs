@@ -3,7 +3,7 @@
 //! A supervisor is two small actors and a task. The *face* is the actor that the world sees: it is linked to the parent,
 //! and a stop of it is a stop of the tree. The *anchor* is the actor that the children are linked to: it lives until the
 //! last of them has ended, so that every end is heard of, also during the stop. The *keeper* is the task that waits for
-//! timers and for the end.
+//! timers and for the end, and sees to it that the anchor gets its turns (see [`lookout`]).
 //!
 //! None of them owns the state: that is a [`Crew`], behind a lock that is held for one decision and what follows from it,
 //! never across an `await` and never while a user's code runs. Whoever brings news takes the lock himself, so that nothing
@@ -12,9 +12,11 @@
 
 mod actors;
 mod keeper;
+mod lookout;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -35,6 +37,9 @@ use super::report::ShutdownReport;
 use super::start::Boxed;
 use crate::exit::{ExitReason, Failure};
 
+/// How many anchors there may be, one after the other.
+const ANCHORS: usize = 4;
+
 /// What all kinds of supervisors share.
 pub(crate) struct Frame {
     pub(crate) name: Arc<str>,
@@ -42,7 +47,11 @@ pub(crate) struct Frame {
     pub(crate) leave_behind: Duration,
     pub(crate) runtime: Handle,
     epoch: Instant,
-    anchor: OnceLock<ActorCell>,
+    anchors: [OnceLock<ActorCell>; ANCHORS],
+    /// The anchor in use.
+    current: AtomicUsize,
+    /// Something was started since the anchor was looked after.
+    unchecked: AtomicBool,
     face: OnceLock<ActorCell>,
     /// Wakes the keeper: an earlier timer, or the end.
     pub(crate) wake: Notify,
@@ -63,7 +72,9 @@ impl Frame {
             leave_behind,
             runtime: Handle::current(),
             epoch: Instant::now(),
-            anchor: OnceLock::new(),
+            anchors: [const { OnceLock::new() }; ANCHORS],
+            current: AtomicUsize::new(0),
+            unchecked: AtomicBool::new(false),
             face: OnceLock::new(),
             wake: Notify::new(),
             idle: CancellationToken::new(),
@@ -76,7 +87,60 @@ impl Frame {
 
     /// The actor that children link to. Set before anything is started.
     pub(crate) fn anchor(&self) -> &ActorCell {
-        self.anchor.get().expect("the anchor starts before any child")
+        let current = &self.anchors[self.current_anchor()];
+        current.get().expect("the anchor starts before any child")
+    }
+
+    fn current_anchor(&self) -> usize {
+        self.current.load(Ordering::Acquire)
+    }
+
+    /// From now on children link to this anchor.
+    fn use_anchor(&self, index: usize, anchor: Option<ActorCell>) {
+        if let Some(anchor) = anchor {
+            let _ = self.anchors[index].set(anchor);
+        }
+        // ORDERING: whoever reads the index finds the anchor there.
+        self.current.store(index, Ordering::Release);
+    }
+
+    /// Whether `actor` is, or once was, the anchor.
+    pub(crate) fn is_anchor(&self, actor: &ActorCell) -> bool {
+        self.anchors.iter().filter_map(OnceLock::get).any(|anchor| anchor.get_id() == actor.get_id())
+    }
+
+    /// Whether an anchor had to be replaced.
+    pub(crate) fn was_stuck(&self) -> bool {
+        self.anchors[1].get().is_some()
+    }
+
+    /// Links a child that is linked to an anchor no longer in use to the one that is.
+    pub(crate) fn relink(&self, child: &ActorCell) {
+        let anchor = self.anchor();
+        if child
+            .try_get_supervisor()
+            .is_some_and(|parent| parent.get_id() != anchor.get_id() && self.is_anchor(&parent))
+        {
+            child.link(anchor.clone());
+        }
+    }
+
+    /// Something was started: its first poll may have taken the anchor's turn with it.
+    pub(crate) fn look_out(&self) {
+        // ORDERING: a hint; the keeper looks again at every wake.
+        if !self.unchecked.load(Ordering::Relaxed) && !self.unchecked.swap(true, Ordering::Relaxed) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Whether something was started since the last look.
+    fn take_unchecked(&self) -> bool {
+        self.unchecked.swap(false, Ordering::Relaxed)
+    }
+
+    fn other_anchors(&self) -> impl Iterator<Item = &ActorCell> {
+        let current = self.anchor().get_id();
+        self.anchors.iter().filter_map(OnceLock::get).filter(move |anchor| anchor.get_id() != current)
     }
 
     pub(crate) fn face(&self) -> &ActorCell {
@@ -129,6 +193,8 @@ pub(crate) trait Crew: Send + Sync + 'static {
     fn stop(self: &Arc<Self>, told: bool);
     /// The face is gone: kill what is left.
     fn kill(self: &Arc<Self>);
+    /// Another anchor is in use: what runs has to be linked to it.
+    fn relink(self: &Arc<Self>);
     /// The anchor is gone: nothing will be heard any more.
     fn deaf(self: &Arc<Self>);
     /// A timer is due.
@@ -206,10 +272,21 @@ pub(crate) fn watch<C: Crew>(crew: &Arc<C>, run: C::Run, mut join: JoinHandle<()
             }
         };
         let unheard = watcher.joined(run, ended.err().and_then(panic_of));
-        if unheard && watcher.frame().anchor().send_message(actors::Flush(run)).is_err() {
-            watcher.flushed(run);
+        if unheard {
+            turns_of_others(&*watcher).await;
+            if watcher.frame().anchor().send_message(actors::Word::Flush(run)).is_err() {
+                watcher.flushed(run);
+            }
         }
     });
+}
+
+/// Waits until every anchor that was replaced had a turn, for what it was sent before; not for long.
+async fn turns_of_others<C: Crew>(crew: &C) {
+    let turns: Vec<_> = crew.frame().other_anchors().map(actors::turn::<C>).collect();
+    if !turns.is_empty() {
+        let _ = tokio::time::timeout(crew.frame().leave_behind, futures::future::join_all(turns)).await;
+    }
 }
 
 /// The outcome of a task that may have ended: `None` when it has not, else the panic that ended it, if one did.

@@ -129,6 +129,10 @@ impl Crew for Household {
         self.tell(|core, now| core.rules.kill(now));
     }
 
+    fn relink(self: &Arc<Self>) {
+        self.tell(|core, _| core.relink(self));
+    }
+
     fn deaf(self: &Arc<Self>) {
         self.tell(|core, now| core.deaf(self, now));
     }

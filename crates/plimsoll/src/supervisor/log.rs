@@ -103,6 +103,12 @@ pub(crate) fn trouble(supervisor: &str, trouble: &Trouble) {
     tracing::warn!(target: "plimsoll::supervisor", supervisor, %trouble, "child did not stop as it should have");
 }
 
+pub(crate) fn stuck(supervisor: &str) {
+    tracing::warn!(
+        target: "plimsoll::supervisor", supervisor, "a thread of the runtime is blocked and holds up the supervisor"
+    );
+}
+
 pub(crate) fn over(report: &ShutdownReport) {
     tracing::info!(
         target: "plimsoll::supervisor",

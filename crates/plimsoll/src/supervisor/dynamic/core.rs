@@ -204,6 +204,10 @@ impl<A: Send + 'static> Core<A> {
     fn adopt(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey, child: Child, now: Duration) -> Option<(ActorId, Heard)> {
         let slot = self.slots.get_mut(key)?;
         let Child { actor, ended, inspect, value, token, nested } = child;
+        if crew.frame.was_stuck() {
+            crew.frame.relink(&actor);
+        }
+        crew.frame.look_out();
         let id = actor.get_id();
         if let Some(previous) = slot.actor.take() {
             self.actors.remove(&previous.get_id().pid());
@@ -394,6 +398,23 @@ impl<A: Send + 'static> Core<A> {
     pub(super) fn kill(&mut self, now: Duration) {
         let running = self.running();
         self.rules.kill(running, now);
+    }
+
+    /// Another anchor is in use. What ended by now may have said so to one that gets no turn: its task is waited for.
+    pub(super) fn relink(&mut self, crew: &Arc<Dynamic<A>>) {
+        let anchor = crew.frame.anchor().get_id();
+        let keys: Vec<SlotKey> = self.slots.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let Some(slot) = self.slots.get_mut(key) else { continue };
+            let Some(actor) = &slot.actor else { continue };
+            crew.frame.relink(actor);
+            let linked = actor.try_get_supervisor().is_some_and(|parent| parent.get_id() == anchor);
+            if (!linked || actor.get_status() >= ractor::ActorStatus::Stopping)
+                && let Some(join) = slot.join.take()
+            {
+                watch(crew, key, join, None);
+            }
+        }
     }
 
     /// The anchor died: nothing will be heard any more.

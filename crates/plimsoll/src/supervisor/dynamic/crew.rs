@@ -284,6 +284,10 @@ impl<A: Send + 'static> Crew for Dynamic<A> {
         self.tell(|core, now| core.kill(now));
     }
 
+    fn relink(self: &Arc<Self>) {
+        self.tell(|core, _| core.relink(self));
+    }
+
     fn deaf(self: &Arc<Self>) {
         self.tell(|core, now| core.deaf(self, now));
     }

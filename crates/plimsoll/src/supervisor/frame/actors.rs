@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::sync::oneshot;
 
 use super::{Crew, Heard, discard};
 use crate::exit::ExitReason;
@@ -46,26 +47,41 @@ impl<C: Crew> Actor for Face<C> {
 /// The actor that children are linked to. It hears of their ends as long as there are any.
 pub(super) struct Anchor<C>(pub(super) Arc<C>);
 
-/// Every event that was sent before this has been handled when it arrives.
-pub(super) struct Flush<R>(pub(super) R);
+/// What the anchor is sent.
+pub(super) enum Word<R> {
+    /// Every event of this run that was sent before has been handled when this arrives.
+    Flush(R),
+    /// It gets its turns: the sender is dropped.
+    Turn(oneshot::Sender<()>),
+}
+
+/// Asks an anchor for a sign of life, which comes after all that it was sent before.
+pub(super) fn turn<C: Crew>(anchor: &ActorCell) -> oneshot::Receiver<()> {
+    let (sender, turn) = oneshot::channel();
+    // A dead one drops the sender, which is a sign as well.
+    let _ = anchor.send_message(Word::<C::Run>::Turn(sender));
+    turn
+}
 
 impl<C: Crew> Actor for Anchor<C> {
-    type Msg = Flush<C::Run>;
+    type Msg = Word<C::Run>;
     type State = ();
     type Arguments = ();
 
-    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
-        let _ = self.0.frame().anchor.set(myself.get_cell());
+    async fn pre_start(&self, _myself: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
         Ok(())
     }
 
     async fn handle(
         &self,
         _myself: ActorRef<Self::Msg>,
-        Flush(run): Self::Msg,
+        word: Self::Msg,
         _state: &mut (),
     ) -> Result<(), ActorProcessingErr> {
-        self.0.flushed(run);
+        match word {
+            Word::Flush(run) => self.0.flushed(run),
+            Word::Turn(sender) => drop(sender),
+        }
         Ok(())
     }
 

@@ -1,12 +1,15 @@
 //! The keeper: waits for timers and for the end, and sees the tree out.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorCell};
+use tokio::time::Instant;
 
 use super::actors::{Anchor, Face};
-use super::{Crew, Rest};
+use super::lookout::{Lookout, PATIENCE};
+use super::{ANCHORS, Crew, Rest};
 use crate::supervisor::error::StartError;
 use crate::supervisor::log;
 use crate::supervisor::report::ShutdownReport;
@@ -26,8 +29,14 @@ pub(crate) async fn launch<C: Crew>(
     // From here on the face's end is the tree's: if this future is dropped, everything goes.
     let mut undo = Undo(Some(face.get_cell()));
     let anchor = Anchor::spawn_linked(None, Anchor(crew.clone()), (), face.get_cell()).await;
-    let (_, anchor_ended) = anchor.map_err(|_| StartError::ShuttingDown)?;
-    let keeper = Keeper { crew: crew.clone(), face_ended: Some(face_ended), anchor_ended: Some(anchor_ended) };
+    let (anchor, anchor_ended) = anchor.map_err(|_| StartError::ShuttingDown)?;
+    crew.frame().use_anchor(0, Some(anchor.get_cell()));
+    let keeper = Keeper {
+        crew: crew.clone(),
+        face_ended: Some(face_ended),
+        anchors_ended: [Some(anchor_ended), None, None, None],
+        lookout: Lookout::Idle,
+    };
     let ended = crew.frame().runtime.spawn(keeper.run());
     let outcome = boot.await;
     if outcome.is_err() {
@@ -51,7 +60,8 @@ impl Drop for Undo {
 struct Keeper<C: Crew> {
     crew: Arc<C>,
     face_ended: Option<JoinHandle<()>>,
-    anchor_ended: Option<JoinHandle<()>>,
+    anchors_ended: [Option<JoinHandle<()>>; ANCHORS],
+    lookout: Lookout,
 }
 
 impl<C: Crew> Keeper<C> {
@@ -68,9 +78,10 @@ impl<C: Crew> Keeper<C> {
     async fn keep(&mut self) {
         while let Rest::Until(until) = self.crew.rest() {
             let frame = self.crew.frame();
+            let until = until.map(|until| frame.epoch + until).into_iter().chain(self.lookout.at()).min();
             let timer = async {
                 match until {
-                    Some(until) => tokio::time::sleep_until(frame.epoch + until).await,
+                    Some(until) => tokio::time::sleep_until(until).await,
                     None => std::future::pending().await,
                 }
             };
@@ -78,9 +89,31 @@ impl<C: Crew> Keeper<C> {
                 () = frame.wake.notified() => {}
                 () = timer => self.crew.tick(),
                 () = ended(&mut self.face_ended) => self.crew.kill(),
-                () = ended(&mut self.anchor_ended) => self.crew.deaf(),
+                () = ended(&mut self.anchors_ended[frame.current_anchor()]) => self.crew.deaf(),
+            }
+            if self.lookout.look(&*self.crew, Instant::now()) {
+                self.replace_anchor().await;
             }
         }
+    }
+
+    /// The anchor gets no turn: another takes its place.
+    async fn replace_anchor(&mut self) {
+        let frame = self.crew.frame();
+        let next = (frame.current_anchor() + 1) % ANCHORS;
+        log::stuck(&frame.name);
+        if frame.anchors[next].get().is_some() {
+            // All have been: the oldest may get its turns again.
+            frame.use_anchor(next, None);
+        } else {
+            let face = frame.face().clone();
+            let Ok((anchor, ended)) = Anchor::spawn_linked(None, Anchor(self.crew.clone()), (), face).await else {
+                return;
+            };
+            self.anchors_ended[next] = Some(ended);
+            self.crew.frame().use_anchor(next, Some(anchor.get_cell()));
+        }
+        self.crew.relink();
     }
 
     /// Ends face and anchor, then tells the report.
@@ -89,9 +122,9 @@ impl<C: Crew> Keeper<C> {
         let (report, told) = self.crew.conclude();
         frame.idle.cancel();
         frame.face().stop(Some("shutdown".to_owned()));
-        ended_if_any(&mut self.face_ended).await;
-        frame.anchor().stop(None);
-        ended_if_any(&mut self.anchor_ended).await;
+        gone(&mut self.face_ended, frame.leave_behind).await;
+        frame.anchors.iter().filter_map(OnceLock::get).for_each(|anchor| anchor.stop(None));
+        gone(&mut self.anchors_ended[frame.current_anchor()], frame.leave_behind).await;
         // Those left behind end unheard from now on: their tasks are waited for.
         self.crew.deaf();
         log::over(&report);
@@ -127,8 +160,9 @@ async fn ended(task: &mut Option<JoinHandle<()>>) {
     }
 }
 
-async fn ended_if_any(task: &mut Option<JoinHandle<()>>) {
+/// Waits for the end of a task that may wait behind a thread that is blocked.
+async fn gone(task: &mut Option<JoinHandle<()>>, limit: Duration) {
     if task.is_some() {
-        ended(task).await;
+        let _ = tokio::time::timeout(limit.max(PATIENCE), ended(task)).await;
     }
 }

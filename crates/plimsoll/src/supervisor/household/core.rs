@@ -212,6 +212,10 @@ impl Core {
         let Child { actor, ended, inspect, value, token, nested } = child;
         let key = self.rules.key_of_run(run);
         let ask = key.and_then(|key| self.specs.get(&key)).map_or(Ask::Stop, |spec| spec.settings.ask);
+        if household.frame().was_stuck() {
+            household.frame().relink(&actor);
+        }
+        household.frame().look_out();
         let id = actor.get_id();
         self.newest = self.newest.max(id.pid());
         // Ending already: its last words may have been heard, are on their way, or will never come.
@@ -416,6 +420,22 @@ impl Core {
             && let Some(join) = live.join.take()
         {
             household.frame().anchor().monitor(live.actor.clone());
+            watch(household, run, join, None);
+        }
+    }
+
+    /// Another anchor is in use. What ended by now may have said so to one that gets no turn: its task is waited for.
+    pub(super) fn relink(&mut self, household: &Arc<Household>) {
+        let anchor = household.frame().anchor().get_id();
+        let mut unsure = Vec::new();
+        for (run, live) in &mut self.live {
+            household.frame().relink(&live.actor);
+            let linked = live.actor.try_get_supervisor().is_some_and(|parent| parent.get_id() == anchor);
+            if !linked || live.actor.get_status() >= ractor::ActorStatus::Stopping {
+                unsure.extend(live.join.take().map(|join| (*run, join)));
+            }
+        }
+        for (run, join) in unsure {
             watch(household, run, join, None);
         }
     }

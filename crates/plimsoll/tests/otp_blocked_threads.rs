@@ -1,0 +1,338 @@
+//! Children that block their threads: named, left behind, never beside a second incarnation, and nobody else suffers.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use plimsoll::supervisor::{
+    Backoff, BoxError, Child, ChildError, ChildSpec, ChildState, DynamicSupervisor, DynamicSupervisorRef, Restart,
+    Shutdown, ShutdownCause, StartError, Started, Strategy, Supervisor, SupervisorRef,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use support::{Do, Puppet, Stage, tell, tell_id};
+
+fn shown(tree: &SupervisorRef) -> String {
+    let letter = |state: &ChildState| match state {
+        ChildState::Running(_) => '+',
+        ChildState::Restarting => '~',
+        _ => '-',
+    };
+    let children = tree.which_children().unwrap().into_iter().rev();
+    children.map(|child| format!("{}{}", child.id.unwrap(), letter(&child.state))).collect::<Vec<_>>().join(" ")
+}
+
+/// Blocks its thread when it is told anything, until the sender of its pair is dropped or used.
+struct Blocks(Mutex<Option<mpsc::Receiver<()>>>, Arc<AtomicBool>);
+
+impl Actor for Blocks {
+    type Msg = Do;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Do>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: ActorRef<Do>, _: Do, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        let receiver = self.0.lock().unwrap().take();
+        self.1.store(true, Ordering::SeqCst);
+        if let Some(receiver) = receiver {
+            let _ = receiver.recv();
+        }
+        Ok(())
+    }
+}
+
+struct Blocker {
+    release: mpsc::Sender<()>,
+    blocked: Arc<AtomicBool>,
+    starts: Arc<AtomicUsize>,
+    spec: ChildSpec,
+}
+
+fn blocker() -> Blocker {
+    let (release, receiver) = mpsc::channel();
+    let receiver = Mutex::new(Some(receiver));
+    let (blocked, starts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (seen, counted) = (blocked.clone(), starts.clone());
+    let spec = ChildSpec::new("blocks", move |parent| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Blocks::spawn_linked(None, Blocks(Mutex::new(receiver.lock().unwrap().take()), seen.clone()), (), parent)
+    });
+    let spec = spec.shutdown(Shutdown::After(Duration::from_millis(20))).backoff(Backoff::NONE);
+    Blocker { release, blocked, starts, spec }
+}
+
+/// Polls real state: a blocked thread knows no paused time.
+async fn until(what: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !what() {
+        assert!(std::time::Instant::now() < deadline, "it never came");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+const LEAVE: Duration = Duration::from_millis(50);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn otp_a_blocked_thread_is_named_and_does_not_hold_up_the_rest() {
+    let stage = Stage::default();
+    let Blocker { release, blocked, spec, .. } = blocker();
+    let builder = Supervisor::builder("top").leave_behind(LEAVE).child(stage.child("a")).child(spec);
+    let tree = builder.child(stage.child("z")).start().await.unwrap();
+    tell_id(&tree, "blocks", Do::Normal);
+    until(|| blocked.load(Ordering::SeqCst)).await;
+    let report = tokio::time::timeout(Duration::from_secs(5), tree.stop()).await.expect("it is left behind");
+    assert_eq!(stage.did(), ["start a", "start z", "stop z", "stop a"]);
+    let left: Vec<_> = report.left_behind().collect();
+    assert_eq!(left.len(), 1, "{report}");
+    assert_eq!(&*left[0].path[0], "blocks");
+    assert!(left[0].actor.is_some());
+    assert!(left[0].waited >= Duration::from_millis(70), "{report}");
+    assert_eq!(tree.inspect().details.counters["left_behind"], 1);
+    drop(release);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn otp_terminate_of_a_blocked_thread_says_so_and_it_is_startable_once_it_is_gone() {
+    let Blocker { release, blocked, spec, starts } = blocker();
+    let tree = Supervisor::builder("top").leave_behind(LEAVE).child(spec).start().await.unwrap();
+    tell_id(&tree, "blocks", Do::Normal);
+    until(|| blocked.load(Ordering::SeqCst)).await;
+    assert_eq!(tree.terminate_child("blocks").await, Err(ChildError::LeftBehind));
+    assert_eq!(tree.restart_child("blocks").await, Err(ChildError::Running));
+    drop(release);
+    until(|| shown(&tree) == "blocks-").await;
+    assert!(matches!(tree.restart_child("blocks").await, Ok(Started::Child(_))));
+    assert_eq!(starts.load(Ordering::SeqCst), 2);
+    tree.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn otp_a_group_restart_does_not_start_a_second_incarnation_beside_a_blocked_one() {
+    let stage = Stage::default();
+    let Blocker { release, blocked, spec, starts } = blocker();
+    let builder = Supervisor::builder("top").strategy(Strategy::OneForAll).leave_behind(LEAVE);
+    let tree = builder.child(stage.child("a")).child(spec).child(stage.child("z")).start().await.unwrap();
+    tell_id(&tree, "blocks", Do::Normal);
+    until(|| blocked.load(Ordering::SeqCst)).await;
+    stage.did();
+    tell_id(&tree, "a", Do::Panic);
+    // The others are up again, and it follows when its old task has ended.
+    until(|| shown(&tree).contains("a+") && shown(&tree).contains("z+") && stage.did().contains(&"start z".to_owned()))
+        .await;
+    assert_eq!(starts.load(Ordering::SeqCst), 1);
+    drop(release);
+    until(|| starts.load(Ordering::SeqCst) == 2).await;
+    until(|| shown(&tree) == "a+ blocks+ z+").await;
+    tree.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn otp_a_nested_supervisor_is_started_again_only_when_its_blocked_child_is_gone() {
+    let Blocker { release, blocked, spec, starts } = blocker();
+    let stage = Stage::default();
+    let inner = stage.clone();
+    let nested = ChildSpec::supervisor("nested", move || {
+        let builder = Supervisor::builder("nested").intensity(0, Duration::from_secs(1)).leave_behind(LEAVE);
+        builder.child(spec.clone()).child(inner.child("x"))
+    });
+    let tree = Supervisor::builder("top").child(nested.backoff(Backoff::NONE)).start().await.unwrap();
+    let first = tree.child("nested").unwrap().value::<SupervisorRef>().unwrap();
+    tell_id(&first, "blocks", Do::Normal);
+    until(|| blocked.load(Ordering::SeqCst)).await;
+    tell_id(&first, "x", Do::Panic);
+    let report = first.wait().await;
+    assert_eq!((report.cause, report.left_behind().count()), (ShutdownCause::GaveUp, 1));
+    tokio::time::sleep(LEAVE * 3).await;
+    assert_eq!(starts.load(Ordering::SeqCst), 1, "its old subtree lingers");
+    drop(release);
+    until(|| starts.load(Ordering::SeqCst) == 2).await;
+    until(|| shown(&tree) == "nested+").await;
+    assert!(tree.stop().await.is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn otp_a_blocked_grandchild_is_named_with_its_path() {
+    let Blocker { release, blocked, spec, .. } = blocker();
+    let nested = ChildSpec::supervisor("nested", move || {
+        Supervisor::builder("whatever").leave_behind(LEAVE).child(spec.clone())
+    });
+    let tree = Supervisor::builder("top").child(nested).start().await.unwrap();
+    let nested = tree.child("nested").unwrap().value::<SupervisorRef>().unwrap();
+    tell_id(&nested, "blocks", Do::Normal);
+    until(|| blocked.load(Ordering::SeqCst)).await;
+    let report = tokio::time::timeout(Duration::from_secs(5), tree.stop()).await.expect("it is left behind");
+    let left: Vec<_> = report.left_behind().map(|trouble| trouble.path.join("/")).collect();
+    assert_eq!(left, ["nested/blocks"]);
+    drop(release);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn otp_simple_a_blocked_thread_is_left_behind_and_frees_its_place_when_gone() {
+    let (release, receiver) = mpsc::channel();
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
+    let blocked = Arc::new(AtomicBool::new(false));
+    let seen = blocked.clone();
+    let dynamic: DynamicSupervisorRef<()> = DynamicSupervisor::builder("dynamic", move |parent, (): ()| {
+        let receiver = receiver.lock().unwrap().take();
+        Blocks::spawn_linked(None, Blocks(Mutex::new(receiver), seen.clone()), (), parent)
+    })
+    .max_children(1)
+    .shutdown(Shutdown::After(Duration::from_millis(20)))
+    .leave_behind(LEAVE)
+    .start()
+    .await
+    .unwrap();
+    let child = dynamic.start_child(()).await.unwrap().child().unwrap();
+    tell(&child, Do::Normal);
+    until(|| blocked.load(Ordering::SeqCst)).await;
+    assert_eq!(dynamic.terminate_child(child.actor()).await, Err(ChildError::LeftBehind));
+    assert_eq!(dynamic.start_child(()).await, Err(StartError::MaxChildren { max: 1 }));
+    drop(release);
+    until(|| dynamic.count_children().unwrap().workers == 0).await;
+    dynamic.start_child(()).await.unwrap();
+    assert!(dynamic.stop().await.is_clean());
+}
+
+/// A child whose first poll after its start blocks holds back what it has just woken.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn otp_a_task_that_blocks_from_its_first_poll_holds_up_nobody() {
+    let stage = Stage::default();
+    for _ in 0..20 {
+        let (release, receiver) = mpsc::channel::<()>();
+        let receiver = Arc::new(Mutex::new(Some(receiver)));
+        let blocked = Arc::new(AtomicBool::new(false));
+        let seen = blocked.clone();
+        let blocks = ChildSpec::task("blocks", move |_| {
+            let (receiver, seen) = (receiver.lock().unwrap().take(), seen.clone());
+            async move {
+                seen.store(true, Ordering::SeqCst);
+                let _ = receiver.map(|receiver| receiver.recv());
+                Ok::<_, BoxError>(())
+            }
+        });
+        let blocks = blocks.shutdown(Shutdown::Brutal);
+        let builder = Supervisor::builder("top").leave_behind(LEAVE).child(stage.child("x")).child(blocks);
+        let tree = builder.start().await.unwrap();
+        until(|| blocked.load(Ordering::SeqCst)).await;
+        stage.did();
+        tell_id(&tree, "x", Do::Panic);
+        until(|| stage.did().contains(&"start x".to_owned())).await;
+        drop(release);
+        tree.stop().await;
+    }
+}
+
+/// Blocks its thread in the very poll that tells the supervisor of its start.
+struct BlocksAtOnce(Mutex<Option<mpsc::Receiver<()>>>, Arc<AtomicBool>);
+
+impl Actor for BlocksAtOnce {
+    type Msg = Do;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<Do>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(myself.cast(Do::Normal)?)
+    }
+
+    async fn handle(&self, _: ActorRef<Do>, _: Do, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        let receiver = self.0.lock().unwrap().take();
+        self.1.store(true, Ordering::SeqCst);
+        let _ = receiver.map(|receiver| receiver.recv());
+        Ok(())
+    }
+}
+
+fn blocks_at_once() -> Blocker {
+    let (release, receiver) = mpsc::channel();
+    let receiver = Mutex::new(Some(receiver));
+    let (blocked, starts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (seen, counted) = (blocked.clone(), starts.clone());
+    let spec = ChildSpec::new("blocks", move |parent| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        BlocksAtOnce::spawn_linked(
+            None,
+            BlocksAtOnce(Mutex::new(receiver.lock().unwrap().take()), seen.clone()),
+            (),
+            parent,
+        )
+    });
+    let spec = spec.shutdown(Shutdown::After(Duration::from_millis(20))).backoff(Backoff::NONE);
+    Blocker { release, blocked, starts, spec }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn otp_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for_long() {
+    // Whether the supervisor waits behind the blocked thread is a matter of luck.
+    for _ in 0..5 {
+        let stage = Stage::default();
+        let Blocker { release, blocked, spec, .. } = blocks_at_once();
+        let builder = Supervisor::builder("top").intensity(3, Duration::from_secs(60)).leave_behind(LEAVE);
+        let tree = builder.child(stage.child("x")).child(stage.child("y")).start().await.unwrap();
+        tree.start_child(spec).await.unwrap();
+        until(|| blocked.load(Ordering::SeqCst)).await;
+        stage.did();
+        for id in ["x", "y", "x"] {
+            let old = tree.child(id).unwrap();
+            tell(&old, Do::Panic);
+            until(|| tree.child(id).is_ok_and(|child| child != old)).await;
+        }
+        let counters = tree.inspect().details.counters;
+        assert_eq!(counters["restarts"], 3, "each end counted once");
+        drop(release);
+        // What the first anchor hears at last is old news.
+        until(|| shown(&tree) == "x+ y+ blocks+").await;
+        assert_eq!(tree.terminate_child("blocks").await, Ok(()));
+        assert_eq!(tree.inspect().details.counters["restarts"], 3);
+        assert!(tree.stop().await.is_clean());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn otp_a_supervisor_held_up_by_a_first_poll_can_be_stopped() {
+    let stage = Stage::default();
+    let Blocker { release, blocked, spec, .. } = blocks_at_once();
+    let builder = Supervisor::builder("top").leave_behind(LEAVE).child(stage.child("x")).child(spec);
+    let tree = builder.start().await.unwrap();
+    until(|| blocked.load(Ordering::SeqCst)).await;
+    let report = tokio::time::timeout(Duration::from_secs(10), tree.stop()).await.expect("the stop ends");
+    let left: Vec<_> = report.left_behind().map(|trouble| trouble.path.join("/")).collect();
+    assert!(left.contains(&"blocks".to_owned()), "{report}");
+    drop(release);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn otp_simple_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for_long() {
+    let stage = Stage::default();
+    let (release, receiver) = mpsc::channel();
+    let receiver = Arc::new(Mutex::new(Some(receiver)));
+    let blocked = Arc::new(AtomicBool::new(false));
+    let (seen, inner) = (blocked.clone(), stage.clone());
+    let dynamic: DynamicSupervisorRef<bool> = DynamicSupervisor::builder("dynamic", move |parent, blocks: bool| {
+        let (receiver, seen, puppet) = (receiver.clone(), seen.clone(), inner.puppet("x"));
+        async move {
+            Ok::<Child, BoxError>(if blocks {
+                let receiver = Mutex::new(receiver.lock().unwrap().take());
+                BlocksAtOnce::spawn_linked(None, BlocksAtOnce(receiver, seen), (), parent).await?.into()
+            } else {
+                Puppet::spawn_linked(None, puppet, (), parent).await?.into()
+            })
+        }
+    })
+    .shutdown(Shutdown::After(Duration::from_millis(20)))
+    .leave_behind(LEAVE)
+    .restart(Restart::Temporary)
+    .start()
+    .await
+    .unwrap();
+    let x = dynamic.start_child(false).await.unwrap().child().unwrap();
+    dynamic.start_child(true).await.unwrap();
+    until(|| blocked.load(Ordering::SeqCst)).await;
+    tell(&x, Do::Normal);
+    until(|| dynamic.count_children().unwrap().workers == 1).await;
+    drop(release);
+    assert!(dynamic.stop().await.is_clean());
+}
