@@ -45,6 +45,7 @@ pub use book::{Peer, PeerState};
 pub use config::{PeersConfig, Seed};
 pub use redial::Redial;
 
+use dial::Unconnected;
 use shared::Shared;
 
 /// Takes the gossip that other nodes send, and learns when there is somebody to gossip with.
@@ -108,16 +109,25 @@ impl Peers {
     /// Calls a service on `node`, which is dialled first when it is not connected.
     ///
     /// # Errors
-    /// The peer's refusal, or 502 `provider_died` when its connection is gone, or 504 `deadline`; each says whether the
-    /// call certainly never ran.
+    /// The peer's refusal, or 404 `no_provider` when one of the two nodes refuses the other, or 502 `provider_died` when
+    /// its connection is gone, or 504 `deadline`; each says whether the call certainly never ran.
     ///
     /// Cancel safe: dropping the future resets the stream, and the peer stops its worker.
     pub async fn call(&self, node: NodeId, request: &Request) -> Result<Response, Refusal> {
         let link = match self.0.link(&node) {
             Some(link) => link,
             None => dial::demand(&self.0, node, request.deadline).await.map_err(|why| {
-                let words = format!("node {node} cannot be reached: {why}");
-                Refusal::never_ran(Problem::new(Code::ProviderDied, words).on(self.0.me))
+                let problem = match why {
+                    Unconnected::Unreached(why) => {
+                        Problem::new(Code::ProviderDied, format!("node {node} cannot be reached: {why}"))
+                    }
+                    Unconnected::Refused(why) => {
+                        let service = &request.service;
+                        let words = format!("node {node} provides {service}, but is no peer of this node: {why}");
+                        Problem::new(Code::NoProvider, words)
+                    }
+                };
+                Refusal::never_ran(problem.on(self.0.me))
             })?,
         };
         call::call(&link, request).await

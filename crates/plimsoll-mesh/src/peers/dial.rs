@@ -10,7 +10,7 @@ use tracing::debug;
 use crate::identity::{self, SERVER_NAME};
 use crate::names::NodeId;
 
-use super::book::{Dial, Dialler, Ended, How};
+use super::book::{Dial, Dialler, Ended, How, PeerState};
 use super::link::Link;
 use super::reason::{CloseReason, ended_by};
 use super::shared::{Arriving, Shared, count};
@@ -127,11 +127,21 @@ impl Drop for Pending<'_> {
 /// How long a call waits for a node to be connected: far more than a handshake takes, far less than a caller has.
 const DEMAND: Duration = Duration::from_secs(1);
 
+/// Why there is no connection to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unconnected {
+    /// It cannot be reached.
+    Unreached(String),
+    /// One of the two does not want the other.
+    Refused(String),
+}
+
 /// The connection to `node`, dialled now; waits until it is up, an attempt failed, or the deadline.
-pub(crate) async fn demand(shared: &Shared, node: NodeId, deadline: Instant) -> Result<Arc<Link>, String> {
+pub(crate) async fn demand(shared: &Shared, node: NodeId, deadline: Instant) -> Result<Arc<Link>, Unconnected> {
+    let unreached = |why: &str| Err(Unconnected::Unreached(why.to_owned()));
     let mut changes = shared.changed.subscribe();
     if !shared.book.lock().demand(&node, Instant::now()) {
-        return Err("no address of it is known".to_owned());
+        return unreached("no address of it is known");
     }
     shared.wake_dialler.notify_one();
     let failures = shared.book.lock().failures(&node);
@@ -143,16 +153,21 @@ pub(crate) async fn demand(shared: &Shared, node: NodeId, deadline: Instant) -> 
             {
                 let book = shared.book.lock();
                 if book.failures(&node) != failures {
-                    let reason = book.state(&node).and_then(|(_, reason)| reason.map(str::to_owned));
-                    return Err(reason.unwrap_or_else(|| "dialling it failed".to_owned()));
+                    return match book.state(&node) {
+                        Some((PeerState::Refused, why)) => {
+                            Err(Unconnected::Refused(why.unwrap_or_default().to_owned()))
+                        }
+                        Some((_, Some(why))) => unreached(why),
+                        _ => unreached("dialling it failed"),
+                    };
                 }
             }
             if changes.changed().await.is_err() {
-                return Err("this node is stopping".to_owned());
+                return unreached("this node is stopping");
             }
         }
     };
-    let late = |_| Err("it did not answer in time".to_owned());
+    let late = |_| unreached("it did not answer in time");
     let until = deadline.min(Instant::now() + DEMAND);
     tokio::time::timeout_at(until.into(), up_or_failed).await.unwrap_or_else(late)
 }

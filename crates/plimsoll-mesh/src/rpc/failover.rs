@@ -36,6 +36,15 @@ impl Failed<'_> {
     }
 }
 
+/// Of the refusals of two providers, the one to tell the caller: that one does not take calls from here says less than
+/// what became of the call at another.
+pub(crate) fn more_telling(earlier: Option<Refusal>, later: Refusal) -> Refusal {
+    match earlier {
+        Some(earlier) if later.problem.code == Code::NoProvider => earlier,
+        _ => later,
+    }
+}
+
 /// The request itself was refused: no provider would take it.
 fn everywhere_the_same(code: Code) -> bool {
     matches!(code, Code::BadName | Code::BadFrame | Code::BadDeadline | Code::BodyTooLarge)
@@ -51,6 +60,20 @@ mod tests {
 
     use super::*;
     use crate::problem::Problem;
+
+    #[test]
+    fn that_a_provider_takes_no_calls_from_here_is_told_only_when_there_is_nothing_else_to_tell() {
+        let refusal = |code| Refusal::never_ran(Problem::new(code, ""));
+        for (earlier, later, told) in [
+            (None, Code::NoProvider, Code::NoProvider),
+            (Some(Code::NoProvider), Code::NoProvider, Code::NoProvider),
+            (Some(Code::Overloaded), Code::NoProvider, Code::Overloaded),
+            (Some(Code::NoProvider), Code::ProviderDied, Code::ProviderDied),
+            (Some(Code::Overloaded), Code::ProviderDied, Code::ProviderDied),
+        ] {
+            assert_eq!(more_telling(earlier.map(refusal), refusal(later)).problem.code, told, "{earlier:?}, {later:?}");
+        }
+    }
 
     /// The whole table: code, never ran, idempotent; tried elsewhere.
     #[test]

@@ -15,7 +15,7 @@ use crate::problem::{Code, Problem};
 use crate::service::{Caller, Dispatch, Refusal, Request, Response, ServePeer};
 
 use super::choice::{self, Candidate, Standing};
-use super::failover::Failed;
+use super::failover::{Failed, more_telling};
 use super::services::Services;
 
 /// Carries calls to other nodes.
@@ -133,7 +133,7 @@ impl Inner {
             if !self.failed(&refusal, chosen.idempotent, attempts, request).try_elsewhere() {
                 return Err(refusal);
             }
-            last = Some(refusal);
+            last = Some(more_telling(last, refusal));
         }
         Err(last.unwrap_or_else(|| self.no_provider(request)))
     }

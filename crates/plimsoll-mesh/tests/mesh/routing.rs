@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use plimsoll_mesh::identity::TrustStore;
 use plimsoll_mesh::problem::Code;
 
 use super::support::{PATIENCE, Plan, TestResult};
@@ -29,6 +30,27 @@ async fn a_call_is_served_here_if_it_can_be_and_elsewhere_otherwise() -> TestRes
     assert_eq!(panicked.code, Code::WorkerPanicked);
     assert!([Some(first.id), Some(second.id)].contains(&panicked.node), "where it ran: {panicked:?}");
     for node in [first, second, third] {
+        node.stop().await;
+    }
+    Ok(())
+}
+
+/// A provider that does not take this node for a peer is none for its callers: 404 and not 502, and they read why.
+#[tokio::test]
+async fn a_lone_provider_that_refuses_this_node_is_no_provider() -> TestResult {
+    let middle = Plan::new(&[], &[])?.start().await?;
+    let choosy = Plan::new(&[("echo", true)], &[middle.address])?;
+    let choosy = Plan { trust: TrustStore::listed([middle.id])?, ..choosy }.start().await?;
+    let refused = Plan::new(&[], &[middle.address])?.start().await?;
+    // It hears of the provider through the one in the middle.
+    refused.sees_providers("echo", &[&choosy]).await?;
+    refused.eventually("refused", || refused.state_of(choosy.id).as_deref() == Some("refused")).await?;
+    let problem = refused.call("echo", "").await.err().ok_or("answered")?;
+    assert_eq!((problem.code, problem.node), (Code::NoProvider, Some(refused.id)));
+    assert!(problem.detail.contains(&format!("node {} provides echo", choosy.id)), "{}", problem.detail);
+    assert!(problem.detail.contains("is not on the allow-list"), "{}", problem.detail);
+    assert_eq!(middle.call("echo", "").await, Ok(choosy.id));
+    for node in [middle, choosy, refused] {
         node.stop().await;
     }
     Ok(())

@@ -129,7 +129,7 @@ async fn gossip_arrives_with_its_sender_and_poison_expels_it() -> TestResult {
     let reason = seen.reason.unwrap_or_default();
     assert!(reason.contains("it says poison") && reason.contains(&left.id.to_string()), "{reason}");
     let refused = left.call(right.id, "echo", b"").await.err().ok_or("expelled")?;
-    assert_eq!((refused.problem.code, refused.never_ran), (Code::ProviderDied, true));
+    assert_eq!((refused.problem.code, refused.never_ran), (Code::NoProvider, true));
     tokio::join!(left.stop(), right.stop());
     Ok(())
 }

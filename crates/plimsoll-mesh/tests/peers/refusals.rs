@@ -33,7 +33,7 @@ async fn a_stranger_is_refused_and_both_sides_name_it() -> TestResult {
     both_say(&stranger, &host, &["is not on the allow-list", &name]).await?;
     assert_eq!((host.counter("up"), host.counter("open")), (0, 0));
     let refused = stranger.call(host.id, "echo", b"").await.err().ok_or("refused")?;
-    assert_eq!((refused.problem.code, refused.never_ran), (Code::ProviderDied, true));
+    assert_eq!((refused.problem.code, refused.never_ran), (Code::NoProvider, true));
 
     // Welcome from now on, and without a restart of either.
     host.trust.add(stranger.id)?;
