@@ -32,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 EXCESSIVE_LOAD = 0x107
 REQUEST_CANCELLED = 0x10C
+MESSAGE_ERROR = 0x10E
 MAX_CLIENTS_REACHED = "max_clients_reached"
 HEADERS_FRAME, GREASE_FRAME = 0x1, 0x21
 
@@ -301,6 +302,35 @@ async def oversized_frame(options):
         return refused and report.get("then") == 200, report
 
 
+async def malformed(options):
+    """Requests with fields that HTTP/3 does not know (RFC 9114, 4.2): each is told so, and the connection lives."""
+    bad = {
+        "connection": "close",
+        "keep-alive": "timeout=5",
+        "proxy-connection": "keep-alive",
+        "transfer-encoding": "chunked",
+        "upgrade": "h2c",
+        "te": "gzip",
+    }
+    async with client(options) as node:
+        answers = {name: await node.call("echo", b"hello", [(name, value)]) for name, value in bad.items()}
+        trailers = await node.call("echo", b"hello", [("te", "trailers")])
+        # A body that is still to come is not wanted any more.
+        unfinished = node.open("POST", "/v1/call/echo", [("connection", "close")], b"half", finish=False)
+        await asyncio.wait_for(unfinished.done, 5)
+        for _ in range(100):
+            if unfinished.stopped is None:
+                await asyncio.sleep(0.02)
+        then = await node.call("echo", b"still here")
+    checks = {
+        **{name: answer.status == 400 and answer.code == "bad_frame" for name, answer in answers.items()},
+        "te: trailers": trailers.status == 200 and trailers.body == b"hello",
+        "stopped": unfinished.status == 400 and unfinished.stopped == MESSAGE_ERROR,
+        "then": then.status == 200,
+    }
+    return all(checks.values()), {"checks": checks}
+
+
 async def crowd(options):
     """`--clients` clients at once, each with one call, each holding its place until all have their answer."""
     decided = asyncio.Event()
@@ -365,6 +395,7 @@ def arguments():
     scenario(wrong_certificate)
     oversized = scenario(oversized_frame, announce=1 << 30, send=64 << 20)
     oversized.add_argument("--on", choices=["headers", "grease", "control"], default="headers", help="where")
+    scenario(malformed)
     scenario(crowd, clients=300, at_once=50, expect_served=None)
     return parser.parse_args()
 

@@ -21,6 +21,7 @@ mod body;
 mod budget;
 mod connection;
 mod desk;
+mod fields;
 mod keeper;
 mod limits;
 mod listener;

@@ -20,6 +20,7 @@ use h3::server::RequestResolver;
 use super::advertise;
 use super::answer::Answer;
 use super::body::{Body, BodyError};
+use super::fields;
 use super::pump::Session;
 use super::routes::{self, CallHead, PublishHead, Refusal, Route};
 use super::subscribe;
@@ -138,7 +139,7 @@ fn open(session: &Session, resolver: Resolver, first: FirstFrame) -> Result<(Rou
     let resolved = resolver.accept_with_frame(first).map_err(stream_error)?.resolve();
     // It is async only because it may answer by itself, which goes nowhere: the sending half is not h3's.
     let resolved = resolved.now_or_never().unwrap_or(Err(StreamError::RemoteClosing));
-    let (request, stream) = match resolved {
+    let (request, mut stream) = match resolved {
         Ok(resolved) => resolved,
         Err(StreamError::HeaderTooBig { actual_size, .. }) => {
             let detail = format!("a header section of {actual_size} bytes or more");
@@ -146,6 +147,12 @@ fn open(session: &Session, resolver: Resolver, first: FirstFrame) -> Result<(Rou
         }
         Err(error) => return Err(stream_error(error)),
     };
+    if let Some(name) = fields::of_another_version(request.headers()) {
+        // It may be told before the stream ends (RFC 9114, 4.1.2).
+        stream.stop_sending(H3Code::H3_MESSAGE_ERROR);
+        let words = format!("a request with the field {name} is malformed in HTTP/3 (RFC 9114, 4.2)");
+        return Err(Problem::new(Code::BadFrame, words).into());
+    }
     if session.is_draining() {
         return Err(Problem::new(Code::ShuttingDown, "the node is stopping").into());
     }

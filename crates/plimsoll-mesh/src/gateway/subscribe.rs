@@ -44,7 +44,7 @@ pub(super) async fn serve(
             () = tokio::time::sleep(session.shared.limits.heartbeat) => Ok(HEARTBEAT),
         };
         let written = match event {
-            Ok(event) => write(session, &subscriber, send, &mut left, event).await,
+            Ok(event) => write(session, &subscriber, send, event).await,
             Err(why) => Written::Over(why),
         };
         let why = match written {
@@ -83,19 +83,13 @@ enum Written {
     Stuck,
 }
 
-/// Writes an event, for as long as the client takes, but no longer than its subscription lasts.
-async fn write(
-    session: &Session,
-    subscriber: &Subscriber,
-    send: &mut SendStream,
-    left: &mut BoxFuture<'static, Left>,
-    event: Bytes,
-) -> Written {
+/// Writes an event, for as long as the client takes, but no longer than its subscription lasts. The write itself ends
+/// when the client leaves.
+async fn write(session: &Session, subscriber: &Subscriber, send: &mut SendStream, event: Bytes) -> Written {
     let mut writing = std::pin::pin!(send.piece(event));
     let why = tokio::select! {
         biased;
         written = &mut writing => return if written.is_ok() { Written::Whole } else { Written::Left },
-        _ = left => return Written::Left,
         why = subscriber.cut_off() => why,
         () = session.draining.cancelled() => CutOff::Closed,
     };

@@ -59,6 +59,14 @@ async fn aioquic_frames_that_announce_a_gibibyte_are_refused() {
     server.stop().await;
 }
 
+/// RFC 9114, 4.2: `connection`, `transfer-encoding` and their like do not exist in HTTP/3.
+#[tokio::test]
+async fn aioquic_requests_with_fields_of_http_1_are_malformed_and_told_so() {
+    let server = Server::start(Limits::default()).await;
+    scenario(&server, &["malformed"]).await;
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn of_an_aioquic_crowd_as_many_are_served_as_may_be() {
     let server = Server::start(Limits { clients: 20, desk_places: 8, ..Limits::default() }).await;
