@@ -12,6 +12,7 @@
 
 mod address;
 mod carrier;
+mod farewell;
 #[cfg(test)]
 mod forge;
 mod gossip;
@@ -37,6 +38,7 @@ use parking_lot::{Mutex, RwLock};
 use plimsoll::inspect::{Details, Inspect};
 use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorBuilder};
 use tokio::sync::{Notify, mpsc};
+use tracing::warn;
 
 use crate::identity::{Identity, TrustStore};
 use crate::names::{NodeId, ServiceName};
@@ -45,6 +47,7 @@ use crate::rpc::Services;
 
 pub use view::{Member, Provider, View};
 
+use farewell::Farewell;
 use guard::{Known, Rejected};
 
 /// What the rest of the mesh asks a directory; reading takes no turn of any actor.
@@ -109,6 +112,7 @@ struct Inner {
     /// Who sent the message that the engine got last: should it fall over, that one is to blame.
     last_from: Mutex<Option<NodeId>>,
     generation: AtomicU64,
+    farewell: Farewell,
     counters: Counters,
 }
 
@@ -143,8 +147,29 @@ impl GossipDirectory {
             arrival: Notify::new(),
             last_from: Mutex::new(None),
             generation: AtomicU64::new(0),
+            farewell: Farewell::default(),
             counters: Counters::default(),
         }))
+    }
+
+    /// Takes back what this node offers, for good: the others stop listing it as soon as they hear, and not when its
+    /// lease ends. Waits until those connected have heard, or enough of them for the rest to hear from them; `within` at
+    /// most. For a node that is about to stop.
+    ///
+    /// Cancel safe: what was taken back stays so.
+    pub async fn withdraw(&self, within: Duration) {
+        let inner = &self.0;
+        if !inner.farewell.ask() {
+            return;
+        }
+        let said = async {
+            while !inner.farewell.is_heard(inner.reachable.read().values()) {
+                inner.farewell.progress().await;
+            }
+        };
+        if tokio::time::timeout(within, said).await.is_err() {
+            warn!(target: "plimsoll::mesh", "not all peers heard that this node is stopping: they list its services until its lease ends");
+        }
     }
 
     /// The supervisor of the gossip, not started yet: for [`ChildSpec::supervisor`]. What `services` offers is told the
@@ -173,7 +198,7 @@ impl Gossip for GossipDirectory {
         let counters = &self.0.counters;
         count(&counters.received);
         match guard::check(&message, &self.0.known.read()) {
-            Ok(()) => {}
+            Ok(heard) => self.0.farewell.hears(from, heard),
             Err(Rejected::Dropped(_)) => {
                 count(&counters.dropped);
                 return Ok(());
@@ -206,6 +231,7 @@ impl Gossip for GossipDirectory {
     fn down(&self, node: NodeId) {
         self.0.reachable.write().remove(&address::address_of(&node));
         self.0.arrived.lock().retain(|arrived| *arrived != node);
+        self.0.farewell.lost();
     }
 }
 

@@ -13,6 +13,7 @@
 //! The router has no place of its own: it never waits and keeps nothing but counters, each call runs in its caller's task.
 //! The UDP port and the data folder belong to the node itself: they outlive every restart within it.
 
+mod address;
 mod allow_list;
 mod builder;
 mod config;
@@ -23,9 +24,11 @@ mod tree;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plimsoll::supervisor::{BoxError, ShutdownReport, StartError, SupervisorRef};
 
+use crate::directory::GossipDirectory;
 use crate::gateway::BudgetTooSmall;
 use crate::identity::IdentityError;
 use crate::names::NodeId;
@@ -40,10 +43,14 @@ pub use snapshot::{NodeSnapshot, View};
 /// Name of the admin socket in the data folder.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 
+/// How long a stop waits for the others to hear of it: longer than a peer may be silent.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
     tree: SupervisorRef,
+    directory: GossipDirectory,
     endpoint: quinn::Endpoint,
     view: View,
     // Unlocks the data folder when the node is gone.
@@ -84,6 +91,15 @@ pub enum NodeError {
         #[source]
         source: std::io::Error,
     },
+    /// The node listens on every address, and which of them others can dial is not known.
+    #[error(
+        "the node listens on every address ({0}), and this machine has no route that shows which of them others reach; \
+         set advertise to the address that they should dial, or listen on that one"
+    )]
+    NoAddress(SocketAddr),
+    /// What is to be advertised is no address that others could dial.
+    #[error("others cannot dial {0}; advertise the address of one machine")]
+    BadAdvertise(SocketAddr),
     /// A part of the tree did not start.
     #[error(transparent)]
     Tree(#[from] StartError),
@@ -108,6 +124,11 @@ impl Node {
         self.view.address()
     }
 
+    /// Where others reach it.
+    pub fn advertised(&self) -> SocketAddr {
+        self.view.advertised()
+    }
+
     /// What can be read of it at any time.
     pub fn view(&self) -> &View {
         &self.view
@@ -118,11 +139,21 @@ impl Node {
         &self.tree
     }
 
-    /// Stops it in order: whoever came last goes first, each with its own grace. Then the port is closed.
+    /// Stops it in order. First the other nodes are told that it offers nothing any more, for two seconds at most; then
+    /// whoever came last goes first, each with its own grace; then the port is closed.
     ///
     /// Cancel safe: the stop goes on, and a second one waits for the same end.
     pub async fn stop(&self) -> Arc<ShutdownReport> {
-        let report = self.tree.stop().await;
+        let (directory, tree) = (self.directory.clone(), self.tree.clone());
+        let stopping = tokio::spawn(async move {
+            directory.withdraw(FAREWELL).await;
+            tree.stop().await
+        });
+        let report = match stopping.await {
+            Ok(report) => report,
+            // It panicked; whether the others know or not, the tree is stopped.
+            Err(_) => self.tree.stop().await,
+        };
         self.close().await;
         report
     }
@@ -136,9 +167,12 @@ impl Node {
         report
     }
 
-    /// Closes the port. Whoever is still connected is told at once; a quarter of a second is for saying it again.
-    async fn close(&self) {
+    /// Closes the port at once, whatever is in flight: the end of a node that is not to be stopped in order. Whoever is
+    /// connected is told; a quarter of a second is for saying it again.
+    ///
+    /// Cancel safe: the port is closed by the first poll.
+    pub async fn close(&self) {
         self.endpoint.close(0_u8.into(), b"the node has stopped");
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(250), self.endpoint.wait_idle()).await;
+        let _ = tokio::time::timeout(Duration::from_millis(250), self.endpoint.wait_idle()).await;
     }
 }

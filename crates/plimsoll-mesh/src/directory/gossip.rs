@@ -19,6 +19,7 @@ use crate::rpc::Services;
 
 use super::address::address_of;
 use super::carrier::Carrier;
+use super::farewell;
 use super::guard::{Known, Life};
 use super::publish::Publisher;
 use super::record::Origin;
@@ -60,6 +61,8 @@ pub(super) async fn run(
     offers.mark_changed();
     let mut looks = tokio::time::interval(config.gossip_interval.min(Duration::from_millis(500)) / 2);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut leaving, mut rounds) = (false, tokio::time::interval(farewell::ROUND));
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -68,6 +71,16 @@ pub(super) async fn run(
             _ = offers.changed() => {
                 let offered = services.list();
                 engine.0.with_chitchat(|chitchat| publisher.offer(chitchat.self_node_state(), &offered)).await?;
+            }
+            () = inner.farewell.asked(), if !leaving => {
+                leaving = true;
+                let version = engine.0.with_chitchat(|chitchat| publisher.withdraw(chitchat.self_node_state())).await?;
+                inner.farewell.say(version);
+                rounds.reset_immediately();
+            }
+            _ = rounds.tick(), if leaving => {
+                let waiting = inner.farewell.waits_for(inner.reachable.read().values());
+                greet(&engine.0, waiting);
             }
             _ = looks.tick() => {
                 let now = Instant::now();

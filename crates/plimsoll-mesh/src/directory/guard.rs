@@ -51,13 +51,13 @@ pub(crate) enum Rejected {
     Dropped(&'static str),
 }
 
-/// Checks a whole message.
-pub(crate) fn check(message: &[u8], known: &Known) -> Result<(), Rejected> {
+/// Checks a whole message. `Some` is the version of this node's own records that its sender has, if it says so.
+pub(crate) fn check(message: &[u8], known: &Known) -> Result<Option<u64>, Rejected> {
     let mut input = Input(message);
     if input.u16()? != MAGIC || input.u8()? != 0 {
         return Err(poison("it is not of the gossip protocol's version 0"));
     }
-    let mut lives = HashSet::new();
+    let mut lives = HashMap::new();
     match input.u8()? {
         0 => {
             digest(&mut input, &mut lives)?;
@@ -74,21 +74,23 @@ pub(crate) fn check(message: &[u8], known: &Known) -> Result<(), Rejected> {
     if !input.0.is_empty() {
         return Err(poison("bytes follow it"));
     }
-    let unknown = lives.iter().filter(|life| !known.lives.contains_key(*life)).count();
+    let unknown = lives.keys().filter(|life| !known.lives.contains_key(*life)).count();
     if known.lives.len() + unknown > MAX_LIVES {
         return Err(Rejected::Dropped("too many nodes"));
     }
-    Ok(())
+    Ok(known.me.and_then(|me| lives.get(&me).copied()))
 }
 
-fn digest(input: &mut Input<'_>, lives: &mut HashSet<Life>) -> Result<(), Rejected> {
+/// Reads which lives the sender knows, and up to which version.
+fn digest(input: &mut Input<'_>, lives: &mut HashMap<Life, u64>) -> Result<(), Rejected> {
     let nodes = input.u16()?;
     for _ in 0..nodes {
-        lives.insert(life(input)?);
+        let life = life(input)?;
         let (_heartbeat, collected, version) = (input.u64()?, input.u64()?, input.u64()?);
         if collected.max(version) > MAX_VERSION {
             return Err(poison("a version is beyond all reason"));
         }
+        lives.insert(life, version);
     }
     Ok(())
 }

@@ -22,11 +22,12 @@ pub(super) struct Publisher<'a> {
     sequence: u64,
     /// What was said of each service: whether its calls may run twice.
     said: BTreeMap<ServiceName, bool>,
+    withdrawn: bool,
 }
 
 impl<'a> Publisher<'a> {
     pub(super) fn new(identity: &'a Identity, origin: Origin<'a>, ttl: Duration, now: Instant) -> Self {
-        Self { identity, origin, ttl, counter: 0, renewed: now, sequence: 0, said: BTreeMap::new() }
+        Self { identity, origin, ttl, counter: 0, renewed: now, sequence: 0, said: BTreeMap::new(), withdrawn: false }
     }
 
     /// The first records: who the node is, and its first lease.
@@ -37,7 +38,7 @@ impl<'a> Publisher<'a> {
 
     /// Renews the lease when a third of it is over; with it all names of this node.
     pub(super) fn renew(&mut self, state: &mut NodeState, now: Instant) -> Result<(), IdentityError> {
-        if now.duration_since(self.renewed) >= self.ttl / 3 {
+        if !self.withdrawn && now.duration_since(self.renewed) >= self.ttl / 3 {
             self.renewed = now;
             let lease = self.lease()?;
             state.set(LEASE, lease);
@@ -45,8 +46,18 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
+    /// Takes everything back by a lease that is over at once. Gives the version from which on that is so.
+    pub(super) fn withdraw(&mut self, state: &mut NodeState) -> Result<u64, IdentityError> {
+        (self.withdrawn, self.ttl) = (true, Duration::ZERO);
+        state.set(LEASE, self.lease()?);
+        Ok(state.max_version())
+    }
+
     /// Says what is offered now, and takes back what is not any more.
     pub(super) fn offer(&mut self, state: &mut NodeState, offered: &[Served]) -> Result<(), IdentityError> {
+        if self.withdrawn {
+            return Ok(());
+        }
         for gone in self.said.keys().filter(|name| !offered.iter().any(|served| served.name == **name)) {
             state.delete(&key(gone));
         }

@@ -18,6 +18,7 @@ use crate::peers::{Peers, PeersConfig};
 use crate::rpc::{Router, Services};
 use crate::service::{ApplicationError, Request, Response};
 
+use super::address;
 use super::config::{NodeConfig, Trusted};
 use super::offer::{AnyOffer, Offer};
 use super::snapshot::View;
@@ -83,7 +84,8 @@ impl NodeBuilder {
         let address = endpoint.local_addr().map_err(bind_error)?;
 
         let me = identity.node_id();
-        let advertised = config.advertise.or(Some(address).filter(|address| !address.ip().is_unspecified()));
+        let own = address::advertised(config.advertise, address, address::own)?;
+        let advertised = Some(own);
         let services = Services::new();
         let directory = GossipDirectory::new(identity.clone(), trust.clone(), directory_config(&config, advertised));
         let local = Router::local(me, advertised, services.clone());
@@ -104,12 +106,13 @@ impl NodeBuilder {
             peers: Arc::new(peers.clone()),
         };
         let gateway = Gateway::new(me, endpoint.clone(), server, config.gateway.clone(), behind);
-        let view = View::new(me, address, config.realm.clone(), [local, router]);
+        let view = View::new(me, [address, own], config.realm.clone(), [local, router]);
         let console = console.map(|console| console(view.clone()));
+        let farewell = directory.clone();
         let parts = Parts { trusted: config.trusted, trust, directory, peers, services, offers, gateway, console };
         let tree = tree(parts).start().await?;
         view.show(&tree);
-        Ok(Node { tree, endpoint, view, _folder: folder })
+        Ok(Node { tree, directory: farewell, endpoint, view, _folder: folder })
     }
 }
 

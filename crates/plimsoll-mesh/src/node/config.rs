@@ -16,7 +16,8 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// The UDP address for clients and peers; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Where others should dial this node. Default: where it listens, unless that is every address.
+    /// Where others should dial this node; port 0 stands for the one it listens on. Default: where it listens, and if
+    /// that is every address, the one from which this machine reaches others.
     pub advertise: Option<SocketAddr>,
     /// The realm. Default `default`.
     pub realm: ServiceName,

@@ -23,6 +23,8 @@ pub struct NodeSnapshot {
     pub node: NodeId,
     /// Where it listens for clients and peers (UDP).
     pub address: SocketAddr,
+    /// Where others reach it.
+    pub advertised: SocketAddr,
     /// Its realm.
     pub realm: ServiceName,
     /// How calls were routed, ever since.
@@ -40,6 +42,7 @@ pub struct View(Arc<Inner>);
 struct Inner {
     node: NodeId,
     address: SocketAddr,
+    advertised: SocketAddr,
     realm: ServiceName,
     /// One for the calls of other nodes, one for those of clients: the second sees the mesh.
     routers: [Router; 2],
@@ -48,8 +51,10 @@ struct Inner {
 }
 
 impl View {
-    pub(super) fn new(node: NodeId, address: SocketAddr, realm: ServiceName, routers: [Router; 2]) -> Self {
-        Self(Arc::new(Inner { node, address, realm, routers, tree: OnceLock::new() }))
+    /// Of the addresses, the first is the one listened on, the second the one that others are told.
+    pub(super) fn new(node: NodeId, addresses: [SocketAddr; 2], realm: ServiceName, routers: [Router; 2]) -> Self {
+        let [address, advertised] = addresses;
+        Self(Arc::new(Inner { node, address, advertised, realm, routers, tree: OnceLock::new() }))
     }
 
     pub(super) fn show(&self, tree: &SupervisorRef) {
@@ -66,6 +71,11 @@ impl View {
         self.0.address
     }
 
+    /// Where others reach it.
+    pub fn advertised(&self) -> SocketAddr {
+        self.0.advertised
+    }
+
     /// Everything, now.
     pub fn snapshot(&self) -> NodeSnapshot {
         let [_, meshed] = &self.0.routers;
@@ -74,6 +84,7 @@ impl View {
             runtime: Snapshot::of(tree),
             node: self.0.node,
             address: self.0.address,
+            advertised: self.0.advertised,
             realm: self.0.realm.clone(),
             routing: self.0.routing(),
             services: meshed.services(),

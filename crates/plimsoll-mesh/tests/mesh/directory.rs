@@ -74,6 +74,28 @@ async fn names_live_as_long_as_their_owner_renews_them() -> TestResult {
     Ok(())
 }
 
+/// A node that is about to stop takes its names back: nobody waits for its lease to end, which would be five minutes here.
+#[tokio::test]
+async fn names_of_a_node_that_stops_in_order_are_forgotten_at_once() -> TestResult {
+    let first = Plan::new(&[], &[])?.start().await?;
+    let second = Plan::new(&[("echo", true), ("time", true)], &[first.address])?.start().await?;
+    let third = Plan::new(&[("echo", true)], &[first.address])?.start().await?;
+    for node in [&first, &third] {
+        node.sees_providers("time", &[&second]).await?;
+    }
+    second.directory.withdraw(super::support::PATIENCE).await;
+    // It is heard already; all that is waited for here is a look at the engine, not another message.
+    second.stop().await;
+    for node in [&first, &third] {
+        node.sees_providers("time", &[]).await?;
+    }
+    first.sees_providers("echo", &[&third]).await?;
+    first.directory.withdraw(super::support::PATIENCE).await;
+    first.stop().await;
+    third.stop().await;
+    Ok(())
+}
+
 /// Gossip passes through other hands; what a node that is not trusted says does not count, whoever passes it on.
 #[tokio::test]
 async fn records_of_a_node_that_is_not_trusted_do_not_count() -> TestResult {

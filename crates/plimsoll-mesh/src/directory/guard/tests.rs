@@ -28,8 +28,19 @@ fn what_the_engine_writes_is_taken() {
     let bad_cluster = Output::header(3).0;
     for message in [ack, compressed, syn, bad_cluster] {
         assert!(engine_reads(&message));
-        assert_eq!(check(&message, &Known::default()), Ok(()));
+        assert_eq!(check(&message, &Known::default()), Ok(None));
     }
+}
+
+#[test]
+fn how_much_its_sender_knows_of_this_node_is_read_on_the_way() {
+    let known = Known { me: Some((node(1), 5)), lives: HashMap::new() };
+    let syn = |generation| {
+        let digest = Output::header(0).bytes(&2u16.to_le_bytes()).life(2, 6).u64(1).u64(0).u64(2);
+        digest.life(1, generation).u64(3).u64(0).u64(9).text("plimsoll/1/default").0
+    };
+    assert_eq!(check(&syn(5), &known), Ok(Some(9)));
+    assert_eq!(check(&syn(4), &known), Ok(None), "of an earlier life");
 }
 
 /// Each of these the engine would take, to its own or its node's harm.
@@ -82,7 +93,7 @@ fn nodes_and_keys_have_caps() {
     let known = Known { me: None, lives };
     let entry = |generation| Output::header(0).bytes(&1u16.to_le_bytes()).life(9, generation).u64(1).u64(0).u64(1);
     let syn = |generation| entry(generation).text("c").0;
-    assert_eq!(check(&syn(5), &known), Ok(()), "one that is known needs no room");
+    assert_eq!(check(&syn(5), &known), Ok(None), "one that is known needs no room");
     assert_eq!(check(&syn(MAX_LIVES as u64), &known), Err(Rejected::Dropped("too many nodes")));
 
     let known = Known { me: None, lives: [((node(2), 1), 2 * MAX_KEYS)].into() };
