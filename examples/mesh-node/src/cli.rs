@@ -178,7 +178,7 @@ fn run(verb: Verb, paint: Paint) -> Result<(), Failure> {
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = runtime.enable_all().build().map_err(|error| Failure::because(format!("no runtime: {error}")))?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         match verb {
             Verb::Demo(args) => demo::run(args, paint).await,
             Verb::Serve(args) => command::serve::run(args).await,
@@ -188,5 +188,8 @@ fn run(verb: Verb, paint: Paint) -> Result<(), Failure> {
             Verb::Tree(args) => command::read::tree(args, paint).await,
             Verb::Identity(args) => command::identity::run(args),
         }
-    })
+    });
+    // Who did not stop in time is not waited for.
+    runtime.shutdown_background();
+    done
 }

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
 use crate::output::{self, Paint};
+use crate::signals::{self, Signals};
 use children::Trio;
 use steps::Step;
 
@@ -34,20 +34,15 @@ pub(crate) struct DemoArgs {
 /// How soon the three nodes must know each other and all services.
 pub(crate) const READY_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long the three may take to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
+
 pub(crate) async fn run(args: DemoArgs, paint: Paint) -> Result<(), Failure> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("no signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("no signals")?;
-    let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    tokio::pin!(stop);
+    let mut signals = Signals::new().context("no signals")?;
     let began = Instant::now();
     let mut trio = tokio::select! {
         trio = Trio::start() => trio?,
-        () = &mut stop => return Err(Failure::because("interrupted")),
+        () = signals.next() => return Err(Failure::because("interrupted")),
     };
     let ready = began.elapsed();
     let mut good = ready <= READY_WITHIN;
@@ -56,15 +51,16 @@ pub(crate) async fn run(args: DemoArgs, paint: Paint) -> Result<(), Failure> {
             good &= told?;
             false
         }
-        () = &mut stop => true,
+        () = signals.next() => true,
     };
     if !args.once && !interrupted {
         if !args.json {
             tour::invite(&trio, paint);
         }
-        stop.await;
+        signals.next().await;
     }
-    let farewell = trio.stop().await;
+    // Cut short, the nodes die with this process.
+    let farewell = signals::stopped(trio.stop(), signals.next(), STOP_WITHIN).await.map_err(Failure::because)?;
     if args.json {
         output::print(&format!("{}\n", json!({ "schema": 1, "event": "end", "met": good, "stopped": farewell })));
     } else {

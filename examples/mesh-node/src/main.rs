@@ -7,8 +7,10 @@ mod command;
 mod demo;
 mod failure;
 mod output;
+mod panics;
 mod services;
 mod settings;
+mod signals;
 
 fn main() -> std::process::ExitCode {
     cli::main()

@@ -39,6 +39,17 @@ impl Builtin {
         }
     }
 
+    /// What to type after `call`, for a first try.
+    pub(crate) const fn example(self) -> &'static str {
+        match self {
+            Self::Echo => "echo hello",
+            Self::Time => "time",
+            Self::Sleep => "sleep 100",
+            Self::Crash => "crash 'man overboard'",
+            Self::Hash => "hash hello",
+        }
+    }
+
     /// Whether a call that may have run already may run again.
     pub(crate) const fn idempotent(self) -> bool {
         !matches!(self, Self::Sleep | Self::Crash)
@@ -117,6 +128,7 @@ mod tests {
     fn every_name_is_valid_and_read_back() {
         for service in Builtin::ALL {
             assert_eq!(service.name().parse(), Ok(service));
+            assert_eq!(service.example().split(' ').next(), Some(service.name()));
             let _ = service.offer(1, Duration::from_secs(1));
         }
     }

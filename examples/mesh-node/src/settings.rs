@@ -53,7 +53,7 @@ impl Settings {
         let data: PathBuf = layers.data()?;
         Ok(Self {
             listen: layers.value("listen", values::address)?,
-            advertise: layers.value("advertise", values::address_if_any)?,
+            advertise: layers.value("advertise", values::advertised)?,
             realm: layers.value("realm", values::name)?,
             services: layers.distinct("services", values::builtin)?,
             seeds: layers.list("peers.seeds", values::seed)?,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -70,13 +70,21 @@ pub(crate) async fn run(args: CallArgs) -> Result<(), Failure> {
 async fn target(args: &CallArgs) -> Result<(SocketAddr, NodeId), Failure> {
     let (Some(to), Some(pin)) = (&args.to, args.pin) else {
         let node = snapshot(&args.place.data()?).await?;
-        return Ok((node.address, node.node));
+        return Ok((from_here(node.address), node.node));
     };
     let mut found = tokio::net::lookup_host(to)
         .await
         .map_err(|error| Failure::Usage(anyhow::anyhow!("--to {to:?}: an address is HOST:PORT ({error})")))?;
     let address = found.next().ok_or_else(|| Failure::because(format!("{to} has no address")))?;
     Ok((address, pin))
+}
+
+/// Where a node of this machine is reached: one that listens on every address, on loopback too.
+fn from_here(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    address
 }
 
 fn body(given: &str) -> Result<Bytes, Failure> {
@@ -123,12 +131,14 @@ fn show(args: &CallArgs, answer: &Answer, connected: Duration, answered: Duratio
         match &problem {
             Some(problem) => {
                 let place = problem.node.map(|node| format!(" (on node {})", node.short())).unwrap_or_default();
-                eprintln!("{} {}: {}{place}", answer.status.as_u16(), problem.code.as_str(), problem.detail);
+                let (status, code) = (answer.status.as_u16(), problem.code.as_str());
+                output::say(format_args!("{status} {code}: {}{place}", problem.detail));
             }
             None => {
                 let word = answer.headers.get("plimsoll-problem").and_then(|word| word.to_str().ok());
                 let word = word.or(answer.status.canonical_reason()).unwrap_or_default();
-                eprintln!("{} {word}: {}", answer.status.as_u16(), String::from_utf8_lossy(&answer.body));
+                let words = String::from_utf8_lossy(&answer.body);
+                output::say(format_args!("{} {word}: {words}", answer.status.as_u16()));
             }
         }
     }

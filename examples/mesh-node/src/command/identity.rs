@@ -13,7 +13,10 @@ pub(crate) fn run(args: ReadArgs) -> Result<(), Failure> {
     if args.json {
         output::print_read(&format!("{}\n", json!({ "schema": 1, "node": id, "data": data })));
     } else {
-        eprintln!("the node of {}; name it in another node's allow-list, or as a pin in `call --pin`:", data.display());
+        output::say(format_args!(
+            "the node of {}; name it in another node's allow-list, or as a pin in `call --pin`:",
+            data.display()
+        ));
         output::print_read(&format!("{id}\n"));
     }
     Ok(())

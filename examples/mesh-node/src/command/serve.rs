@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use plimsoll::supervisor::{ShutdownReport, TroubleKind};
@@ -10,13 +11,14 @@ use plimsoll_console::Console;
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::node::{ADMIN_SOCKET, Node, NodeConfig, NodeError, Trusted};
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::ServeArgs;
 use crate::failure::Failure;
 use crate::output;
+use crate::panics;
 use crate::settings::{Budget, Settings};
+use crate::signals::{self, Signals};
 
 /// What `serve --json` says, a line each.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,6 +34,8 @@ pub(crate) struct Ready {
     pub(crate) schema: u32,
     pub(crate) node: NodeId,
     pub(crate) address: SocketAddr,
+    /// Where others reach it.
+    pub(crate) advertised: SocketAddr,
     pub(crate) data: PathBuf,
 }
 
@@ -49,26 +53,42 @@ pub(crate) struct Stopped {
 
 const SCHEMA: u32 = 1;
 
+/// How long a stop may take: far longer than all graces of the tree together.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
+
 pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     let settings = Settings::from_layers(&args.layers()?)?;
     log(&settings)?;
+    panics::log();
     if args.tied {
         end_with_stdin(settings.data.clone());
     }
-    let mut interrupt = signal(SignalKind::interrupt()).context("no signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("no signals")?;
-    let node = start(&settings).await?;
+    let mut signals = Signals::new().context("no signals")?;
+    let node = tokio::select! {
+        node = start(&settings) => node?,
+        () = signals.next() => return Err(Failure::because("ended by a signal before the node was ready")),
+    };
     ready(&node, &settings, args.json);
-    let report = tokio::select! {
-        _ = interrupt.recv() => node.stop().await,
-        _ = terminate.recv() => node.stop().await,
+    tokio::select! {
+        () = signals.next() => {}
         report = node.wait() => {
             stopped(&report, args.json);
             return Err(Failure::because(format!("the node gave up: {}", report.reason)));
         }
-    };
-    stopped(&report, args.json);
-    Ok(())
+    }
+    if !args.json {
+        output::say("stopping; a second signal ends the node at once");
+    }
+    match signals::stopped(node.stop(), signals.next(), STOP_WITHIN).await {
+        Ok(report) => {
+            stopped(&report, args.json);
+            Ok(())
+        }
+        Err(cut_short) => {
+            node.close().await;
+            Err(Failure::because(cut_short))
+        }
+    }
 }
 
 async fn start(settings: &Settings) -> Result<Node, Failure> {
@@ -98,7 +118,10 @@ async fn start(settings: &Settings) -> Result<Node, Failure> {
     let socket = settings.data.join(ADMIN_SOCKET);
     let builder = builder.console(move |parent, view| Console::new(&socket, move || view.snapshot()).start(parent));
     builder.start().await.map_err(|error| match error {
-        NodeError::BudgetTooSmall(_) | NodeError::AllowList(_) => Failure::Usage(error.into()),
+        NodeError::BudgetTooSmall(_)
+        | NodeError::AllowList(_)
+        | NodeError::NoAddress(_)
+        | NodeError::BadAdvertise(_) => Failure::Usage(error.into()),
         error => Failure::Failed(Some(error.into())),
     })
 }
@@ -140,14 +163,27 @@ fn end_with_stdin(data: PathBuf) {
 
 fn ready(node: &Node, settings: &Settings, json: bool) {
     if json {
-        let ready = Ready { schema: SCHEMA, node: node.id(), address: node.address(), data: settings.data.clone() };
-        print(&Event::Ready(ready));
+        let (address, advertised, data) = (node.address(), node.advertised(), settings.data.clone());
+        print(&Event::Ready(Ready { schema: SCHEMA, node: node.id(), address, advertised, data }));
         return;
     }
+    let (address, advertised) = (node.address(), node.advertised());
+    output::say(format_args!("node {} listens on {address} (UDP), realm {}", node.id(), settings.realm));
+    if advertised != address {
+        output::say(format_args!("others reach it at {advertised}"));
+    }
     let services: Vec<_> = settings.services.iter().map(|service| service.name()).collect();
-    output::say(format_args!("node {} listens on {} (UDP), realm {}", node.id(), node.address(), settings.realm));
-    output::say(format_args!("services: {}", services.join(" ")));
-    output::say(format_args!("try: mesh-node call --to {} --pin {} echo hello", node.address(), node.id()));
+    match settings.services.first() {
+        Some(service) => {
+            output::say(format_args!("services: {}", services.join(" ")));
+            let (id, example) = (node.id(), service.example());
+            output::say(format_args!("try: mesh-node call --to {advertised} --pin {id} {example}"));
+        }
+        None => {
+            output::say("services: none of its own; it passes calls on to other nodes");
+            output::say(format_args!("try: mesh-node services --data {}", settings.data.display()));
+        }
+    }
 }
 
 fn stopped(report: &ShutdownReport, json: bool) {

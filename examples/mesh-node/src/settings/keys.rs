@@ -24,7 +24,12 @@ const fn key(name: &'static str, default: &'static str, value: &'static str, hel
 pub(crate) const KEYS: &[Key] = &[
     key("data", "", "FOLDER", "data folder: identity, allow-list, admin socket [default: ~/.local/state/mesh-node]"),
     key("listen", "127.0.0.1:4433", "ADDRESS", "UDP address for clients and peers; port 0 takes a free one"),
-    key("advertise", "", "ADDRESS", "where others should dial this node, when it listens on every address"),
+    key(
+        "advertise",
+        "",
+        "ADDRESS",
+        "where others should dial this node, when it is not where it listens; port 0 stands for that one",
+    ),
     key("realm", "default", "NAME", "realm of this node; peers of another are refused"),
     key("services", "echo,time,sleep,crash,hash", "LIST", "built-in services to provide"),
     key("peers.seeds", "", "LIST", "nodes to meet first: HOST:PORT or NODE_ID@HOST:PORT"),

@@ -38,9 +38,15 @@ pub(crate) fn address(value: &str) -> Read<SocketAddr> {
     found.next().ok_or_else(|| "the host has no address".into())
 }
 
-/// An address, or nothing.
-pub(crate) fn address_if_any(value: &str) -> Read<Option<SocketAddr>> {
-    if value.is_empty() { Ok(None) } else { address(value).map(Some) }
+/// An address of one machine, or nothing.
+pub(crate) fn advertised(value: &str) -> Read<Option<SocketAddr>> {
+    if value.is_empty() {
+        return Ok(None);
+    }
+    match address(value)? {
+        every if every.ip().is_unspecified() => Err("others cannot dial every address; name the one to dial".into()),
+        one => Ok(Some(one)),
+    }
 }
 
 pub(crate) fn name(value: &str) -> Read<ServiceName> {

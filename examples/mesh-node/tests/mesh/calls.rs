@@ -35,6 +35,7 @@ async fn an_independent_client_is_served_by_its_node_and_by_others() {
         &["left"],
         &["vanished"],
         &["wrong-certificate"],
+        &["malformed"],
     ] {
         let (good, report) = a.aioquic(scenario);
         rows.push((format!("{}: {}", scenario.join(" "), told(&report)), "as announced", good, None));
@@ -137,10 +138,14 @@ async fn a_node_that_stops_says_so_and_the_others_call_it_no_more() {
         })
     })
     .await;
-    a.until("what it alone offered is not callable", |now| {
-        now.services.iter().all(|entry| entry.callable == (entry.name.as_str() != "crash"))
-    })
-    .await;
+    for other in [&a, &b] {
+        other
+            .until("what it offered is listed no more, though its lease has minutes left", |now| {
+                now.services.iter().all(|entry| entry.callable && !entry.providers.contains(&gone))
+                    && now.services.iter().all(|entry| entry.name.as_str() != "crash")
+            })
+            .await;
+    }
     let client = a.client().await;
     for _ in 0..20 {
         assert_eq!(call(&client, "hash", "abc").await.unwrap().status, 200);

@@ -1,7 +1,8 @@
 //! The program's manners: settings, exit codes, one node a folder.
 
 use std::fs::File;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Instant;
 
 use crate::harness::{PATIENCE, PROGRAM, Plan, controls_program, folder, full};
@@ -164,7 +165,125 @@ fn a_node_serves_on_when_nobody_reads_what_it_says() {
         assert!(Instant::now() < end);
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let pid = nix::unistd::Pid::from_raw(node.id().cast_signed());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    terminate(node.id());
     assert_eq!(node.wait().unwrap().code(), Some(0));
+}
+
+/// Sends SIGTERM to a process.
+fn terminate(pid: u32) {
+    let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+}
+
+/// Starts `command` and waits for a line of its stderr that contains `words`; the lines up to it.
+fn talks(command: &mut Command, words: &str) -> (Child, Lines<BufReader<ChildStderr>>, Vec<String>) {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut said = Vec::new();
+    while !said.last().is_some_and(|line: &String| line.contains(words)) {
+        said.push(lines.next().unwrap_or_else(|| panic!("no {words:?} in {said:#?}")).unwrap());
+    }
+    (child, lines, said)
+}
+
+/// `serve` on every address, with its talk for people and not for programs.
+fn serve(folder: &tempfile::TempDir, listen: &str, services: &str) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args([
+        "serve",
+        "--listen",
+        listen,
+        "--services",
+        services,
+        "--trust-open",
+        "true",
+        "--log-filter",
+        "error",
+    ]);
+    command.arg("--data").arg(folder.path().join("a"));
+    command
+}
+
+#[test]
+fn what_a_node_says_to_try_works_also_when_it_listens_on_every_address() {
+    let folder = folder();
+    // Advertised by hand, since a test's machine may have no address but loopback.
+    let mut command = serve(&folder, "0.0.0.0:0", "hash");
+    let (mut node, lines, said) = talks(command.args(["--advertise", "127.0.0.1:0"]), "try: ");
+    let example = said.last().unwrap().strip_prefix("try: mesh-node ").unwrap();
+    assert!(example.starts_with("call --to 127.0.0.1:") && example.ends_with(" hash hello"), "{example}");
+    assert!(run(Command::new(PROGRAM).args(example.split(' '))).0 == Some(0), "{example}");
+    let here = Command::new(PROGRAM).args(["call", "hash", "hello", "--data"]).arg(folder.path().join("a")).output();
+    assert_eq!(here.unwrap().status.code(), Some(0), "by its data folder");
+    terminate(node.id());
+    drop(lines);
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_node_without_services_suggests_none() {
+    let folder = folder();
+    let (mut node, lines, said) = talks(&mut serve(&folder, "127.0.0.1:0", ""), "try: ");
+    let example = said.last().unwrap().strip_prefix("try: mesh-node ").unwrap();
+    assert_eq!(example, format!("services --data {}", folder.path().join("a").display()));
+    assert!(said.iter().any(|line| line.starts_with("services: none")), "{said:#?}");
+    terminate(node.id());
+    drop(lines);
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_address_that_nobody_can_dial_is_not_advertised() {
+    let folder = folder();
+    let (code, words) = run(serve(&folder, "0.0.0.0:0", "hash").args(["--advertise", "0.0.0.0:4433"]));
+    assert_eq!(code, Some(2), "{words}");
+    assert!(words.contains("advertise = \"0.0.0.0:4433\" (flag --advertise): others cannot dial"), "{words}");
+}
+
+/// The first signal waits for what is in flight, here five seconds at most; the second does not.
+#[test]
+fn a_second_signal_ends_a_node_that_is_stopping_at_once() {
+    let folder = folder();
+    let (mut node, mut lines, said) = talks(&mut serve(&folder, "127.0.0.1:0", "sleep"), "try: ");
+    let example = said.last().unwrap().strip_prefix("try: mesh-node ").unwrap().replace("sleep 100", "sleep 30000");
+    let mut caller = Command::new(PROGRAM)
+        .args(example.split(' '))
+        .args(["--deadline", "30000"])
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + PATIENCE;
+    let mut tree = Command::new(PROGRAM);
+    tree.args(["tree", "--data"]).arg(folder.path().join("a"));
+    while !String::from_utf8_lossy(&tree.output().unwrap().stdout).contains("running    in flight 1") {
+        assert!(Instant::now() < end);
+    }
+    terminate(node.id());
+    assert!(lines.next().unwrap().unwrap().contains("a second signal ends the node at once"));
+    terminate(node.id());
+    let words: Vec<_> = lines.map(Result::unwrap).collect();
+    assert_eq!(node.wait().unwrap().code(), Some(1), "{words:#?}");
+    assert!(words.iter().any(|line| line.contains("ended at once by a second signal")), "{words:#?}");
+    assert!(caller.wait().unwrap().code() != Some(0));
+}
+
+/// A worker's panic is an answer to its caller, and one line in the log whatever `RUST_BACKTRACE` says.
+#[test]
+fn a_panic_is_one_line_in_the_log() {
+    let folder = folder();
+    let mut command = serve(&folder, "127.0.0.1:0", "crash");
+    let (mut node, lines, said) = talks(command.env("RUST_BACKTRACE", "full"), "try: ");
+    let example = said.last().unwrap().strip_prefix("try: mesh-node ").unwrap().replace("'man overboard'", "overboard");
+    assert_eq!(run(Command::new(PROGRAM).args(example.split(' '))).0, Some(1));
+    terminate(node.id());
+    let words: Vec<_> = lines.map(Result::unwrap).collect();
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+    let of_the_panic = words.iter().filter(|line| line.contains("overboard")).count();
+    assert_eq!(of_the_panic, 1, "{words:#?}");
+    assert!(
+        words.iter().any(|line| line.contains("services.rs:") && line.contains("panicked: overboard")),
+        "{words:#?}"
+    );
+    assert!(words.iter().all(|line| !line.contains("stack backtrace")), "{words:#?}");
 }
