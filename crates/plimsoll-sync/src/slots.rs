@@ -8,13 +8,14 @@
 //! [`SlotTable`] is the same behind a lock, for tables that several tasks share.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use crate::sync::{Mutex, lock};
 
 /// Names one entry of one table, for ever.
 ///
 /// Keys order by the time of insertion.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SlotKey {
     generation: u64,
     index: u32,
@@ -29,6 +30,13 @@ impl SlotKey {
     /// Where the entry stands, below the largest number of entries that the table held at one time.
     pub fn index(self) -> u32 {
         self.index
+    }
+}
+
+impl Hash for SlotKey {
+    // The number alone tells the entries of one table apart.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.generation);
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! `cargo bench -p plimsoll --bench supervisor` prints a table and writes `target/bench/supervisor.json`. Everything runs
 //! inside spawned tasks; every figure is the median of rounds that alternate between ours and theirs.
+//! `-- --profile ours-start-stop 2000` runs one path alone, for a profiler.
 
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
 mod supervisor {
     pub mod peers;
+    pub mod profile;
 }
 #[path = "common/report.rs"]
 mod report;
@@ -22,6 +24,7 @@ use plimsoll::supervisor::{
 use ractor::{Actor, ActorCell};
 use report::{Row, median, ns_each, publish};
 use supervisor::peers::{Do, Started, Victim, bare_parent, bare_start_stop, kameo_tree};
+use supervisor::profile;
 use tokio::sync::oneshot;
 
 fn main() {
@@ -34,6 +37,12 @@ fn main() {
             hook(panic);
         }
     }));
+    if let Some(which) = std::env::args().skip_while(|arg| arg != "--profile").nth(1) {
+        let count = std::env::args().last().and_then(|count| count.parse().ok()).unwrap_or(1_000);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let path = async move { profile::run(&which, count).await };
+        return runtime.block_on(async { tokio::spawn(path).await.expect("no panic") });
+    }
     let mut rows = Vec::new();
     rows.extend(block_on(start_stop(1, "start and stop of one dynamic child")));
     rows.extend(block_on(start_stop(8, "the same, 8 tasks at once")));

@@ -20,7 +20,7 @@ use super::handle::{ChildCount, ChildEntry};
 use super::policy::{Ask, Backoff, Restart, Shutdown};
 use super::report::ShutdownReport;
 use super::rules::Template;
-use super::spec::{ChildSettings, WORKER_GRACE};
+use super::spec::{ChildSettings, WORKER_GRACE, answer, put};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 
 /// How many children a dynamic supervisor may have that was not told.
@@ -100,10 +100,7 @@ where
     C: Into<Start>,
     E: Into<BoxError>,
 {
-    Arc::new(move |parent, args| {
-        let start = template(parent, args);
-        Box::pin(async move { start.await.map(Into::into).map_err(Into::into) })
-    })
+    Arc::new(move |parent, args, place| put(place, answer(template(parent, args))))
 }
 
 /// A dynamic supervisor on its way to its start.

@@ -240,11 +240,19 @@ pub(crate) struct StartTask {
     pub(crate) task: AbortHandle,
     /// It has run: when it is aborted it tells so itself.
     pub(crate) begun: bool,
+    /// It was aborted, and may end at any `await` that follows.
+    pub(crate) aborted: bool,
 }
 
 impl StartTask {
     pub(crate) fn new(task: AbortHandle) -> Self {
-        Self { task, begun: false }
+        Self { task, begun: false, aborted: false }
+    }
+
+    /// Gives the start up.
+    pub(crate) fn abort(&mut self) {
+        self.aborted = true;
+        self.task.abort();
     }
 }
 

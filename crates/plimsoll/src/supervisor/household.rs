@@ -13,13 +13,14 @@ use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
 use tokio::sync::oneshot;
 
-use self::core::Core;
 pub(crate) use self::core::Reply;
+use self::core::{Core, NextStart};
 use super::builder::Observer;
+use super::child::Child;
 use super::error::StartError;
 use super::frame::{self, Crew, Frame, Heard, Rest, discard};
 use super::report::ShutdownReport;
-use super::rules::{Flags, Rules, Run, Ticket};
+use super::rules::{Flags, Rules, Run, StartFailure, Ticket};
 use super::spec::ChildSpec;
 use crate::exit::Failure;
 use crate::inspect::{Details, Inspect};
@@ -60,9 +61,18 @@ pub(crate) async fn launch(
 impl Household {
     /// Tells the rules something and performs what they decide.
     pub(crate) fn tell<T>(self: &Arc<Self>, news: impl FnOnce(&mut Core, Duration) -> T) -> T {
+        self.tell_then(news, |_, answer| answer)
+    }
+
+    fn tell_then<T, U>(
+        self: &Arc<Self>,
+        news: impl FnOnce(&mut Core, Duration) -> T,
+        then: impl FnOnce(&mut Core, T) -> U,
+    ) -> U {
         let mut core = self.core.lock();
         let answer = news(&mut core, self.frame.now());
         core.perform(self);
+        let answer = then(&mut core, answer);
         let garbage = core.take_garbage();
         let wanted = core.keeper_is_wanted();
         drop(core);
@@ -73,6 +83,11 @@ impl Household {
             garbage.into_iter().for_each(|user| drop(discard(user)));
         }
         answer
+    }
+
+    /// Tells that a start is over; answers what its task is to start next.
+    fn start_over(self: &Arc<Self>, run: Run, outcome: Result<Option<Child>, StartFailure>) -> Option<NextStart> {
+        self.tell_then(|core, now| core.start_over(self, run, outcome, now), |core, ()| core.next_start())
     }
 
     /// Looks at the state.

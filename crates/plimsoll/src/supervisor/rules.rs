@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxBuildHasher;
+
 use super::policy::{Ask, AutoShutdown, Backoff, Restart, Shutdown, Strategy};
 use super::report::ShutdownCause;
 use crate::exit::ExitReason;
@@ -40,6 +42,9 @@ pub(crate) type Key = u64;
 pub(crate) type Run = u64;
 /// Names whoever waits for an answer.
 pub(crate) type Ticket = u64;
+
+/// A map by numbers that are counted up here or by ractor: nobody can choose them so that they collide.
+pub(crate) type Numbered<K, V> = HashMap<K, V, FxBuildHasher>;
 
 /// What a supervisor is told about itself.
 #[derive(Debug, Clone)]
@@ -181,7 +186,7 @@ pub(crate) struct Rules {
     flags: Flags,
     entries: BTreeMap<Key, Entry>,
     ids: HashMap<Arc<str>, Key>,
-    runs: HashMap<Run, Key>,
+    runs: Numbered<Run, Key>,
     next_key: Key,
     next_run: Run,
     window: IntensityWindow,
@@ -208,7 +213,7 @@ impl Rules {
             flags,
             entries: BTreeMap::new(),
             ids: HashMap::new(),
-            runs: HashMap::new(),
+            runs: Numbered::default(),
             next_key: 0,
             next_run: 0,
             window,
@@ -503,13 +508,15 @@ impl Rules {
     }
 
     fn set_timer(&mut self, at: Duration, key: Key, timer: Timer) {
-        self.clear_timer(key, timer);
+        let entry = self.entry(key);
         let slot = match timer {
-            Timer::Grace => &mut self.entry(key).grace_at,
-            Timer::Leave => &mut self.entry(key).leave_at,
+            Timer::Grace => &mut entry.grace_at,
+            Timer::Leave => &mut entry.leave_at,
             Timer::Delay => return,
         };
-        *slot = Some(at);
+        if let Some(before) = slot.replace(at) {
+            self.timers.remove(&(before, key, timer));
+        }
         self.timers.insert((at, key, timer));
     }
 
@@ -527,8 +534,13 @@ impl Rules {
 
     /// Cancels the timers of a child's incarnation.
     fn cancel_timers(&mut self, key: Key) {
-        self.clear_timer(key, Timer::Grace);
-        self.clear_timer(key, Timer::Leave);
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        if let Some(at) = entry.grace_at.take() {
+            self.timers.remove(&(at, key, Timer::Grace));
+        }
+        if let Some(at) = entry.leave_at.take() {
+            self.timers.remove(&(at, key, Timer::Leave));
+        }
     }
 
     fn answer(&mut self, ticket: Ticket, answer: Answer) {

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use ractor::ActorCell;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use super::builder::Tree;
 use super::child::Start;
@@ -20,8 +20,33 @@ use crate::inspect::{Inspect, Kind};
 /// The grace of a worker that was given none.
 pub(crate) const WORKER_GRACE: Duration = Duration::from_secs(5);
 
-pub(crate) type StartFuture = Pin<Box<dyn Future<Output = Result<Start, BoxError>> + Send>>;
-pub(crate) type StartFn = Arc<dyn Fn(ActorCell) -> StartFuture + Send + Sync>;
+/// A start in a box that can be used again: one for `spawn_linked` is larger than what malloc hands out fast.
+pub(crate) type StartBox = ReusableBoxFuture<'static, Result<Start, BoxError>>;
+/// Puts a start in its place, and into the box that is there, if there is one.
+pub(crate) type StartFn = Arc<dyn Fn(ActorCell, &mut Option<StartBox>) + Send + Sync>;
+
+/// What a start function answers, in our types. Not an `async` block, which would hold the function's future twice.
+pub(crate) fn answer<Fut, C, E>(start: Fut) -> impl Future<Output = Result<Start, BoxError>> + Send + 'static
+where
+    Fut: Future<Output = Result<C, E>> + Send + 'static,
+    C: Into<Start>,
+    E: Into<BoxError>,
+{
+    start.map(|answer| answer.map(Into::into).map_err(Into::into))
+}
+
+/// Puts a start in its place.
+pub(crate) fn put(place: &mut Option<StartBox>, start: impl Future<Output = Result<Start, BoxError>> + Send + 'static) {
+    match place {
+        Some(used) => used.set(start),
+        None => *place = Some(StartBox::new(start)),
+    }
+}
+
+/// What `start` has put in its place.
+pub(crate) fn placed(place: &mut Option<StartBox>) -> &mut StartBox {
+    place.as_mut().expect("a start function puts a start in its place")
+}
 
 /// How one child is started, restarted and stopped.
 ///
@@ -88,10 +113,7 @@ impl ChildSpec {
         C: Into<Start>,
         E: Into<BoxError>,
     {
-        let start: StartFn = Arc::new(move |parent| {
-            let start = start(parent);
-            Box::pin(async move { start.await.map(Into::into).map_err(Into::into) })
-        });
+        let start: StartFn = Arc::new(move |parent, place| put(place, answer(start(parent))));
         Self::with_start(id.into(), Kind::Worker, start)
     }
 
@@ -104,10 +126,10 @@ impl ChildSpec {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        let start: StartFn = Arc::new(move |parent| {
+        let start: StartFn = Arc::new(move |parent, place| {
             let token = CancellationToken::new();
             let work = run(token.clone());
-            Box::pin(task::start(parent, token, Box::pin(async move { work.await.map_err(Into::into) })))
+            put(place, task::start(parent, token, Box::pin(async move { work.await.map_err(Into::into) })));
         });
         Self::with_start(id.into(), Kind::Worker, start)
     }
@@ -120,9 +142,9 @@ impl ChildSpec {
         F: Fn() -> T + Send + Sync + 'static,
         T: Tree,
     {
-        let start: StartFn = Arc::new(move |parent| {
+        let start: StartFn = Arc::new(move |parent, place| {
             let tree = build();
-            Box::pin(async move { tree.start_under(parent).await.map_err(Into::into) })
+            put(place, async move { tree.start_under(parent).await.map_err(Into::into) });
         });
         Self::with_start(id.into(), Kind::Supervisor, start)
     }
@@ -191,14 +213,15 @@ impl ChildSpec {
     /// which has no [`Child`](super::Child) of its own to say so.
     pub fn inspect(mut self, inspect: Arc<dyn Inspect>) -> Self {
         let start = self.start;
-        self.start = Arc::new(move |parent| {
-            let (starting, inspect) = (start(parent), Arc::clone(&inspect));
-            Box::pin(async move {
-                Ok(match starting.await? {
+        self.start = Arc::new(move |parent, place| {
+            let (mut inner, inspect) = (None, Arc::clone(&inspect));
+            start(parent, &mut inner);
+            put(place, async move {
+                Ok(match placed(&mut inner).await? {
                     Start::Child(child) => Start::Child(child.inspect(inspect)),
                     Start::Ignore => Start::Ignore,
                 })
-            })
+            });
         });
         self
     }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -62,9 +62,13 @@ where
     Fut: Future<Output = Result<Start, BoxError>>,
 {
     loose.store(true, Ordering::Relaxed);
-    let answer = guarded(|| start(parent.clone()));
+    // What is rare is in a box of its own, so that the future of an ordinary start is small and moves cheaply.
+    let answer = pin!(guarded(|| start(parent.clone())));
     let answer = match limit {
-        Some(limit) => tokio::time::timeout(limit, answer).await.map_err(|_| StartFailure::Timeout(limit))?,
+        Some(limit) => {
+            let limited = Box::pin(tokio::time::timeout(limit, answer));
+            limited.await.map_err(|_| StartFailure::Timeout(limit))?
+        }
         None => answer.await,
     };
     // An error of ractor's or of ours says that nothing runs.
@@ -76,7 +80,8 @@ where
     loose.store(!clean, Ordering::Relaxed);
     match answer {
         Ok(Start::Ignore) => Ok(None),
-        Ok(Start::Child(child)) => linked(child, parent).await.map(Some),
+        Ok(Start::Child(child)) if is_linked(&child, parent) => Ok(Some(child)),
+        Ok(Start::Child(child)) => Err(Box::pin(not_linked(child)).await),
         Err(NoAnswer::Error(error)) => Err(why(error)),
         Err(NoAnswer::Panic(failure)) => Err(StartFailure::Failed(failure)),
     }
@@ -102,16 +107,18 @@ fn why(error: BoxError) -> StartFailure {
     }
 }
 
-/// The child, provided that it is the supervisor's to watch.
-async fn linked(child: Child, parent: &ActorCell) -> Result<Child, StartFailure> {
+/// Whether the child is the supervisor's to watch.
+fn is_linked(child: &Child, parent: &ActorCell) -> bool {
     let ours = child.actor.try_get_supervisor().is_some_and(|supervisor| supervisor.get_id() == parent.get_id());
     // One that has ended already is linked no more; the reason is on its way.
-    if ours || child.actor.get_status() >= ActorStatus::Stopping {
-        return Ok(child);
-    }
+    ours || child.actor.get_status() >= ActorStatus::Stopping
+}
+
+/// Ends a child that is nobody's.
+async fn not_linked(child: Child) -> StartFailure {
     child.actor.kill();
     let _ = tokio::time::timeout(UNLINKED_GRACE, child.ended).await;
-    Err(StartFailure::NotLinked)
+    StartFailure::NotLinked
 }
 
 pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,7 +1,7 @@
 //! The slots of a dynamic supervisor's children, and the rules for those that do not simply run.
 
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +22,14 @@ use crate::supervisor::log::{self, Log};
 use crate::supervisor::policy::Ask;
 use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
 use crate::supervisor::rules::{
-    DynamicAction as Action, DynamicPhase, DynamicRules, Exit, Gone, Refusal, StartFailure, Ticket, Trouble,
+    DynamicAction as Action, DynamicPhase, DynamicRules, Exit, Gone, Numbered, Refusal, StartFailure, Ticket, Trouble,
 };
+use crate::supervisor::spec::StartBox;
 
 /// Ends of linked actors that came before their start was told; the oldest goes beyond that.
 const EARLY_ENDS: usize = 1_024;
+/// Boxes of starts kept for the next, a few KiB each.
+const USED: usize = 16;
 /// Children that a snapshot shows one by one.
 const SHOWN: usize = 1_000;
 
@@ -77,14 +80,16 @@ pub(super) struct Core<A> {
     pub(super) rules: DynamicRules,
     slots: Slots<Slot<A>>,
     /// Slots by the number of their actor.
-    actors: HashMap<u64, SlotKey>,
+    actors: Numbered<u64, SlotKey>,
+    /// Boxes of starts that are over.
+    used: Vec<StartBox>,
     /// Starts under way in callers' tasks.
     reserved: usize,
-    starts: HashMap<SlotKey, StartTask>,
+    starts: Numbered<SlotKey, StartTask>,
     /// The newest actor that was taken in.
     newest: u64,
     early: VecDeque<(ActorId, Heard)>,
-    tickets: HashMap<Ticket, oneshot::Sender<Option<Refusal>>>,
+    tickets: Numbered<Ticket, oneshot::Sender<Option<Refusal>>>,
     next_ticket: Ticket,
     troubles: Troubles,
     counts: Counts,
@@ -109,12 +114,13 @@ impl<A: Send + 'static> Core<A> {
         Self {
             rules,
             slots: Slots::with_limit(max_children),
-            actors: HashMap::new(),
+            actors: Numbered::default(),
+            used: Vec::new(),
             reserved: 0,
-            starts: HashMap::new(),
+            starts: Numbered::default(),
             newest: 0,
             early: VecDeque::new(),
-            tickets: HashMap::new(),
+            tickets: Numbered::default(),
             next_ticket: 0,
             troubles: Troubles::default(),
             counts: Counts::default(),
@@ -131,8 +137,8 @@ impl<A: Send + 'static> Core<A> {
         if self.rules.is_closing() { Err(ChildError::ShuttingDown) } else { Ok(()) }
     }
 
-    /// Holds a slot for a start in its caller's task.
-    pub(super) fn reserve(&mut self) -> Result<SlotKey, StartError> {
+    /// Holds a slot for a start in its caller's task. Answers a box for the start, too, when a used one is there.
+    pub(super) fn reserve(&mut self) -> Result<(SlotKey, Option<StartBox>), StartError> {
         if self.rules.is_closing() {
             return Err(StartError::ShuttingDown);
         }
@@ -143,7 +149,7 @@ impl<A: Send + 'static> Core<A> {
         };
         self.reserved += 1;
         self.rules.reserved();
-        Ok(key)
+        Ok((key, self.used.pop()))
     }
 
     /// A start in its caller's task came to nothing.
@@ -184,10 +190,14 @@ impl<A: Send + 'static> Core<A> {
         key: SlotKey,
         child: Child,
         args: Option<A>,
+        used: Option<StartBox>,
         now: Duration,
     ) -> Option<Child> {
         if self.rules.is_closing() {
             return Some(child);
+        }
+        if self.used.len() < USED {
+            self.used.extend(used);
         }
         self.counts.started += 1;
         let early = self.adopt(crew, key, child, now);
@@ -459,8 +469,8 @@ impl<A: Send + 'static> Core<A> {
         match action {
             Action::Start(key) => self.start(crew, key),
             Action::CancelStart(key) => {
-                if let Some(start) = self.starts.get(&key) {
-                    start.task.abort();
+                if let Some(start) = self.starts.get_mut(&key) {
+                    start.abort();
                     if !start.begun {
                         self.starts.remove(&key);
                         self.rules.restart_failed(key, StartFailure::Cancelled, crew.frame.now());

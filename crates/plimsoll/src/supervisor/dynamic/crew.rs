@@ -1,7 +1,9 @@
 //! Starting dynamic children in their callers' tasks, and performing the rules' decisions about the rest.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,10 +23,11 @@ use crate::supervisor::frame::{self, Crew, Frame, Heard, Rest, discard};
 use crate::supervisor::handle::{ChildCount, ChildEntry};
 use crate::supervisor::report::ShutdownReport;
 use crate::supervisor::rules::{DynamicRules, Refusal, StartFailure, Template};
-use crate::supervisor::spec::{ChildSettings, StartFuture};
+use crate::supervisor::spec::{ChildSettings, StartBox, placed};
 use crate::supervisor::start;
 
-pub(crate) type TemplateFn<A> = Arc<dyn Fn(ActorCell, A) -> StartFuture + Send + Sync>;
+/// Puts a start in its place, and into the box that is there, if there is one.
+pub(crate) type TemplateFn<A> = Arc<dyn Fn(ActorCell, A, &mut Option<StartBox>) + Send + Sync>;
 /// Copies arguments, to keep them for restarts.
 pub(crate) type Keep<A> = fn(&A) -> A;
 
@@ -89,22 +92,45 @@ impl<A: Send + 'static> Dynamic<A> {
     }
 
     pub(super) async fn start_child(self: &Arc<Self>, args: A) -> Result<Started, StartError> {
-        let key = self.core.lock().reserve()?;
+        let (key, used) = self.core.lock().reserve()?;
         let mut reserved = Reserved { crew: self, key: Some(key), loose: AtomicBool::new(false) };
+        // After that, to be dropped before it: what is given up has to be gone when the slot is given back.
+        let mut place = used;
         let kept = self.keep.map(|keep| keep(&args));
         let template = &self.template;
         let (anchor, limit) = (self.frame.anchor(), self.settings.start_timeout);
-        let attempt = start::attempt(|parent| template(parent, args), anchor, limit, &reserved.loose);
-        let outcome = tokio::select! {
-            biased;
-            outcome = attempt => outcome,
-            () = self.closing.cancelled() => return Err(StartError::ShuttingDown),
+        let start = |parent| {
+            template(parent, args, &mut place);
+            placed(&mut place)
         };
+        let outcome = {
+            let mut attempt = pin!(start::attempt(start, anchor, limit, &reserved.loose));
+            match futures::poll!(&mut attempt) {
+                // Most starts are over at the first poll.
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => tokio::select! {
+                    biased;
+                    outcome = attempt => outcome,
+                    () = self.closing.cancelled() => return Err(StartError::ShuttingDown),
+                },
+            }
+        };
+        if outcome.is_err() {
+            discard(place.take());
+        }
         match outcome {
-            Ok(Some(child)) => reserved.fill(child, kept).await,
+            Ok(Some(child)) => match reserved.fill(child, kept, place) {
+                Ok(child) => Ok(Started::Child(child)),
+                Err(refused) => {
+                    // The supervisor began to stop meanwhile: it waits until this one is gone.
+                    refused.actor.kill();
+                    let _ = refused.ended.await;
+                    Err(StartError::ShuttingDown)
+                }
+            },
             Ok(None) => Ok(Started::Ignored),
             Err(failure) => {
-                start::end(self.orphans(&reserved.loose), self.frame.leave_behind).await;
+                Box::pin(start::end(self.orphans(&reserved.loose), self.frame.leave_behind)).await;
                 Err(failure.into())
             }
         }
@@ -170,7 +196,14 @@ pub(super) async fn starting<A: Send + 'static>(crew: Arc<Dynamic<A>>, key: Slot
     let crew = &untold.crew;
     let template = &crew.template;
     let (anchor, limit) = (crew.frame.anchor(), crew.settings.start_timeout);
-    let outcome = start::attempt(|parent| template(parent, args), anchor, limit, &untold.loose).await;
+    // After that, to be dropped before it: what is given up has to be gone when it is told.
+    let mut place = None;
+    let start = |parent| {
+        template(parent, args, &mut place);
+        placed(&mut place)
+    };
+    let outcome = start::attempt(start, anchor, limit, &untold.loose).await;
+    discard(place.take());
     let orphans = crew.orphans(&untold.loose);
     if !orphans.is_empty() {
         start::end(orphans, crew.frame.leave_behind).await;
@@ -219,20 +252,16 @@ struct Reserved<'a, A: Send + 'static> {
 }
 
 impl<A: Send + 'static> Reserved<'_, A> {
-    async fn fill(&mut self, child: Child, args: Option<A>) -> Result<Started, StartError> {
-        let Some(key) = self.key else { return Err(StartError::ShuttingDown) };
+    /// Gives the child back when the supervisor is about to stop.
+    fn fill(&mut self, child: Child, args: Option<A>, used: Option<StartBox>) -> Result<ChildRef, Child> {
+        let Some(key) = self.key else { return Err(child) };
         let reference = ChildRef { actor: child.actor.clone(), value: child.value.clone() };
-        match self.crew.tell(|core, now| core.fill(self.crew, key, child, args, now)) {
+        match self.crew.tell(|core, now| core.fill(self.crew, key, child, args, used, now)) {
             None => {
                 self.key = None;
-                Ok(Started::Child(reference))
+                Ok(reference)
             }
-            Some(refused) => {
-                // The supervisor began to stop meanwhile: it waits until this one is gone.
-                refused.actor.kill();
-                let _ = refused.ended.await;
-                Err(StartError::ShuttingDown)
-            }
+            Some(refused) => Err(refused),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The rules together with what they stand for: actors, tasks, start functions, waiting callers.
 
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
 use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::Household;
@@ -18,14 +19,14 @@ use crate::exit::{ExitReason, Failure};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::supervisor::child::{Child, ChildRef, Nested};
 use crate::supervisor::error::{ChildError, StartError};
-use crate::supervisor::frame::{Crew, Garbage, Heard, Rest, StartTask, ended_already, watch};
+use crate::supervisor::frame::{Crew, Garbage, Heard, Rest, StartTask, discard, ended_already, watch};
 use crate::supervisor::log::{self, Log};
 use crate::supervisor::policy::Ask;
 use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
 use crate::supervisor::rules::{
-    Action, Answer, Exit, Gone, Key, Note, Phase, Refusal, Rules, Run, StartFailure, Ticket, Trouble,
+    Action, Answer, Exit, Gone, Key, Note, Numbered, Phase, Refusal, Rules, Run, StartFailure, Ticket, Trouble,
 };
-use crate::supervisor::spec::{ChildSettings, ChildSpec, StartFn};
+use crate::supervisor::spec::{ChildSettings, ChildSpec, StartBox, StartFn, placed};
 use crate::supervisor::start;
 
 /// Ends of linked actors that came before their start was told; the oldest goes beyond that.
@@ -64,6 +65,13 @@ pub(crate) struct Live {
     ask: Ask,
 }
 
+/// A start that is to be performed.
+pub(crate) struct NextStart {
+    run: Run,
+    start: StartFn,
+    limit: Option<Duration>,
+}
+
 struct Spec {
     settings: ChildSettings,
     /// Gone for a temporary child that has been started.
@@ -73,16 +81,19 @@ struct Spec {
 /// The state behind the household's lock.
 pub(crate) struct Core {
     pub(crate) rules: Rules,
-    specs: HashMap<Key, Spec>,
-    live: HashMap<Run, Live>,
-    actors: HashMap<ActorId, Run>,
-    starts: HashMap<Run, StartTask>,
+    specs: Numbered<Key, Spec>,
+    live: Numbered<Run, Live>,
+    actors: Numbered<ActorId, Run>,
+    starts: Numbered<Run, StartTask>,
+    /// The task that has just told of a start, and what it is given to do next.
+    free: Option<AbortHandle>,
+    next: Option<NextStart>,
     /// The newest actor that was taken in.
     newest: u64,
     early: VecDeque<(ActorId, Heard)>,
-    tickets: HashMap<Ticket, oneshot::Sender<Reply>>,
+    tickets: Numbered<Ticket, oneshot::Sender<Reply>>,
     /// Specs of `start_child` that have not been taken yet.
-    offered: HashMap<Ticket, ChildSpec>,
+    offered: Numbered<Ticket, ChildSpec>,
     next_ticket: Ticket,
     /// Told when the boot is over.
     boot: Option<oneshot::Sender<Result<(), StartError>>>,
@@ -101,14 +112,16 @@ impl Core {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
-            specs: HashMap::new(),
-            live: HashMap::new(),
-            actors: HashMap::new(),
-            starts: HashMap::new(),
+            specs: Numbered::default(),
+            live: Numbered::default(),
+            actors: Numbered::default(),
+            starts: Numbered::default(),
+            free: None,
+            next: None,
             newest: 0,
             early: VecDeque::new(),
-            tickets: HashMap::new(),
-            offered: HashMap::new(),
+            tickets: Numbered::default(),
+            offered: Numbered::default(),
             next_ticket: 0,
             boot: None,
             troubles: Troubles::default(),
@@ -184,7 +197,8 @@ impl Core {
         outcome: Result<Option<Child>, StartFailure>,
         now: Duration,
     ) {
-        self.starts.remove(&run);
+        // The task of one start performs the next, unless it was told to end.
+        self.free = self.starts.remove(&run).filter(|start| !start.aborted).map(|start| start.task);
         match outcome {
             Ok(Some(child)) => self.adopt(household, run, child, now),
             Ok(None) => self.rules.ignored(run, now),
@@ -350,8 +364,8 @@ impl Core {
             match action {
                 Action::Start { key, run } => self.start(household, key, run),
                 Action::CancelStart { run } => {
-                    if let Some(start) = self.starts.get(&run) {
-                        start.task.abort();
+                    if let Some(start) = self.starts.get_mut(&run) {
+                        start.abort();
                         if !start.begun {
                             self.starts.remove(&run);
                             self.rules.start_failed(run, StartFailure::Cancelled, household.frame().now());
@@ -389,10 +403,21 @@ impl Core {
         let temporary = spec.settings.restart == crate::supervisor::policy::Restart::Temporary;
         let start = if temporary { spec.start.take() } else { spec.start.clone() };
         let Some(start) = start else { return };
-        let limit = spec.settings.start_timeout;
-        let starting = starting(household.clone(), run, start, limit);
-        let task = household.frame().runtime.spawn(starting).abort_handle();
-        self.starts.insert(run, StartTask::new(task));
+        let next = NextStart { run, start, limit: spec.settings.start_timeout };
+        let start = match self.free.take() {
+            Some(task) => {
+                self.next = Some(next);
+                StartTask { begun: true, ..StartTask::new(task) }
+            }
+            None => StartTask::new(household.frame().runtime.spawn(starting(household.clone(), next)).abort_handle()),
+        };
+        self.starts.insert(run, start);
+    }
+
+    /// What the task whose start is over performs next.
+    pub(super) fn next_start(&mut self) -> Option<NextStart> {
+        self.free = None;
+        self.next.take()
     }
 
     fn ask_to_stop(&mut self, household: &Arc<Household>, run: Run) {
@@ -605,15 +630,39 @@ impl Core {
     }
 }
 
-/// The task of one start.
-async fn starting(household: Arc<Household>, run: Run, start: StartFn, limit: Option<Duration>) {
-    if !household.tell(|core, _| core.start_begins(run)) {
+/// The task of one start, and of those that follow from it one after the other.
+async fn starting(household: Arc<Household>, first: NextStart) {
+    if !household.tell(|core, _| core.start_begins(first.run)) {
         return;
     }
-    let mut untold = Untold { household, run, loose: AtomicBool::new(false), told: false };
+    let mut next = (Some(first), None);
+    while let (Some(start), used) = next {
+        next = perform_start(&household, start, used).await;
+    }
+}
+
+/// Performs one start and tells of it. Answers the next, and the box of this one for it.
+async fn perform_start(
+    household: &Arc<Household>,
+    NextStart { run, start, limit }: NextStart,
+    used: Option<StartBox>,
+) -> (Option<NextStart>, Option<StartBox>) {
+    let mut untold = Untold { household: household.clone(), run, loose: AtomicBool::new(false), told: false };
+    // After that, to be dropped before it: what is given up has to be gone when it is told.
+    let mut place = used;
+    // A long row of quick starts lets others have their turn, too.
+    tokio::task::coop::consume_budget().await;
     let outcome = {
         let anchor = untold.household.frame().anchor();
-        let mut attempt = pin!(start::attempt(|parent| start(parent), anchor, limit, &untold.loose));
+        let mut attempt = pin!(start::attempt(
+            |parent| {
+                start(parent, &mut place);
+                placed(&mut place)
+            },
+            anchor,
+            limit,
+            &untold.loose,
+        ));
         // Most starts are over at the first poll, which costs no timer.
         match futures::poll!(&mut attempt) {
             Poll::Ready(outcome) => outcome,
@@ -627,12 +676,15 @@ async fn starting(household: Arc<Household>, run: Run, start: StartFn, limit: Op
         }
     };
     drop(start);
+    if outcome.is_err() {
+        discard(place.take());
+    }
     let orphans = untold.orphans();
     if !orphans.is_empty() {
         start::end(orphans, untold.household.frame().leave_behind).await;
     }
     untold.told = true;
-    untold.household.tell(|core, now| core.start_over(&untold.household, run, outcome, now));
+    (household.start_over(run, outcome), place)
 }
 
 /// Tells that a start was given up, when it was. Made when its task first runs: one that is dropped before may be dropped

@@ -4,7 +4,7 @@
 //! restart or are stopped are in [`DynamicRules`], so that a start and an end are O(1) however many there are. The table
 //! decides about `max_children`, identity and shutting down, in the caller's task.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use plimsoll_sync::slots::SlotKey;
@@ -12,7 +12,7 @@ use plimsoll_sync::slots::SlotKey;
 use super::entry::Kill;
 use super::exit::restarts;
 use super::stop::classify;
-use super::{Exit, Gone, IntensityWindow, Refusal, StartFailure, Ticket, Trouble, Verdict, random};
+use super::{Exit, Gone, IntensityWindow, Numbered, Refusal, StartFailure, Ticket, Trouble, Verdict, random};
 use crate::exit::ExitReason;
 use crate::supervisor::policy::{Ask, Backoff, Restart, Shutdown};
 
@@ -116,11 +116,11 @@ enum Life {
 pub(crate) struct DynamicRules {
     template: Template,
     window: IntensityWindow,
-    busy: HashMap<SlotKey, Busy>,
+    busy: Numbered<SlotKey, Busy>,
     /// Restarts in a row, of children that were restarted.
-    attempts: HashMap<SlotKey, u32>,
+    attempts: Numbered<SlotKey, u32>,
     timers: BTreeSet<(Duration, SlotKey, Timer)>,
-    set_at: HashMap<(SlotKey, Timer), Duration>,
+    set_at: Numbered<(SlotKey, Timer), Duration>,
     /// The common grace of a stop.
     common_grace: Option<Duration>,
     life: Life,
@@ -139,10 +139,10 @@ impl DynamicRules {
         Self {
             template,
             window: IntensityWindow::new(intensity, period),
-            busy: HashMap::new(),
-            attempts: HashMap::new(),
+            busy: Numbered::default(),
+            attempts: Numbered::default(),
             timers: BTreeSet::new(),
-            set_at: HashMap::new(),
+            set_at: Numbered::default(),
             common_grace: None,
             life: Life::Serving,
             held: 0,
