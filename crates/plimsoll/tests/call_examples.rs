@@ -67,7 +67,7 @@ fn overload_shows_who_is_served_who_waits_and_who_is_refused() {
 }
 
 /// E-1, E-2, E-3, E-6, E-13: the Erlang server's own load, in its short form: with a worker a call memory stays where it was;
-/// done inside the servers it rises by hundreds of MiB, and is not faster for it.
+/// done inside the servers it rises by hundreds of MiB.
 #[test]
 fn the_erlang_load_stays_within_a_few_mib() {
     let text = output_with("erlang_load", &["2"]);

@@ -157,7 +157,7 @@ async fn a_client_that_vanishes_is_missed_after_the_idle_time() {
     // follow (no migration), and nothing reaches it. No packet says that the client is gone.
     endpoint.rebind(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
     eventually("the call is given up", || server.stand.hanging.load(SeqCst) == 0).await;
-    assert!(vanished.elapsed() < Duration::from_secs(3));
+    assert!(vanished.elapsed() < Duration::from_secs(9));
     eventually("the place is free", || server.gateway.attempts().clients == 0).await;
     drop(dial(&server, server.client_config()).await.unwrap());
     server.stop().await;

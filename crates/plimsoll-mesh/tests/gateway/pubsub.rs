@@ -111,7 +111,7 @@ async fn a_quiet_subscriber_hears_a_heartbeat() {
 /// a stopping node tells its subscribers, and does not wait for its grace on their account.
 #[tokio::test]
 async fn a_stopping_node_tells_its_subscribers() {
-    let server = Server::start(Limits::default()).await;
+    let server = Server::start_with(Limits::default(), Duration::from_secs(60)).await;
     let client = server.client().await;
     let (mut stream, mut read) = (subscribe(&client, "a").await, Vec::new());
     let began = Instant::now();
@@ -120,7 +120,7 @@ async fn a_stopping_node_tells_its_subscribers() {
     assert_eq!((name.as_str(), &data["reason"]), ("cut_off", &json!("shutting_down")));
     assert_eq!(event(&mut stream, &mut read).await, None);
     server.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < Duration::from_secs(20));
 }
 
 /// M-7: what breaks the rules of topics, filters and methods is refused by name.

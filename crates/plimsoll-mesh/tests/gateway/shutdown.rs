@@ -18,7 +18,7 @@ async fn what_is_in_flight_is_served_and_nothing_new_is_taken() {
     eventually("the call runs", || server.stand.hanging.load(SeqCst) == 1).await;
     server.ask_to_stop();
     // The client hears GOAWAY, and refuses by itself to ask for more.
-    let patience = Instant::now() + Duration::from_secs(5);
+    let patience = Instant::now() + Duration::from_secs(20);
     loop {
         match client.call("echo", "new").await {
             Err(StreamError::RemoteClosing) => break,
@@ -47,16 +47,16 @@ async fn what_outlasts_the_grace_is_told_so() {
     assert_eq!((problem.code, problem.node), (Code::ShuttingDown, Some(server.node)));
     assert!(began.elapsed() >= Duration::from_millis(390));
     server.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(began.elapsed() < Duration::from_secs(8));
 }
 
 #[tokio::test]
 async fn an_idle_gateway_stops_at_once() {
-    let server = Server::start(Limits::default()).await;
+    let server = Server::start_with(Limits::default(), Duration::from_secs(60)).await;
     let client = server.client().await;
     client.call("echo", "").await.unwrap();
     let began = Instant::now();
     server.stop().await;
-    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() < Duration::from_secs(20));
     assert!(client.quic.close_reason().is_some() || client.quic.closed().await.to_string().contains("stopping"));
 }

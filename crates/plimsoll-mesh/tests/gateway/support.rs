@@ -156,7 +156,7 @@ impl Server {
 
 /// Polls real state until it holds; for what only a packet can bring about.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let patience = tokio::time::Instant::now() + Duration::from_secs(10);
+    let patience = tokio::time::Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(tokio::time::Instant::now() < patience, "never: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;

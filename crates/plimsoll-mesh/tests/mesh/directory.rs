@@ -56,7 +56,7 @@ async fn a_service_that_is_withdrawn_is_forgotten_everywhere_and_can_come_back()
 #[tokio::test]
 async fn names_live_as_long_as_their_owner_renews_them() -> TestResult {
     let first = Plan::new(&[], &[])?.start().await?;
-    let ttl = Duration::from_secs(2);
+    let ttl = Duration::from_secs(3);
     let second = Plan { ttl, ..Plan::new(&[("echo", true), ("time", true)], &[first.address])? };
     let second = second.start_apart().await?;
     first.sees_providers("echo", &[&second]).await?;
@@ -69,7 +69,7 @@ async fn names_live_as_long_as_their_owner_renews_them() -> TestResult {
     let gone = Instant::now();
     first.sees_providers("echo", &[]).await?;
     assert!(first.directory.view().services.is_empty(), "all at once");
-    assert!(gone.elapsed() < ttl + Duration::from_secs(1), "{:?}", gone.elapsed());
+    assert!(gone.elapsed() < ttl + Duration::from_secs(5), "{:?}", gone.elapsed());
     first.stop().await;
     Ok(())
 }

@@ -30,7 +30,7 @@ async fn if_both_dial_at_once_one_connection_stays() -> TestResult {
         left.sees(right.id, PeerState::Up).await?;
         right.sees(left.id, PeerState::Up).await?;
 
-        let until = Instant::now() + Duration::from_millis(1_500);
+        let until = Instant::now() + Duration::from_secs(10);
         while Instant::now() < until {
             let (there, back) = tokio::join!(left.call(right.id, "echo", b"a"), right.call(left.id, "echo", b"b"));
             assert!(there.is_ok() && back.is_ok(), "{there:?} {back:?}");
@@ -46,11 +46,11 @@ async fn if_both_dial_at_once_one_connection_stays() -> TestResult {
     Ok(())
 }
 
-/// Silence alone would take ten seconds here: the former life's connection is ended by a stateless reset.
+/// Silence alone would take half a minute here: the former life's connection is ended by a stateless reset.
 #[tokio::test]
 async fn a_node_that_restarts_on_its_port_is_up_again_at_once() -> TestResult {
     let (mut left, mut right) = (Plan::new()?, Plan::new()?);
-    (left.config.idle, right.config.idle) = (Duration::from_secs(10), Duration::from_secs(10));
+    (left.config.idle, right.config.idle) = (Duration::from_secs(30), Duration::from_secs(30));
     let (address, right_id) = (right.address()?, right.id());
     let left = left.dials(address, Some(right_id)).start().await?;
     let right = right.start_apart().await?;
@@ -65,7 +65,7 @@ async fn a_node_that_restarts_on_its_port_is_up_again_at_once() -> TestResult {
     right.sees(left.id, PeerState::Up).await?;
     left.sees(right_id, PeerState::Up).await?;
     assert!(left.call(right_id, "echo", b"again").await.is_ok());
-    assert!(restarted.elapsed() < Duration::from_secs(2), "{:?}", restarted.elapsed());
+    assert!(restarted.elapsed() < Duration::from_secs(9), "{:?}", restarted.elapsed());
     tokio::join!(left.stop(), right.stop());
     Ok(())
 }

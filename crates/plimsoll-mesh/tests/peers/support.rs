@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub type TestResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// How long real sockets may take for what they do at once: a slow machine is no failure.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Serves what the tests ask for, and counts what it is doing.
 pub struct Desk {
