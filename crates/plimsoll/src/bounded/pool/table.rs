@@ -1,4 +1,9 @@
-//! The decisions of a pool.
+//! The decisions of a pool: its rows, and how callers come to a lease.
+
+mod ending;
+#[cfg(test)]
+mod laws;
+mod making;
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -6,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_sync::slots::{SlotKey, Slots};
 
-use super::actions::{Closing, Creation, EntryKey, Lease, Outcome, PoolAction, PoolEvent, PoolRefusal, WaitKey};
+use super::actions::{EntryKey, Lease, PoolAction, PoolEvent, PoolRefusal, WaitKey};
 use super::settings::{PoolSettings, Sharing};
 use super::waiting::{Queue, Waiting};
 use crate::bounded::list::{Links, List, linked, visits};
@@ -46,8 +51,10 @@ pub struct LruPool<K, V, W = ()> {
     wanted: List<0>,
     waiting: Waiting<W>,
     failing: Recent<K, Failing>,
-    /// Rows that have a place: being created or live.
+    /// Rows that have a place: being created, or live and not replaced.
     occupied: usize,
+    /// Leased rows whose place went to a later handle of their key; never more than the cap.
+    replaced: usize,
     /// Handles being closed, and those of them whose place is not free before they are.
     closing: usize,
     holding: usize,
@@ -92,7 +99,17 @@ linked!([K, V] Row<K, V>, 0, links);
 enum State<V> {
     Wanted,
     Creating,
-    Live { value: V, leases: u32, used_at: Instant, retired: bool },
+    Live { value: V, leases: u32, used_at: Instant, standing: Standing },
+}
+
+/// Whether callers find a live row, and whose its place is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Found,
+    /// Not found any more; it keeps its place until it is closed.
+    Retired,
+    /// Not found any more, and its place is its successor's.
+    Replaced,
 }
 
 #[derive(Debug)]
@@ -105,13 +122,14 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// An empty pool. Allocates nothing yet.
     pub fn new(settings: PoolSettings) -> Self {
         Self {
-            rows: Slots::with_limit(settings.cap.slots() + settings.waiting.slots()),
+            rows: Slots::with_limit(most_rows(settings.cap, settings.waiting)),
             index: HashMap::new(),
             idle: List::default(),
             wanted: List::default(),
             waiting: Waiting::new(settings.waiting),
             failing: Recent::new(settings.cap),
             occupied: 0,
+            replaced: 0,
             closing: 0,
             holding: 0,
             open: true,
@@ -125,9 +143,16 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     pub fn hit(&mut self, key: &K) -> Option<Lease> {
         visits::count();
         let row_key = *self.index.get(key)?;
+        self.lease(EntryKey(row_key))
+    }
+
+    /// A further lease of the handle `entry`, if it can still be found and may be used: for its other users than callers,
+    /// for instance the calls that come in on a connection. Nothing is counted when not.
+    pub fn lease(&mut self, entry: EntryKey) -> Option<Lease> {
+        let row_key = entry.0;
         visits::count();
         let row = self.rows.get_mut(row_key)?;
-        let State::Live { leases, .. } = &mut row.state else { return None };
+        let State::Live { leases, standing: Standing::Found, .. } = &mut row.state else { return None };
         if *leases > 0 && self.settings.sharing == Sharing::Exclusive {
             return None;
         }
@@ -137,7 +162,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         }
         self.counters.tally(PoolEvent::Asked);
         self.counters.tally(PoolEvent::Hit);
-        Some(Lease(EntryKey(row_key)))
+        Some(Lease(entry))
     }
 
     /// Asks for a lease of the handle of `key`. The handle is made if there is none, once for all that ask for it
@@ -191,7 +216,8 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// A row that waits for a place, with those that wait for it.
     fn want(&mut self, key: K, queue: Queue) -> SlotKey {
         let row = Row { key: key.clone(), state: State::Wanted, queue, links: Links::default() };
-        // INVARIANT: each wanted row has a waiter of its own and each other row a place, so there is a slot for it.
+        // INVARIANT: each wanted row has a waiter of its own and each other row a place, its own or its successor's, so there
+        // is a slot for it.
         let Ok(row_key) = self.rows.insert(row) else { unreachable!("rows are bounded by places and waiters") };
         self.index.insert(key, row_key);
         self.wanted.push_back(&mut self.rows, row_key.index());
@@ -218,252 +244,6 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         true
     }
 
-    /// A handle was made. Those that waited for it get their leases; without any it stays as an idle one.
-    ///
-    /// # Errors
-    /// The handle and the duty to close it, when there is one for its key already or the pool is closed.
-    pub fn created(&mut self, creation: Creation, value: V, now: Instant) -> Result<(), (Closing, V)> {
-        let Creation(EntryKey(row_key)) = creation;
-        self.counters.tally(PoolEvent::Opened);
-        match self.rows.get(row_key) {
-            Some(row) if self.open && matches!(row.state, State::Creating) => {
-                self.settle(row_key, value, now);
-                Ok(())
-            }
-            _ => {
-                self.end_creation(row_key);
-                self.counters.tally(PoolEvent::Surplus);
-                self.closing += 1;
-                Err((Closing { holds_place: false }, value))
-            }
-        }
-    }
-
-    /// A handle could not be made. Those that waited for it come back, to be told why. O(those that waited).
-    pub fn failed(&mut self, creation: Creation, now: Instant) -> Vec<W> {
-        let Creation(EntryKey(row_key)) = creation;
-        self.counters.tally(PoolEvent::CreateFailed);
-        let mut told = Vec::new();
-        if let Some(row) = self.rows.get_mut(row_key)
-            && matches!(row.state, State::Creating)
-        {
-            let (failing, _) = self.failing.entry(&row.key, || Failing { failures: 0, until: now });
-            failing.failures = failing.failures.saturating_add(1);
-            failing.until = now + self.settings.retry_after(failing.failures);
-            while let Some(waiter) = self.waiting.pop(&mut row.queue) {
-                self.counters.tally(PoolEvent::ToldFailed);
-                told.push(waiter);
-            }
-        }
-        self.end_creation(row_key);
-        told
-    }
-
-    /// A creation ended early after [`PoolAction::Abandon`]. It begins again if somebody has come to wait meanwhile.
-    pub fn gave_up(&mut self, creation: Creation) {
-        let Creation(EntryKey(row_key)) = creation;
-        self.counters.tally(PoolEvent::GaveUp);
-        match self.rows.get(row_key) {
-            Some(row) if matches!(row.state, State::Creating) && !row.queue.is_empty() => {
-                let create = PoolAction::Create { creation, key: row.key.clone(), evicted: None };
-                self.actions.push_back(create);
-            }
-            _ => self.end_creation(row_key),
-        }
-    }
-
-    /// Frees the place of a creation that made no entry.
-    fn end_creation(&mut self, row_key: SlotKey) {
-        if self.rows.get(row_key).is_some_and(|row| matches!(row.state, State::Creating)) {
-            self.remove_row(row_key);
-            self.occupied -= 1;
-            self.serve();
-        }
-    }
-
-    /// Puts in a handle that came to be elsewhere, for instance by the other side's connecting.
-    ///
-    /// A creation under way for its key is abandoned and those that wait for it get this one. The handle used longest ago
-    /// is closed if there is no place; until it is, there is one more open than the cap.
-    ///
-    /// # Errors
-    /// [`PoolRefusal`] with the handle: the key has one, everything is leased, or the pool is closed.
-    pub fn insert(&mut self, key: K, value: V, now: Instant) -> Result<EntryKey, (PoolRefusal, V)> {
-        if !self.open {
-            return Err((PoolRefusal::Closed, value));
-        }
-        let row_key = match self.index.get(&key) {
-            Some(row_key) => match self.rows.get(*row_key).map(|row| &row.state) {
-                Some(State::Creating) => {
-                    self.actions.push_back(PoolAction::Abandon { entry: EntryKey(*row_key) });
-                    *row_key
-                }
-                Some(State::Live { .. }) => return Err((PoolRefusal::Occupied, value)),
-                Some(State::Wanted) | None => return Err((self.at_capacity(), value)),
-            },
-            None => {
-                if !self.has_room() {
-                    return Err((self.at_capacity(), value));
-                }
-                if self.len() == self.settings.cap.get()
-                    && let Some((closing, key, value)) = self.evict()
-                {
-                    self.actions.push_back(PoolAction::Close { closing, key, value });
-                }
-                self.occupied += 1;
-                let row =
-                    Row { key: key.clone(), state: State::Creating, queue: Queue::default(), links: Links::default() };
-                let Ok(row_key) = self.rows.insert(row) else { unreachable!("there is a place, so there is a slot") };
-                self.index.insert(key, row_key);
-                row_key
-            }
-        };
-        self.counters.tally(PoolEvent::Opened);
-        self.settle(row_key, value, now);
-        Ok(EntryKey(row_key))
-    }
-
-    /// A row being created gets its handle: those that wait get their leases, or it becomes idle.
-    fn settle(&mut self, row_key: SlotKey, value: V, now: Instant) {
-        let Some(row) = self.rows.get_mut(row_key) else { return };
-        self.failing.remove(&row.key);
-        let mut granted = 0;
-        while granted == 0 || self.settings.sharing == Sharing::Shared {
-            let Some(waiter) = self.waiting.pop(&mut row.queue) else { break };
-            granted += 1;
-            self.counters.tally(PoolEvent::Granted);
-            self.actions.push_back(PoolAction::Grant { waiter, lease: Lease(EntryKey(row_key)) });
-        }
-        row.state = State::Live { value, leases: granted, used_at: now, retired: false };
-        if granted == 0 {
-            self.idle.push_back(&mut self.rows, row_key.index());
-        }
-        self.serve();
-    }
-
-    /// Ends a use. The next caller that waits for this handle gets it; otherwise it is the one used last from now on.
-    pub fn give_back(&mut self, lease: Lease, now: Instant) {
-        let Lease(EntryKey(row_key)) = lease;
-        visits::count();
-        let Some(row) = self.rows.get_mut(row_key) else { return };
-        let State::Live { leases, used_at, retired, .. } = &mut row.state else { return };
-        *leases -= 1;
-        if *leases > 0 {
-            return;
-        }
-        *used_at = now;
-        if *retired {
-            self.close_row(row_key);
-        } else if let Some(waiter) = self.waiting.pop(&mut row.queue) {
-            *leases = 1;
-            self.counters.tally(PoolEvent::Granted);
-            self.actions.push_back(PoolAction::Grant { waiter, lease: Lease(EntryKey(row_key)) });
-        } else {
-            self.idle.push_back(&mut self.rows, row_key.index());
-            self.serve();
-        }
-    }
-
-    /// Ends a use whose handle turned out to be broken: nobody new gets it, and it is closed after its last lease.
-    pub fn discard(&mut self, lease: Lease, now: Instant) {
-        self.retire(lease.entry());
-        self.give_back(lease, now);
-    }
-
-    /// Takes a handle out, for instance because its connection ended: nobody new finds it, and it is closed after its last
-    /// lease. `false` when it is gone already; a later handle of the same key is never meant.
-    pub fn retire(&mut self, entry: EntryKey) -> bool {
-        let row_key = entry.0;
-        let Some(row) = self.rows.get_mut(row_key) else { return false };
-        let State::Live { leases, retired: retired @ false, .. } = &mut row.state else { return false };
-        *retired = true;
-        let leases = *leases;
-        let queue = std::mem::take(&mut row.queue);
-        let key = row.key.clone();
-        self.counters.tally(PoolEvent::Retired);
-        self.index.remove(&key);
-        if leases == 0 {
-            self.idle.unlink(&mut self.rows, row_key.index());
-            self.close_row(row_key);
-        }
-        if !queue.is_empty() {
-            let wanted = self.want(key, Queue::default());
-            self.waiting.redirect(&queue, wanted);
-            if let Some(row) = self.rows.get_mut(wanted) {
-                row.queue = queue;
-            }
-            self.serve();
-        }
-        true
-    }
-
-    /// A handle is closed.
-    pub fn closed(&mut self, closing: Closing, outcome: Outcome) {
-        self.counters.tally(PoolEvent::Closed);
-        match outcome {
-            Outcome::Closed => {}
-            Outcome::Failed => self.counters.tally(PoolEvent::CloseFailed),
-            Outcome::TimedOut => self.counters.tally(PoolEvent::CloseTimedOut),
-        }
-        self.closing -= 1;
-        if closing.holds_place {
-            self.holding -= 1;
-        }
-        self.serve();
-    }
-
-    /// Closes what nobody has used for [`PoolSettings::idle_time`]. O(those).
-    pub fn expire(&mut self, now: Instant) {
-        while self.next_expiry().is_some_and(|due| due <= now) {
-            let Some(index) = self.idle.pop_front(&mut self.rows) else { break };
-            let Some(row_key) = self.rows.at(index).map(|(row_key, _)| row_key) else { break };
-            self.counters.tally(PoolEvent::IdleClosed);
-            self.close_row(row_key);
-        }
-    }
-
-    /// When [`LruPool::expire`] has something to do next, if nothing happens until then.
-    pub fn next_expiry(&self) -> Option<Instant> {
-        match self.rows.at(self.idle.front()?)?.1.state {
-            State::Live { used_at, .. } => Some(used_at + self.settings.idle_time),
-            _ => None,
-        }
-    }
-
-    /// Changes the cap. Idle handles over a lowered one are closed now, leased ones after their last lease; nothing new is
-    /// made meanwhile.
-    pub fn set_cap(&mut self, cap: Cap) {
-        self.settings.cap = cap;
-        self.rows.set_limit(self.rows.limit().max(cap.slots() + self.settings.waiting.slots()));
-        self.counters.entries().set_cap(cap.get() as u64);
-        self.serve();
-    }
-
-    /// Closes the pool: those that wait are refused, idle handles are closed now and leased ones after their last lease.
-    /// O(rows). It is at its end when [`LruPool::is_drained`].
-    pub fn close(&mut self) {
-        self.open = false;
-        let mut keys: Vec<SlotKey> = self.rows.iter().map(|(key, _)| key).collect();
-        keys.sort_unstable();
-        for row_key in keys {
-            let Some(row) = self.rows.get_mut(row_key) else { continue };
-            while let Some(waiter) = self.waiting.pop(&mut row.queue) {
-                self.counters.tally(PoolEvent::RefusedClosed);
-                self.actions.push_back(PoolAction::Refuse { waiter, refusal: PoolRefusal::Closed });
-            }
-            match row.state {
-                State::Wanted => {
-                    self.wanted.unlink(&mut self.rows, row_key.index());
-                    self.remove_row(row_key);
-                }
-                State::Creating => self.actions.push_back(PoolAction::Abandon { entry: EntryKey(row_key) }),
-                State::Live { .. } => {
-                    self.retire(EntryKey(row_key));
-                }
-            }
-        }
-    }
-
     /// Whether the pool is closed and every handle with it.
     pub fn is_drained(&self) -> bool {
         !self.open && self.rows.is_empty() && self.closing == 0
@@ -482,6 +262,11 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         }
     }
 
+    /// The key of `entry`, if its handle is wanted, being made or open.
+    pub fn key(&self, entry: EntryKey) -> Option<&K> {
+        self.rows.get(entry.0).map(|row| &row.key)
+    }
+
     /// The handle of `key`, if there is one to be found, without using it.
     pub fn find(&self, key: &K) -> Option<(EntryKey, &V)> {
         let row_key = *self.index.get(key)?;
@@ -491,7 +276,9 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// All open handles that can be found, with the number of their leases. O(rows).
     pub fn iter(&self) -> impl Iterator<Item = (EntryKey, &K, &V, u32)> {
         self.rows.iter().filter_map(|(row_key, row)| match &row.state {
-            State::Live { value, leases, retired: false, .. } => Some((EntryKey(row_key), &row.key, value, *leases)),
+            State::Live { value, leases, standing: Standing::Found, .. } => {
+                Some((EntryKey(row_key), &row.key, value, *leases))
+            }
             _ => None,
         })
     }
@@ -521,66 +308,6 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         &self.settings
     }
 
-    /// Gives places to the rows that wait for one, first come first served.
-    fn serve(&mut self) {
-        let cap = self.settings.cap.get();
-        while self.occupied > cap && self.close_oldest() {}
-        while let Some(index) = self.wanted.front() {
-            let evicted = match self.len().cmp(&cap) {
-                std::cmp::Ordering::Less => None,
-                std::cmp::Ordering::Equal if !self.idle.is_empty() => self.evict(),
-                _ => break,
-            };
-            self.wanted.unlink(&mut self.rows, index);
-            self.occupied += 1;
-            let Some((row_key, row)) = self.rows.at_mut(index) else { break };
-            row.state = State::Creating;
-            let (creation, key) = (Creation(EntryKey(row_key)), row.key.clone());
-            self.actions.push_back(PoolAction::Create { creation, key, evicted });
-        }
-        self.counters.entries().set(self.len() as u64);
-    }
-
-    /// Takes out the idle row used longest ago; its place is free for whatever it makes room for.
-    fn evict(&mut self) -> Option<(Closing, K, V)> {
-        let index = self.idle.pop_front(&mut self.rows)?;
-        let row_key = self.rows.at(index)?.0;
-        let row = self.remove_row(row_key)?;
-        let State::Live { value, .. } = row.state else { return None };
-        self.counters.tally(PoolEvent::Evicted);
-        self.occupied -= 1;
-        self.closing += 1;
-        Some((Closing { holds_place: false }, row.key, value))
-    }
-
-    /// Closes the idle row used longest ago, for good.
-    fn close_oldest(&mut self) -> bool {
-        let Some((_, key, value)) = self.evict() else { return false };
-        self.holding += 1;
-        self.actions.push_back(PoolAction::Close { closing: Closing { holds_place: true }, key, value });
-        true
-    }
-
-    /// Closes a live row that is in no list. Its place stays taken until that is done.
-    fn close_row(&mut self, row_key: SlotKey) {
-        let Some(row) = self.remove_row(row_key) else { return };
-        let State::Live { value, .. } = row.state else { return };
-        self.occupied -= 1;
-        self.closing += 1;
-        self.holding += 1;
-        self.actions.push_back(PoolAction::Close { closing: Closing { holds_place: true }, key: row.key, value });
-    }
-
-    /// Takes a row out of the table and of the index, which a retired one has left before.
-    fn remove_row(&mut self, row_key: SlotKey) -> Option<Row<K, V>> {
-        visits::count();
-        let row = self.rows.remove(row_key)?;
-        if !matches!(row.state, State::Live { retired: true, .. }) {
-            self.index.remove(&row.key);
-        }
-        Some(row)
-    }
-
     fn has_room(&self) -> bool {
         let cap = self.settings.cap.get();
         self.len() < cap || (self.len() == cap && !self.idle.is_empty())
@@ -602,6 +329,11 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     }
 }
 
+/// As many rows as there can be: those with a place, those whose successor has it, and those that wait for one.
+fn most_rows(cap: Cap, waiting: Cap) -> u32 {
+    cap.slots().saturating_mul(2).saturating_add(waiting.slots())
+}
+
 impl<K: Eq + Hash, V, W> Compact for LruPool<K, V, W> {
     fn footprint(&self) -> Footprint {
         let tables = self.rows.footprint().plus(self.index.footprint()).plus(self.failing.footprint());
@@ -612,60 +344,5 @@ impl<K: Eq + Hash, V, W> Compact for LruPool<K, V, W> {
         let tables = Compact::compact(&mut self.rows, policy).plus(self.index.compact(policy));
         let tables = tables.plus(self.failing.compact(policy)).plus(self.waiting.compact(policy));
         tables.plus(self.actions.compact(policy))
-    }
-}
-
-#[cfg(test)]
-impl<K: Eq + Hash + Clone + std::fmt::Debug, V, W> LruPool<K, V, W> {
-    /// Index = rows, lists = rows in the state they stand for, places = rows that have one; nobody waits for a place while
-    /// there is one.
-    pub(super) fn check_law(&self) {
-        let is = |wanted: fn(&State<V>) -> bool| self.rows.iter().filter(|(_, row)| wanted(&row.state)).count();
-        let found = is(|state| !matches!(state, State::Live { retired: true, .. }));
-        assert_eq!(self.index.len(), found);
-        for (key, row_key) in &self.index {
-            assert_eq!(self.rows.get(*row_key).map(|row| &row.key), Some(key));
-        }
-        assert_eq!(self.idle.len(), is(|state| matches!(state, State::Live { leases: 0, .. })));
-        assert_eq!(self.idle.iter(&self.rows).count(), self.idle.len());
-        assert_eq!(self.wanted.len(), is(|state| matches!(state, State::Wanted)));
-        assert_eq!(self.wanted.iter(&self.rows).count(), self.wanted.len());
-        assert_eq!(self.occupied, self.rows.len() - self.wanted.len());
-        let queued: usize = self.rows.iter().map(|(_, row)| row.queue.len()).sum();
-        assert_eq!(queued, self.waiting.len());
-        assert!(self.rows.iter().all(|(_, row)| !matches!(row.state, State::Wanted) || !row.queue.is_empty()));
-        assert!(self.wanted.is_empty() || !self.has_room());
-        assert!(self.failing.len() <= self.failing_cap());
-    }
-
-    /// Each lease that was asked for is granted, refused, told of a failure, forgotten, or still waits; each handle that
-    /// was opened is open or closed.
-    pub(super) fn check_counters(&self, leased: usize) {
-        let counted = |event| self.counters.counted(event);
-        let ended = counted(PoolEvent::Hit)
-            + counted(PoolEvent::Granted)
-            + counted(PoolEvent::ToldFailed)
-            + counted(PoolEvent::Forgotten)
-            + self.counters.refused();
-        assert_eq!(counted(PoolEvent::Asked), ended + self.waiting.len() as u64);
-        let leases: u32 = self.rows.iter().map(|(_, row)| row.leases()).sum();
-        assert_eq!(leases as usize, leased, "leases = users");
-        let live = self.rows.iter().filter(|(_, row)| matches!(row.state, State::Live { .. })).count();
-        assert_eq!(counted(PoolEvent::Opened), (live + self.closing) as u64 + counted(PoolEvent::Closed));
-        assert_eq!(self.counters.entries().level().used, self.len() as u64);
-    }
-
-    fn failing_cap(&self) -> usize {
-        self.rows.limit() as usize
-    }
-}
-
-#[cfg(test)]
-impl<K, V> Row<K, V> {
-    fn leases(&self) -> u32 {
-        match &self.state {
-            State::Live { leases, .. } => *leases,
-            _ => 0,
-        }
     }
 }

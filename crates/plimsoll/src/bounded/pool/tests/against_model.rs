@@ -20,6 +20,8 @@ enum Op {
     GaveUp(usize),
     Closed(usize),
     Insert(u8),
+    Replace(u8),
+    Lease(usize),
     Retire(usize),
     Forget(usize),
     Advance(u64),
@@ -39,6 +41,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => pick().prop_map(Op::GaveUp),
         4 => pick().prop_map(Op::Closed),
         2 => (0_u8..6).prop_map(Op::Insert),
+        2 => (0_u8..6).prop_map(Op::Replace),
+        2 => pick().prop_map(Op::Lease),
         2 => pick().prop_map(Op::Retire),
         2 => pick().prop_map(Op::Forget),
         3 => (1_u64..400).prop_map(Op::Advance),
@@ -150,6 +154,22 @@ impl World {
                 if let Ok(entry) = inserted {
                     self.open.insert(handle);
                     self.entries.push((entry, handle));
+                }
+            }
+            Op::Replace(key) => {
+                let handle = self.number();
+                let replaced = self.pool.replace(key, handle, self.now);
+                assert_eq!(replaced.is_ok(), self.model.replace(key, handle, self.now));
+                if let Ok(entry) = replaced {
+                    self.open.insert(handle);
+                    self.entries.push((entry, handle));
+                }
+            }
+            Op::Lease(n) => {
+                if let Some((entry, handle)) = self.entries.get(n % self.entries.len().max(1)).copied() {
+                    let lease = self.pool.lease(entry);
+                    assert_eq!(lease.is_some(), self.model.lease(handle));
+                    self.leases.extend(lease.map(|lease| (lease, handle)));
                 }
             }
             Op::Retire(n) => {

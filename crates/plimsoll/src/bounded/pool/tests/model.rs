@@ -29,7 +29,7 @@ pub(super) enum Verdict {
 enum Kind {
     Wanted,
     Creating,
-    Live { handle: u32, leases: u32, used_at: Instant, retired: bool },
+    Live { handle: u32, leases: u32, used_at: Instant, retired: bool, replaced: bool },
 }
 
 #[derive(Debug, Clone)]
@@ -74,11 +74,12 @@ impl Model {
     }
 
     pub(super) fn places(&self) -> usize {
-        self.rows.iter().filter(|row| row.kind != Kind::Wanted).count() + self.holding
+        self.live() + self.holding
     }
 
     fn live(&self) -> usize {
-        self.rows.iter().filter(|row| row.kind != Kind::Wanted).count()
+        let has_place = |row: &&Row| !matches!(row.kind, Kind::Wanted | Kind::Live { replaced: true, .. });
+        self.rows.iter().filter(has_place).count()
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -147,7 +148,7 @@ impl Model {
         let granted = if self.settings.sharing == Sharing::Exclusive { 1 } else { row.waiters.len() };
         let granted = row.waiters.drain(..granted.min(row.waiters.len())).collect::<Vec<_>>();
         self.acts.extend(granted.iter().map(|waiter| Act::Grant { waiter: *waiter, handle }));
-        row.kind = Kind::Live { handle, leases: granted.len() as u32, used_at: now, retired: false };
+        row.kind = Kind::Live { handle, leases: granted.len() as u32, used_at: now, retired: false, replaced: false };
         self.rows.push(row);
         self.serve();
     }
@@ -195,6 +196,34 @@ impl Model {
         }
         let at = self.creating(key).unwrap();
         self.settle(at, handle, now);
+        true
+    }
+
+    pub(super) fn replace(&mut self, key: u8, handle: u32, now: Instant) -> bool {
+        let former = self.find(key).and_then(|former| self.of_handle(former)).filter(|_| self.open);
+        let Some(at) = former else { return self.insert(key, handle, now) };
+        let replaced = self.rows.iter().filter(|row| matches!(row.kind, Kind::Live { replaced: true, .. })).count();
+        if replaced >= self.cap {
+            return false;
+        }
+        let waiters = std::mem::take(&mut self.rows[at].waiters);
+        let Kind::Live { leases, retired, replaced, .. } = &mut self.rows[at].kind else { unreachable!() };
+        (*retired, *replaced) = (true, true);
+        if *leases == 0 {
+            self.close_row(at);
+        }
+        self.rows.push(Row { key, kind: Kind::Creating, waiters });
+        self.settle(self.rows.len() - 1, handle, now);
+        true
+    }
+
+    pub(super) fn lease(&mut self, handle: u32) -> bool {
+        let exclusive = self.settings.sharing == Sharing::Exclusive;
+        let Some(at) = self.of_handle(handle) else { return false };
+        match &mut self.rows[at].kind {
+            Kind::Live { leases, retired: false, .. } if *leases == 0 || !exclusive => *leases += 1,
+            _ => return false,
+        }
         true
     }
 
@@ -319,8 +348,8 @@ impl Model {
     }
 
     fn close_row(&mut self, at: usize) {
-        if let Kind::Live { handle, .. } = self.rows.remove(at).kind {
-            self.holding += 1;
+        if let Kind::Live { handle, replaced, .. } = self.rows.remove(at).kind {
+            self.holding += usize::from(!replaced);
             self.acts.push(Act::Close { handle });
         }
     }
