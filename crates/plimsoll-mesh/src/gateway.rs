@@ -45,12 +45,12 @@ use plimsoll::supervisor::{ChildSpec, Shutdown, StartError, Strategy, Supervisor
 use tokio::time::MissedTickBehavior;
 
 use crate::names::NodeId;
-use crate::pubsub::{Pubsub, PubsubCaps};
+use crate::pubsub::Pubsub;
 use crate::service::{Dispatch, Overview};
 
-pub use admission::Attempts;
+pub use admission::{AdmissionLimits, Attempts};
 pub use bind::bind;
-pub use budget::{BudgetTooSmall, Floor, PLACE_BYTES};
+pub use budget::{ADVERTISEMENT_BYTES, BudgetTooSmall, Floor, PLACE_BYTES, SUBSCRIPTION_BYTES};
 pub use limits::Limits;
 pub use requests::RequestCounts;
 pub use sessions::AdvertisementLimits;
@@ -126,12 +126,12 @@ impl Gateway {
         let Behind { dispatch, overview, peers } = behind;
         let shared = Shared {
             node,
-            door: admission::Door::new(limits.clients, limits.desk_places),
+            door: admission::Door::new(limits.clients, limits.desk_places, &limits.admission),
             clients: sessions::Clients::new(limits.clients, limits.advertisements.clone()),
             connections: ArcSwapOption::empty(),
             requests: requests::Requests::default(),
             bodies: body::Bodies::new(limits.all_bodies_bytes),
-            pubsub: Pubsub::new(PubsubCaps::default()),
+            pubsub: Pubsub::new(limits.pubsub),
             limits,
             dispatch,
             overview,

@@ -19,6 +19,7 @@ mod dial;
 mod frames;
 mod greeting;
 mod link;
+mod pool;
 mod reason;
 mod redial;
 mod serve;
@@ -114,7 +115,7 @@ impl Peers {
     ///
     /// Cancel safe: dropping the future resets the stream, and the peer stops its worker.
     pub async fn call(&self, node: NodeId, request: &Request) -> Result<Response, Refusal> {
-        let link = match self.0.link(&node) {
+        let link = match self.0.hit(&node) {
             Some(link) => link,
             None => dial::demand(&self.0, node, request.deadline).await.map_err(|why| {
                 let problem = match why {

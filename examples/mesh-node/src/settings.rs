@@ -11,8 +11,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use plimsoll::bounded::{Cap, Rate};
+use plimsoll_mesh::gateway::{AdmissionLimits, AdvertisementLimits};
 use plimsoll_mesh::names::ServiceName;
 use plimsoll_mesh::peers::Seed;
+use plimsoll_mesh::pubsub::PubsubCaps;
 
 pub(crate) use keys::{ENVIRONMENT_PREFIX, KEYS, Key};
 pub(crate) use layers::{Layers, SettingsError};
@@ -21,7 +24,7 @@ pub(crate) use values::Budget;
 use crate::services::Builtin;
 
 /// The settings of a node, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) listen: SocketAddr,
@@ -29,13 +32,16 @@ pub(crate) struct Settings {
     pub(crate) realm: ServiceName,
     pub(crate) services: Vec<Builtin>,
     pub(crate) seeds: Vec<Seed>,
-    pub(crate) max_peers: usize,
+    pub(crate) max_peers: Cap,
     pub(crate) gossip_interval: Duration,
     pub(crate) open: bool,
     pub(crate) allow_list: PathBuf,
     pub(crate) max_clients: usize,
     pub(crate) client_idle: Duration,
     pub(crate) max_body: usize,
+    pub(crate) admission: AdmissionLimits,
+    pub(crate) advertisements: AdvertisementLimits,
+    pub(crate) pubsub: PubsubCaps,
     pub(crate) max_in_flight: u32,
     pub(crate) call_deadline: Duration,
     pub(crate) service_ttl: Duration,
@@ -57,13 +63,16 @@ impl Settings {
             realm: layers.value("realm", values::name)?,
             services: layers.distinct("services", values::builtin)?,
             seeds: layers.list("peers.seeds", values::seed)?,
-            max_peers: layers.value("peers.max", values::cap)?,
+            max_peers: layers.value("peers.max", values::entries)?,
             gossip_interval: layers.value("peers.gossip_interval", values::duration)?,
             open: layers.value("trust.open", values::flag)?,
             allow_list: data.join(layers.value("trust.allow_list", values::path)?),
             max_clients: layers.value("gateway.max_clients", values::cap)?,
             client_idle: layers.value("gateway.idle", values::duration)?,
             max_body: layers.value("gateway.max_body", values::body)?,
+            admission: admission(layers)?,
+            advertisements: advertisements(layers)?,
+            pubsub: pubsub(layers)?,
             max_in_flight: layers.value("calls.max_in_flight", values::small_cap)?,
             call_deadline: layers.value("calls.deadline", values::deadline)?,
             service_ttl: layers.value("directory.ttl", values::lease)?,
@@ -73,6 +82,36 @@ impl Settings {
             data,
         })
     }
+}
+
+fn admission(layers: &Layers) -> Result<AdmissionLimits, SettingsError> {
+    Ok(AdmissionLimits {
+        per_origin: layers.value("gateway.max_per_prefix", values::entries_if_any)?,
+        half_open: layers.value("gateway.half_open", values::entries)?,
+        rate: layers.value("gateway.rate", values::rate)?,
+        origin_rate: layers.value("gateway.prefix_rate", values::rate)?,
+    })
+}
+
+fn advertisements(layers: &Layers) -> Result<AdvertisementLimits, SettingsError> {
+    let per_client = layers.value("advertisements.max_per_client", values::entries)?;
+    Ok(AdvertisementLimits {
+        total: layers.value("advertisements.max", values::entries)?,
+        per_client,
+        rate: Rate { per_second: layers.value("advertisements.rate", values::entries)?, burst: per_client },
+        ttl: layers.value("advertisements.ttl", values::lease)?,
+        sweep: layers.value("advertisements.sweep", values::duration)?,
+        ..AdvertisementLimits::default()
+    })
+}
+
+fn pubsub(layers: &Layers) -> Result<PubsubCaps, SettingsError> {
+    Ok(PubsubCaps {
+        filters: layers.value("pubsub.max_filters", values::entries)?,
+        subscribers: layers.value("pubsub.max_subscribers", values::entries)?,
+        backlog: layers.value("pubsub.backlog", values::backlog)?,
+        patience: layers.value("pubsub.patience", values::duration)?,
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,37 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use plimsoll::bounded::{Admission, AdmissionRefusal, AdmissionSettings, Cap, Permit};
+use plimsoll::bounded::{Admission, AdmissionRefusal, AdmissionSettings, Cap, Permit, Rate};
+
+/// How many connections may begin, beside the cap of clients.
+///
+/// An origin is an address prefix: /24 for IPv4, /56 for IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdmissionLimits {
+    /// Clients of one origin at once. Default `None`: as many as there are places.
+    pub per_origin: Option<Cap>,
+    /// Handshakes under way at once. Default 1,024.
+    pub half_open: Cap,
+    /// Connections that begin, in all. Default 10,000 a second.
+    pub rate: Rate,
+    /// Connections that begin from one origin. Default 10,000 a second: as in all, so tighter only when set.
+    pub origin_rate: Rate,
+}
+
+impl AdmissionLimits {
+    fn settings(&self, clients: Cap) -> AdmissionSettings {
+        let Self { per_origin, half_open, rate, origin_rate } = *self;
+        let per_origin = per_origin.unwrap_or(clients).min(clients);
+        AdmissionSettings { clients, per_origin, half_open, rate, origin_rate, ..AdmissionSettings::default() }
+    }
+}
+
+impl Default for AdmissionLimits {
+    fn default() -> Self {
+        let AdmissionSettings { half_open, rate, origin_rate, .. } = AdmissionSettings::default();
+        Self { per_origin: None, half_open, rate, origin_rate }
+    }
+}
 
 /// How attempts to connect ended, and how many places are taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,10 +114,9 @@ struct Books {
 }
 
 impl Door {
-    pub(super) fn new(client_cap: usize, desk_cap: usize) -> Self {
+    pub(super) fn new(client_cap: usize, desk_cap: usize, limits: &AdmissionLimits) -> Self {
         let clients = Cap::new(client_cap.clamp(1, Cap::MAX)).unwrap_or(Cap::of::<1>());
-        let admission =
-            Admission::new(AdmissionSettings { clients, per_origin: clients, ..AdmissionSettings::default() });
+        let admission = Admission::new(limits.settings(clients));
         let books = Books { attempts: Attempts::default(), desk_cap: desk_cap as u64 };
         Self { books: Arc::new(Mutex::new(books)), admission, digest: RandomState::new() }
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, TransportConfig, VarInt};
 
-use super::AdvertisementLimits;
+use super::{AdmissionLimits, AdvertisementLimits};
+use crate::pubsub::PubsubCaps;
 
 /// What clients of the gateway may use, and for how long.
 ///
@@ -68,6 +69,10 @@ pub struct Limits {
     pub all_waiting_bytes: u64,
     /// What clients may advertise.
     pub advertisements: AdvertisementLimits,
+    /// How many connections may begin.
+    pub admission: AdmissionLimits,
+    /// Who may subscribe, and how much may wait for a subscriber.
+    pub pubsub: PubsubCaps,
 }
 
 impl Default for Limits {
@@ -98,6 +103,8 @@ impl Default for Limits {
             waiting_bytes: 4 * 1024,
             all_waiting_bytes: 1024 * 1024,
             advertisements: AdvertisementLimits::default(),
+            admission: AdmissionLimits::default(),
+            pubsub: PubsubCaps::default(),
         }
     }
 }

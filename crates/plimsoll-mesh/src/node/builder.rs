@@ -69,7 +69,7 @@ impl NodeBuilder {
     /// Cancel safe: a start that is given up leaves nothing but the identity in the data folder.
     pub async fn start(self) -> Result<Node, NodeError> {
         let Self { config, offers, console } = self;
-        floor(&config).fits(config.memory_budget)?;
+        Floor::of(&config.gateway, config.max_peers.get()).fits(config.memory_budget)?;
         distinct(&offers)?;
         let trust = match &config.trusted {
             Trusted::Open => TrustStore::open(),
@@ -131,10 +131,6 @@ fn peers_config(config: &NodeConfig, advertised: Option<SocketAddr>) -> PeersCon
     peers.connections = config.max_peers;
     peers.max_body = config.gateway.body_bytes;
     peers
-}
-
-fn floor(config: &NodeConfig) -> Floor {
-    Floor { clients: config.gateway.clients, desk_places: config.gateway.desk_places, peers: config.max_peers }
 }
 
 fn distinct(offers: &[AnyOffer]) -> Result<(), NodeError> {

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use plimsoll::bounded::Cap;
+
 use crate::gateway::Limits;
 use crate::names::ServiceName;
 use crate::peers::Seed;
@@ -26,7 +28,7 @@ pub struct NodeConfig {
     /// Nodes to meet first; with an id, whoever answers there must prove it.
     pub seeds: Vec<Seed>,
     /// Peer connections kept. Default 1,000.
-    pub max_peers: usize,
+    pub max_peers: Cap,
     /// Time between gossip rounds. Default 500 ms.
     pub gossip_interval: Duration,
     /// How long the services of a silent node are kept. Default 300 s.
@@ -59,7 +61,7 @@ impl NodeConfig {
             realm: "default".parse().unwrap_or_else(|error| unreachable!("{error}")),
             trusted,
             seeds: Vec::new(),
-            max_peers: 1_000,
+            max_peers: Cap::of::<1_000>(),
             gossip_interval: Duration::from_millis(500),
             service_ttl: Duration::from_secs(300),
             gateway: Limits::default(),

@@ -70,6 +70,20 @@ pub(crate) struct Arrival {
     pub(crate) incarnation: u64,
 }
 
+/// What counts of a connection when another comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) link: LinkId,
+    pub(crate) dialler: Dialler,
+    pub(crate) incarnation: u64,
+}
+
+impl Arrival {
+    pub(crate) fn known(self) -> Known {
+        Known { link: self.link, dialler: self.dialler, incarnation: self.incarnation }
+    }
+}
+
 /// What becomes of a new connection, and of the one that was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -83,7 +97,7 @@ pub(crate) enum Verdict {
     Duplicate,
     /// It comes from an earlier life of the node.
     Stale,
-    /// There is no room, and nothing idle to make some.
+    /// There is no room, and nothing idle to make some. The pool's word, not the rules'.
     Full,
 }
 
@@ -110,18 +124,16 @@ pub struct Peer {
 
 #[derive(Debug)]
 struct Entry {
-    live: Option<Live>,
     state: PeerState,
     reason: Option<String>,
     address: Option<SocketAddr>,
     changed: Instant,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Live {
-    link: LinkId,
-    dialler: Dialler,
-    incarnation: u64,
+impl Entry {
+    fn is_up(&self) -> bool {
+        self.state == PeerState::Up
+    }
 }
 
 #[derive(Debug)]
@@ -135,22 +147,23 @@ struct Target {
     due: Instant,
     /// Closed to make room; dialled again when a call asks for it.
     evicted: bool,
+    /// A call waits for it, and has a place.
+    demanded: bool,
 }
 
-/// The peers of one node.
+/// The peers of one node. Which connection counts for one is the pool's to know; it is told here who is up.
 #[derive(Debug)]
 pub(crate) struct Book {
     me: NodeId,
-    capacity: usize,
     redial: Redial,
     entries: HashMap<NodeId, Entry>,
     targets: HashMap<SocketAddr, Target>,
-    live: usize,
+    up: usize,
 }
 
 impl Book {
-    pub(crate) fn new(me: NodeId, capacity: usize, redial: Redial) -> Self {
-        Self { me, capacity, redial, entries: HashMap::new(), targets: HashMap::new(), live: 0 }
+    pub(crate) fn new(me: NodeId, redial: Redial) -> Self {
+        Self { me, redial, entries: HashMap::new(), targets: HashMap::new(), up: 0 }
     }
 
     /// Adds an address to stay connected to. `false` when the book is full.
@@ -168,7 +181,16 @@ impl Book {
             None => {}
         }
         let Dial { address, expected } = dial;
-        let target = Target { expected, seed, node: expected, dialling: false, failures: 0, due: now, evicted: false };
+        let target = Target {
+            expected,
+            seed,
+            node: expected,
+            dialling: false,
+            failures: 0,
+            due: now,
+            evicted: false,
+            demanded: false,
+        };
         self.targets.insert(address, target);
         if let Some(node) = expected {
             let entry = self.entry(node, now);
@@ -182,9 +204,9 @@ impl Book {
         self.targets.retain(|address, target| target.seed || target.dialling || members.contains(address));
     }
 
-    /// Whom to dial now, so many at most; each is being dialled from here on.
-    pub(crate) fn due(&mut self, now: Instant, most: usize, trusts: impl Fn(&NodeId) -> bool) -> Vec<Dial> {
-        let room = self.live < self.capacity;
+    /// Whom to dial now, so many at most; each is being dialled from here on. Without room only those that a call waits
+    /// for, which has a place.
+    pub(crate) fn due(&mut self, now: Instant, most: usize, room: bool, trusts: impl Fn(&NodeId) -> bool) -> Vec<Dial> {
         let mut due = Vec::new();
         for (&address, target) in &mut self.targets {
             if due.len() >= most {
@@ -192,8 +214,8 @@ impl Book {
             }
             let node = target.node;
             let idle = !target.dialling && target.due <= now && !target.evicted && node != Some(self.me);
-            let up = node.and_then(|node| self.entries.get(&node)).is_some_and(|entry| entry.live.is_some());
-            if idle && !up && room && target.expected.is_none_or(|node| trusts(&node)) {
+            let up = node.and_then(|node| self.entries.get(&node)).is_some_and(Entry::is_up);
+            if idle && !up && (room || target.demanded) && target.expected.is_none_or(|node| trusts(&node)) {
                 target.dialling = true;
                 due.push(Dial { address, expected: target.expected });
             }
@@ -202,13 +224,10 @@ impl Book {
     }
 
     /// When to look again for somebody to dial.
-    pub(crate) fn next_due(&self, trusts: impl Fn(&NodeId) -> bool) -> Option<Instant> {
-        if self.live >= self.capacity {
-            return None;
-        }
+    pub(crate) fn next_due(&self, room: bool, trusts: impl Fn(&NodeId) -> bool) -> Option<Instant> {
         let waits = |target: &&Target| {
-            let up = target.node.and_then(|node| self.entries.get(&node)).is_some_and(|entry| entry.live.is_some());
-            let welcome = target.expected.is_none_or(|node| trusts(&node));
+            let up = target.node.and_then(|node| self.entries.get(&node)).is_some_and(Entry::is_up);
+            let welcome = (room || target.demanded) && target.expected.is_none_or(|node| trusts(&node));
             !target.dialling && !target.evicted && !up && welcome && target.node != Some(self.me)
         };
         self.targets.values().filter(waits).map(|target| target.due).min()
@@ -218,10 +237,15 @@ impl Book {
     pub(crate) fn demand(&mut self, node: &NodeId, now: Instant) -> bool {
         let mut known = false;
         for target in self.targets.values_mut().filter(|target| target.node == Some(*node)) {
-            (target.evicted, known) = (false, true);
+            (target.evicted, target.demanded, known) = (false, true, true);
             target.due = target.due.min(now);
         }
         known
+    }
+
+    /// Whether an address of `node` is known.
+    pub(crate) fn knows(&self, node: &NodeId) -> bool {
+        self.targets.values().any(|target| target.node == Some(*node))
     }
 
     /// Dials everybody who is refused or waiting without delay: the allow-list changed.
@@ -231,7 +255,8 @@ impl Book {
         }
     }
 
-    /// An attempt ended without a connection. `node` is who answered or was expected there.
+    /// An attempt ended without a connection. `node` is who answered or was expected there; the answer is whom it was
+    /// about.
     pub(crate) fn dial_failed(
         &mut self,
         address: SocketAddr,
@@ -239,11 +264,11 @@ impl Book {
         ended: Ended,
         now: Instant,
         jitter: f64,
-    ) {
+    ) -> Option<NodeId> {
         let redial = self.redial;
         let mut about = node;
         if let Some(target) = self.targets.get_mut(&address) {
-            target.dialling = false;
+            (target.dialling, target.demanded) = (false, false);
             target.failures = target.failures.saturating_add(1);
             target.due = now + redial.delay(target.failures, ended.how == How::Refused, jitter);
             target.evicted |= ended.how == How::MadeRoom;
@@ -252,6 +277,7 @@ impl Book {
         if let Some(node) = about {
             self.note(node, Some(address), ended, now);
         }
+        about
     }
 
     /// An attempt led to a connection with `node`, which is judged by [`arrive`](Self::arrive) when it has greeted.
@@ -261,23 +287,28 @@ impl Book {
         }
     }
 
-    /// The dialled connection is judged or has ended: the address may be dialled again.
-    pub(crate) fn dial_settled(&mut self, address: SocketAddr, ended: Option<&Ended>, now: Instant, jitter: f64) {
+    /// The dialled connection is judged or has ended: the address may be dialled again. The answer is who is there.
+    pub(crate) fn dial_settled(
+        &mut self,
+        address: SocketAddr,
+        ended: Option<&Ended>,
+        now: Instant,
+        jitter: f64,
+    ) -> Option<NodeId> {
         let redial = self.redial;
-        if let Some(target) = self.targets.get_mut(&address) {
-            target.dialling = false;
-            target.failures = if ended.is_some() { target.failures.saturating_add(1) } else { 0 };
-            let refused = ended.is_some_and(|ended| ended.how == How::Refused);
-            target.evicted |= ended.is_some_and(|ended| ended.how == How::MadeRoom);
-            target.due = now + redial.delay(target.failures, refused, jitter);
-        }
+        let target = self.targets.get_mut(&address)?;
+        (target.dialling, target.demanded) = (false, false);
+        target.failures = if ended.is_some() { target.failures.saturating_add(1) } else { 0 };
+        let refused = ended.is_some_and(|ended| ended.how == How::Refused);
+        target.evicted |= ended.is_some_and(|ended| ended.how == How::MadeRoom);
+        target.due = now + redial.delay(target.failures, refused, jitter);
+        target.node
     }
 
-    /// What would become of a connection.
-    pub(crate) fn judge(&self, arrival: Arrival) -> Verdict {
+    /// What becomes of a connection that has greeted, given the one that counts for its node.
+    pub(crate) fn judge(&self, arrival: Arrival, current: Option<Known>) -> Verdict {
         let Arrival { node, dialler, incarnation, .. } = arrival;
-        match self.entries.get(&node).and_then(|entry| entry.live) {
-            None if self.live >= self.capacity => Verdict::Full,
+        match current {
             None => Verdict::Up,
             Some(old) if incarnation > old.incarnation => Verdict::UpReplacing(old.link),
             Some(old) if incarnation < old.incarnation => Verdict::Stale,
@@ -289,31 +320,20 @@ impl Book {
         }
     }
 
-    /// Judges a connection after its first exchange, and enters it if it is to stay.
-    pub(crate) fn arrive(&mut self, arrival: Arrival, listens: Option<SocketAddr>, now: Instant) -> Verdict {
-        let verdict = self.judge(arrival);
-        if matches!(verdict, Verdict::Duplicate | Verdict::Stale | Verdict::Full) {
-            return verdict;
-        }
-        let Arrival { link, node, dialler, incarnation } = arrival;
+    /// A connection to `node` counts from now on.
+    pub(crate) fn up(&mut self, node: NodeId, listens: Option<SocketAddr>, now: Instant) {
         let entry = self.entry(node, now);
-        entry.live = Some(Live { link, dialler, incarnation });
+        let was_up = entry.is_up();
         (entry.state, entry.reason, entry.changed) = (PeerState::Up, None, now);
         entry.address = listens.or(entry.address);
-        if verdict == Verdict::Up {
-            self.live += 1;
-        }
-        verdict
+        self.up += usize::from(!was_up);
     }
 
-    /// A connection ended. `true` when it was the one that counted.
-    pub(crate) fn ended(&mut self, node: NodeId, link: LinkId, ended: Ended, now: Instant, jitter: f64) -> bool {
-        let Some(entry) = self.entries.get_mut(&node) else { return false };
-        if entry.live.is_none_or(|live| live.link != link) {
-            return false;
-        }
-        entry.live = None;
-        self.live -= 1;
+    /// The connection that counted for `node` ended. `false` when it was not up.
+    pub(crate) fn down(&mut self, node: NodeId, ended: Ended, now: Instant, jitter: f64) -> bool {
+        let Some(entry) = self.entries.get_mut(&node).filter(|entry| entry.is_up()) else { return false };
+        entry.state = PeerState::Down;
+        self.up -= 1;
         let (how, redial) = (ended.how, self.redial);
         self.note(node, None, ended, now);
         for target in self.targets.values_mut().filter(|target| target.node == Some(node)) {
@@ -330,7 +350,7 @@ impl Book {
             return;
         }
         let entry = self.entry(node, now);
-        if entry.live.is_some() {
+        if entry.is_up() {
             return;
         }
         entry.state = if ended.how == How::Refused { PeerState::Refused } else { PeerState::Down };
@@ -340,19 +360,9 @@ impl Book {
         self.forget_oldest();
     }
 
-    /// Connections that count.
-    pub(crate) fn live(&self) -> usize {
-        self.live
-    }
-
-    /// Whether a connection to another node needs another's place.
-    pub(crate) fn full_for(&self, node: &NodeId) -> bool {
-        self.live >= self.capacity && self.entries.get(node).is_none_or(|entry| entry.live.is_none())
-    }
-
-    /// Failed attempts at `node` since it was last up.
-    pub(crate) fn failures(&self, node: &NodeId) -> u64 {
-        self.targets.values().filter(|target| target.node == Some(*node)).map(|target| u64::from(target.failures)).sum()
+    /// Peers that are up.
+    pub(crate) fn count_up(&self) -> usize {
+        self.up
     }
 
     /// How `node` stands.
@@ -375,7 +385,6 @@ impl Book {
 
     fn entry(&mut self, node: NodeId, now: Instant) -> &mut Entry {
         self.entries.entry(node).or_insert_with(|| Entry {
-            live: None,
             state: PeerState::Connecting,
             reason: None,
             address: None,
@@ -386,11 +395,11 @@ impl Book {
     /// Keeps what is remembered about nodes without a connection within its cap, whoever knocks. Several go at once, so
     /// that looking for the oldest costs little per stranger.
     fn forget_oldest(&mut self) {
-        if self.entries.len() <= self.live + MAX_REMEMBERED {
+        if self.entries.len() <= self.up + MAX_REMEMBERED {
             return;
         }
         let dialled: HashSet<NodeId> = self.targets.values().filter_map(|target| target.node).collect();
-        let stranger = |(node, entry): &(&NodeId, &Entry)| entry.live.is_none() && !dialled.contains(node);
+        let stranger = |(node, entry): &(&NodeId, &Entry)| !entry.is_up() && !dialled.contains(node);
         let mut strangers: Vec<_> =
             self.entries.iter().filter(stranger).map(|(node, entry)| (entry.changed, *node)).collect();
         strangers.sort_unstable();

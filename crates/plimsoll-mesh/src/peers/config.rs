@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use plimsoll::bounded::Cap;
 use quinn::{TransportConfig, VarInt};
 
 use crate::names::NodeId;
@@ -37,7 +38,7 @@ pub struct PeersConfig {
     /// Whom to dial at start.
     pub seeds: Vec<Seed>,
     /// Connections kept at most. Default 1,000; the least recently used idle one makes room.
-    pub connections: usize,
+    pub connections: Cap,
     /// Calls at once on a connection, each way. Default 1,024.
     pub calls: u32,
     /// The largest body. Default 1 MiB.
@@ -65,7 +66,7 @@ impl PeersConfig {
             incarnation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
             listens: None,
             seeds: Vec::new(),
-            connections: 1_000,
+            connections: Cap::of::<1_000>(),
             calls: 1_024,
             max_body: 1024 * 1024,
             window: 8 * 1024 * 1024,

@@ -19,6 +19,7 @@ use crate::names::NodeId;
 use crate::owned_task;
 
 use super::book::{Arrival, Dialler, Ended, Verdict};
+use super::dial::Unconnected;
 use super::frames;
 use super::greeting::{self, Failed};
 use super::link::Link;
@@ -125,7 +126,7 @@ async fn greet(
     Ok((link, queue))
 }
 
-fn publish(shared: &Shared, link: &Arc<Link>, arrival: Arrival, theirs: &Greeting) -> Result<(), Failed> {
+fn publish(shared: &Arc<Shared>, link: &Arc<Link>, arrival: Arrival, theirs: &Greeting) -> Result<(), Failed> {
     let listens = greeting::reachable(theirs.listens, link.connection.remote_address());
     match shared.arrive(link, arrival, listens) {
         Verdict::Stale => Err(Failed::Ours(CloseReason::Replaced)),
@@ -136,7 +137,7 @@ fn publish(shared: &Shared, link: &Arc<Link>, arrival: Arrival, theirs: &Greetin
 
 /// A connection in the books, for as long as its pump runs.
 struct Registered<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     link: &'a Link,
 }
 
@@ -159,7 +160,10 @@ struct DialSettled {
 impl Drop for DialSettled {
     fn drop(&mut self) {
         let now = Instant::now();
-        self.shared.book.lock().dial_settled(self.address, self.ended.as_ref(), now, rand::random());
+        let about = self.shared.book.lock().dial_settled(self.address, self.ended.as_ref(), now, rand::random());
+        if let (Some(node), Some(ended)) = (about, &self.ended) {
+            self.shared.unreachable(&node, &Unconnected::from(ended));
+        }
         self.shared.wake_dialler.notify_one();
     }
 }
@@ -181,7 +185,12 @@ async fn calls(shared: &Arc<Shared>, link: &Arc<Link>) {
         tokio::select! {
             accepted = link.connection.accept_bi() => {
                 let Ok((send, recv)) = accepted else { return };
-                serving.spawn(serve::serve(Arc::clone(link), Arc::clone(&shared.serve), send, recv));
+                let in_use = shared.hold(link);
+                let call = serve::serve(Arc::clone(link), Arc::clone(&shared.serve), send, recv);
+                serving.spawn(async move {
+                    let _in_use = in_use;
+                    call.await
+                });
             }
             Some(served) = serving.join_next() => {
                 count(match served {

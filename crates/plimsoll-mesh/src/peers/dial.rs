@@ -10,8 +10,8 @@ use tracing::debug;
 use crate::identity::{self, SERVER_NAME};
 use crate::names::NodeId;
 
-use super::book::{Dial, Dialler, Ended, How, PeerState};
-use super::link::Link;
+use super::book::{Dial, Dialler, Ended, How};
+use super::pool::Leased;
 use super::reason::{CloseReason, ended_by};
 use super::shared::{Arriving, Shared, count};
 
@@ -27,11 +27,13 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         let now = Instant::now();
         let trusts = |node: &NodeId| shared.trust.allows(node);
         let free = DIALS.saturating_sub(dials.len());
-        let due = shared.book.lock().due(now, free, trusts);
+        shared.look_after_closings();
+        let room = shared.connections.lock().has_room();
+        let due = shared.book.lock().due(now, free, room, trusts);
         for dial in due {
             dials.spawn(attempt(Arc::clone(&shared), dial));
         }
-        let next = if dials.len() < DIALS { shared.book.lock().next_due(trusts) } else { None };
+        let next = if dials.len() < DIALS { shared.book.lock().next_due(room, trusts) } else { None };
         let nap = next.map_or(LONGEST_NAP, |next| next.saturating_duration_since(Instant::now()).min(LONGEST_NAP));
         tokio::select! {
             () = stop.cancelled() => return,
@@ -96,7 +98,7 @@ fn lost(reason: String) -> Ended {
 
 /// An attempt that the book waits for. Dropped in between, it counts as failed.
 struct Pending<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     dial: Dial,
     settled: bool,
 }
@@ -111,7 +113,11 @@ impl Pending<'_> {
         if let Some(node) = node {
             self.shared.say_if_refused(&node, &ended);
         }
-        self.shared.book.lock().dial_failed(address, node, ended, now, rand::random());
+        let why = Unconnected::from(&ended);
+        let about = self.shared.book.lock().dial_failed(address, node, ended, now, rand::random());
+        if let Some(node) = about {
+            self.shared.unreachable(&node, &why);
+        }
         self.shared.tell_change();
     }
 }
@@ -136,38 +142,19 @@ pub(crate) enum Unconnected {
     Refused(String),
 }
 
-/// The connection to `node`, dialled now; waits until it is up, an attempt failed, or the deadline.
-pub(crate) async fn demand(shared: &Shared, node: NodeId, deadline: Instant) -> Result<Arc<Link>, Unconnected> {
-    let unreached = |why: &str| Err(Unconnected::Unreached(why.to_owned()));
-    let mut changes = shared.changed.subscribe();
-    if !shared.book.lock().demand(&node, Instant::now()) {
-        return unreached("no address of it is known");
-    }
-    shared.wake_dialler.notify_one();
-    let failures = shared.book.lock().failures(&node);
-    let up_or_failed = async {
-        loop {
-            if let Some(link) = shared.link(&node) {
-                return Ok(link);
-            }
-            {
-                let book = shared.book.lock();
-                if book.failures(&node) != failures {
-                    return match book.state(&node) {
-                        Some((PeerState::Refused, why)) => {
-                            Err(Unconnected::Refused(why.unwrap_or_default().to_owned()))
-                        }
-                        Some((_, Some(why))) => unreached(why),
-                        _ => unreached("dialling it failed"),
-                    };
-                }
-            }
-            if changes.changed().await.is_err() {
-                return unreached("this node is stopping");
-            }
+impl From<&Ended> for Unconnected {
+    fn from(ended: &Ended) -> Self {
+        match ended.how {
+            How::Refused => Self::Refused(ended.reason.clone()),
+            How::Lost | How::MadeRoom => Self::Unreached(ended.reason.clone()),
         }
-    };
-    let late = |_| unreached("it did not answer in time");
-    let until = deadline.min(Instant::now() + DEMAND);
-    tokio::time::timeout_at(until.into(), up_or_failed).await.unwrap_or_else(late)
+    }
+}
+
+/// The connection to `node`, dialled if there is none, as long as the caller can wait.
+pub(crate) async fn demand(shared: &Arc<Shared>, node: NodeId, deadline: Instant) -> Result<Leased, Unconnected> {
+    if !shared.book.lock().knows(&node) {
+        return Err(Unconnected::Unreached("no address of it is known".to_owned()));
+    }
+    shared.lease(node, deadline.min(Instant::now() + DEMAND)).await
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use plimsoll::bounded::pool::EntryKey;
 use tokio::sync::mpsc;
 
 use crate::names::NodeId;
@@ -33,7 +34,7 @@ pub(crate) struct Link {
     latency_us: AtomicU64,
     observed_us: AtomicU64,
     opened: Instant,
-    last_used_us: AtomicU64,
+    entry: OnceLock<EntryKey>,
 }
 
 impl Link {
@@ -59,7 +60,7 @@ impl Link {
             latency_us: AtomicU64::new(0),
             observed_us: AtomicU64::new(0),
             opened: Instant::now(),
-            last_used_us: AtomicU64::new(0),
+            entry: OnceLock::new(),
         };
         (link, queue)
     }
@@ -68,14 +69,12 @@ impl Link {
     pub(crate) fn begin_call(&self) -> Option<InUse<'_>> {
         let calling = self.calling.fetch_add(1, Ordering::Relaxed);
         let in_use = InUse(&self.calling);
-        self.touch();
         (calling < self.max_calls).then_some(in_use)
     }
 
     /// Counts a call of the peer.
     pub(crate) fn begin_serving(&self) -> InUse<'_> {
         self.serving.fetch_add(1, Ordering::Relaxed);
-        self.touch();
         InUse(&self.serving)
     }
 
@@ -117,9 +116,15 @@ impl Link {
         self.calling() == 0 && self.serving() == 0
     }
 
-    /// When it was last used, on a clock that starts with the connection's process.
-    pub(crate) fn last_used(&self) -> Instant {
-        self.opened + Duration::from_micros(self.last_used_us.load(Ordering::Relaxed))
+    /// It is in the pool.
+    pub(crate) fn entered(&self, entry: EntryKey) {
+        // A connection arrives once.
+        let _ = self.entry.set(entry);
+    }
+
+    /// Its entry in the pool, if it ever had one.
+    pub(crate) fn entry(&self) -> Option<EntryKey> {
+        self.entry.get().copied()
     }
 
     /// Takes an observed round trip into the average: an eighth of the difference, as TCP does (RFC 6298).
@@ -142,10 +147,6 @@ impl Link {
                 Duration::from_micros(us >> (age_us / 1_000_000).min(63))
             }
         }
-    }
-
-    fn touch(&self) {
-        self.last_used_us.store(self.clock(), Ordering::Relaxed);
     }
 
     fn clock(&self) -> u64 {

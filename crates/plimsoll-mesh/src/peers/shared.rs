@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use parking_lot::{Mutex, RwLock};
-use plimsoll::inspect::Details;
+use parking_lot::Mutex;
+use plimsoll::inspect::{Details, Inspect};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 
@@ -20,6 +20,7 @@ use crate::service::ServePeer;
 
 use super::book::{Arrival, Book, Dial, Dialler, Ended, How, LinkId, Verdict};
 use super::link::Link;
+use super::pool::Connections;
 use super::reason::CloseReason;
 use super::{Gossip, PeersConfig, Poison};
 
@@ -51,10 +52,8 @@ pub(crate) struct Shared {
     pub(crate) serve: Arc<dyn ServePeer>,
     pub(crate) gossip: Arc<dyn Gossip>,
     pub(crate) book: Mutex<Book>,
-    /// The connection that counts, by node.
-    links: RwLock<HashMap<NodeId, Arc<Link>>>,
-    /// Every connection that has greeted, retired ones included.
-    open: Mutex<HashMap<LinkId, Arc<Link>>>,
+    /// Locked after the book, where both are.
+    pub(crate) connections: Mutex<Connections>,
     expelled: Mutex<HashMap<NodeId, (Instant, String)>>,
     pub(crate) greeting: Arc<Semaphore>,
     pub(crate) start: ArcSwapOption<Start>,
@@ -97,7 +96,7 @@ impl Shared {
     ) -> Result<Self, IdentityError> {
         let me = identity.node_id();
         let client = identity::peer_client_config(&identity, config.transport())?;
-        let mut book = Book::new(me, config.connections, config.redial);
+        let mut book = Book::new(me, config.redial);
         for seed in &config.seeds {
             book.add_target(Dial { address: seed.address, expected: seed.node }, true, Instant::now());
         }
@@ -109,8 +108,7 @@ impl Shared {
             serve,
             gossip,
             book: Mutex::new(book),
-            links: RwLock::default(),
-            open: Mutex::default(),
+            connections: Mutex::new(Connections::new(config.connections, config.redial)),
             expelled: Mutex::default(),
             greeting: Arc::new(Semaphore::new(config.greeting)),
             config,
@@ -209,29 +207,13 @@ impl Shared {
     }
 
     /// Judges a connection that has greeted, and publishes it if it counts.
-    pub(crate) fn arrive(&self, link: &Arc<Link>, arrival: Arrival, listens: Option<SocketAddr>) -> Verdict {
-        self.make_room(&arrival.node);
-        let verdict = self.book.lock().arrive(arrival, listens, Instant::now());
-        let me = self.me;
+    pub(crate) fn arrive(self: &Arc<Self>, link: &Arc<Link>, arrival: Arrival, listens: Option<SocketAddr>) -> Verdict {
+        let verdict = self.enter(link, arrival, listens);
         match verdict {
             Verdict::Stale | Verdict::Full => return verdict,
-            Verdict::Duplicate => link.retire(),
-            Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) => {
-                self.links.write().insert(link.node, Arc::clone(link));
-            }
-        }
-        self.open.lock().insert(link.id, Arc::clone(link));
-        match verdict {
-            Verdict::UpRetiring(old) => {
-                count(&self.counters.duplicates);
-                if let Some(old) = self.open.lock().get(&old) {
-                    old.retire();
-                }
-            }
-            Verdict::UpReplacing(old) => self.close_link(old, CloseReason::Replaced),
-            Verdict::Duplicate => count(&self.counters.duplicates),
-            Verdict::Up => info!(target: "plimsoll::mesh", node = %me, peer = %link.node, "peer up"),
-            Verdict::Stale | Verdict::Full => {}
+            Verdict::UpRetiring(_) | Verdict::Duplicate => count(&self.counters.duplicates),
+            Verdict::Up => info!(target: "plimsoll::mesh", node = %self.me, peer = %link.node, "peer up"),
+            Verdict::UpReplacing(_) => {}
         }
         if verdict != Verdict::Duplicate {
             self.gossip.up(link.node);
@@ -242,7 +224,8 @@ impl Shared {
 
     /// Why a connection that has greeted is closed without an answer, if it is.
     pub(crate) fn would_refuse(&self, arrival: Arrival) -> Option<CloseReason> {
-        match self.book.lock().judge(arrival) {
+        let current = self.connections.lock().known(&arrival.node);
+        match self.book.lock().judge(arrival, current) {
             Verdict::Duplicate => Some(CloseReason::Duplicate),
             Verdict::Stale => Some(CloseReason::Replaced),
             // There may be an idle one to close.
@@ -250,45 +233,24 @@ impl Shared {
         }
     }
 
-    /// Closes the least recently used idle connection when a further one would be too many.
-    fn make_room(&self, node: &NodeId) {
-        if !self.book.lock().full_for(node) {
-            return;
-        }
-        let idle =
-            self.links.read().values().filter(|link| link.is_idle()).min_by_key(|link| link.last_used()).cloned();
-        if let Some(link) = idle {
-            count(&self.counters.evicted);
-            self.close_link(link.id, CloseReason::Evicted { me: self.me });
-            // Its place is free from now on, not only when its actor has noticed.
-            self.forget(&link, &CloseReason::Evicted { me: self.me }.ended());
-        }
-    }
-
-    /// Closes a connection for a reason of this node's.
-    pub(crate) fn close_link(&self, link: LinkId, reason: CloseReason) {
-        if let Some(link) = self.open.lock().get(&link) {
-            link.close(reason);
-        }
-    }
-
     /// A connection that had greeted ended; `error` is quinn's word for it.
-    pub(crate) fn ended(&self, link: &Link, ended: Ended) {
-        self.open.lock().remove(&link.id);
+    pub(crate) fn ended(self: &Arc<Self>, link: &Link, ended: Ended) {
         count(&self.counters.ended);
-        self.forget(link, &link.closing().map_or(ended, CloseReason::ended));
+        if self.left(link) {
+            self.forget(link, &link.closing().map_or(ended, CloseReason::ended));
+        }
     }
 
-    fn forget(&self, link: &Link, ended: &Ended) {
-        let counted = self.book.lock().ended(link.node, link.id, ended.clone(), Instant::now(), rand::random());
-        if !counted {
-            return;
+    /// The connection that counted for its node does not any more.
+    pub(crate) fn forget(&self, link: &Link, ended: &Ended) {
+        {
+            let mut book = self.book.lock();
+            // A later one may have come meanwhile.
+            let successor = self.connections.lock().known(&link.node).is_some();
+            if successor || !book.down(link.node, ended.clone(), Instant::now(), rand::random()) {
+                return;
+            }
         }
-        let mut links = self.links.write();
-        if links.get(&link.node).is_some_and(|current| current.id == link.id) {
-            links.remove(&link.node);
-        }
-        drop(links);
         let (peer, reason) = (link.node, &ended.reason);
         if ended.how == How::Refused {
             warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason, "peer refused");
@@ -300,9 +262,9 @@ impl Shared {
         self.wake_dialler.notify_one();
     }
 
-    /// The connection to `node` that takes new calls.
+    /// The connection to `node` that takes new calls, for a look at it.
     pub(crate) fn link(&self, node: &NodeId) -> Option<Arc<Link>> {
-        self.links.read().get(node).cloned()
+        self.connections.lock().link(node).cloned()
     }
 
     pub(crate) fn gossip_to(&self, node: &NodeId, message: Bytes) -> bool {
@@ -337,7 +299,7 @@ impl Shared {
 
     /// Closes the connections that `judge` finds a reason against.
     pub(crate) fn close_all(&self, judge: impl Fn(&Link) -> Option<CloseReason>) {
-        for link in self.open.lock().values() {
+        for link in self.connections.lock().open() {
             if let Some(reason) = judge(link) {
                 link.close(reason);
             }
@@ -355,15 +317,16 @@ impl Shared {
     pub(crate) fn inspect(&self) -> Details {
         let mut details = Details::default();
         let mut put = |name: &str, value: u64| details.counters.insert(name.to_owned(), value);
-        put("up", self.book.lock().live() as u64);
-        put("limit", self.config.connections as u64);
-        {
-            let open = self.open.lock();
-            put("open", open.len() as u64);
-            put("retired", open.values().filter(|link| link.is_retired()).count() as u64);
-            put("calls_out", open.values().map(|link| link.calling() as u64).sum());
-            put("calls_in", open.values().map(|link| link.serving() as u64).sum());
-        }
+        put("up", self.book.lock().count_up() as u64);
+        put("limit", self.config.connections.get() as u64);
+        let pool = {
+            let connections = self.connections.lock();
+            put("open", connections.open().len() as u64);
+            put("retired", connections.open().filter(|link| link.is_retired()).count() as u64);
+            put("calls_out", connections.open().map(|link| link.calling() as u64).sum());
+            put("calls_in", connections.open().map(|link| link.serving() as u64).sum());
+            connections.pool().counters().inspect()
+        };
         let counters = &self.counters;
         for (name, counter) in [
             ("dialled", &counters.dialled),
@@ -382,6 +345,7 @@ impl Shared {
         ] {
             put(name, counter.load(Ordering::Relaxed));
         }
+        details.counters.extend(pool.counters);
         details
     }
 }

@@ -57,7 +57,7 @@ async fn start_connections(shared: Arc<Shared>, parent: ActorCell) -> Result<Chi
 
 /// Those that count, those on their way out beside them, and those that have not greeted.
 fn most_connections(config: &PeersConfig) -> u32 {
-    let most = config.connections.saturating_mul(2).saturating_add(config.greeting + DIALS);
+    let most = config.connections.get().saturating_mul(2).saturating_add(config.greeting + DIALS);
     u32::try_from(most).unwrap_or(u32::MAX)
 }
 

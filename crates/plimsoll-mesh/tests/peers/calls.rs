@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use plimsoll_mesh::identity::{SERVER_NAME, peer_client_config};
-use plimsoll_mesh::peers::PeerState;
+use plimsoll_mesh::peers::{PeerState, Redial};
 use plimsoll_mesh::problem::Code;
 use plimsoll_mesh::service::Caller;
 
@@ -50,6 +50,34 @@ async fn bodies_up_to_the_cap_arrive_whole_and_larger_ones_are_refused_unsent() 
     let refused = left.peers.call(right.id, &call).await.err().ok_or("too large")?;
     assert_eq!((refused.problem.code, refused.never_ran), (Code::BodyTooLarge, true));
     tokio::join!(left.stop(), right.stop());
+    Ok(())
+}
+
+/// M-16: who calls a node that cannot be reached shares one attempt with all others, and is told why; who calls right after
+/// is refused without another.
+#[tokio::test]
+async fn callers_of_a_node_that_cannot_be_reached_share_one_attempt() -> TestResult {
+    let silent = Plan::new()?;
+    let mut plan = Plan::new()?.dials(silent.address()?, Some(silent.id()));
+    plan.config.patience = Duration::from_millis(100);
+    let never = Duration::from_secs(600);
+    plan.config.redial = Redial { first: never, longest: never, longest_refused: never };
+    let node = plan.start().await?;
+    node.counts("dials_failed", 1).await?;
+
+    let calls = (0..8).map(|_| node.call(silent.id(), "echo", b""));
+    for answer in futures::future::join_all(calls).await {
+        let refused = answer.err().ok_or("nobody is there")?;
+        assert_eq!((refused.problem.code, refused.never_ran), (Code::ProviderDied, true));
+        assert!(refused.problem.detail.contains("nobody answers"), "{}", refused.problem.detail);
+    }
+    assert_eq!((node.counter("dialled"), node.counter("pool_told_failed")), (2, 8));
+
+    let refused = node.call(silent.id(), "echo", b"").await.err().ok_or("nobody is there")?;
+    assert_eq!((refused.problem.code, refused.never_ran), (Code::ProviderDied, true));
+    assert_eq!((node.counter("dialled"), node.counter("pool_refused_backing_off")), (2, 1));
+    assert_eq!(node.counter("pool_used"), 0, "no place is kept for it");
+    node.stop().await;
     Ok(())
 }
 

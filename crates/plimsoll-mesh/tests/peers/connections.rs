@@ -81,12 +81,12 @@ async fn a_node_that_dials_itself_does_not_become_its_own_peer() -> TestResult {
     Ok(())
 }
 
-/// M-2: the least recently used idle connection makes room; one in use never does.
+/// M-2, M-5: the least recently used idle connection makes room and is closed once; one in use never does.
 #[tokio::test]
 async fn a_full_pool_closes_the_idle_connection_used_longest_ago() -> TestResult {
     let (first, second, third) = (Plan::new()?, Plan::new()?, Plan::new()?);
     let mut hub = Plan::new()?;
-    hub.config.connections = 2;
+    hub.config.connections = plimsoll::bounded::Cap::of::<2>();
     let hub_at = hub.address()?;
     let hub = hub.start().await?;
     let first = first.dials(hub_at, None).start().await?;
@@ -104,6 +104,8 @@ async fn a_full_pool_closes_the_idle_connection_used_longest_ago() -> TestResult
     hub.sees(third.id, PeerState::Up).await?;
     second.sees(hub.id, PeerState::Down).await?;
     assert_eq!((hub.counter("up"), hub.counter("evicted")), (2, 1));
+    hub.counts("pool_closed", 1).await?;
+    assert_eq!((hub.counter("open"), hub.counter("pool_used"), hub.counter("pool_evicted")), (2, 2, 1));
 
     first.desk.release.add_permits(1);
     assert!(holding.await?.is_ok(), "the call on the connection in use is not disturbed");

@@ -104,6 +104,9 @@ async fn start(settings: &Settings) -> Result<Node, Failure> {
     config.gateway.idle_time = settings.client_idle;
     config.gateway.body_bytes = settings.max_body;
     config.gateway.deadline = settings.call_deadline;
+    config.gateway.admission = settings.admission;
+    config.gateway.advertisements = settings.advertisements.clone();
+    config.gateway.pubsub = settings.pubsub;
     config.memory_budget = match settings.budget {
         Budget::Bytes(bytes) => bytes,
         Budget::Percent(percent) => {

@@ -198,9 +198,13 @@ fn line<T>(text: &str, spanned: &Spanned<T>) -> usize {
 }
 
 fn did_you_mean(name: &str) -> String {
+    fn last(name: &str) -> &str {
+        name.rsplit('.').next().unwrap_or_default()
+    }
     let wanted = name.to_lowercase();
-    let last = wanted.rsplit(['.', '_']).next().unwrap_or_default();
-    let near: Vec<_> = KEYS.iter().map(|key| key.name).filter(|key| key.ends_with(last)).collect();
+    let asked = last(&wanted);
+    let is_near = |key: &&str| asked.ends_with(last(key)) || last(key).ends_with(asked);
+    let near: Vec<_> = KEYS.iter().map(|key| key.name).filter(is_near).collect();
     if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
 }
 

@@ -20,11 +20,15 @@ fn flag(layers: Layers, name: &str, value: &str) -> Layers {
 fn the_defaults_are_good() {
     let settings = Settings::from_layers(&Layers::default()).unwrap();
     assert_eq!(settings.max_clients, 10_000);
-    assert_eq!(settings.max_peers, 1_000);
+    assert_eq!(settings.max_peers.get(), 1_000);
     assert_eq!(settings.call_deadline, Duration::from_secs(5));
     assert_eq!(settings.budget, Budget::Percent(75));
     assert_eq!(settings.services.len(), 5);
     assert!(!settings.open);
+    // What the program starts with is what the library starts with.
+    let limits = plimsoll_mesh::gateway::Limits::default();
+    assert_eq!((settings.admission, settings.pubsub), (limits.admission, limits.pubsub));
+    assert_eq!(settings.advertisements, limits.advertisements);
 }
 
 #[test]
@@ -54,13 +58,40 @@ fn an_unknown_key_is_refused_with_file_and_line() {
 /// F-1: "unlimited" is not a value, whatever the source and whichever the cap.
 #[test]
 fn zero_and_unlimited_caps_are_refused() {
-    for name in ["gateway.max_clients", "peers.max", "calls.max_in_flight", "gateway.max_body", "memory.budget"] {
+    for name in [
+        "gateway.max_clients",
+        "gateway.half_open",
+        "gateway.max_per_prefix",
+        "gateway.rate",
+        "gateway.prefix_rate",
+        "advertisements.max",
+        "advertisements.max_per_client",
+        "advertisements.rate",
+        "pubsub.max_subscribers",
+        "pubsub.max_filters",
+        "pubsub.backlog",
+        "peers.max",
+        "calls.max_in_flight",
+        "gateway.max_body",
+        "memory.budget",
+    ] {
         for value in ["0", "unlimited", "-1", "", "inf"] {
+            // Without a cap of its own a prefix has that of all clients.
+            if (name, value) == ("gateway.max_per_prefix", "") {
+                continue;
+            }
             let message = refused(Ok(flag(Layers::default(), name, value)));
             assert!(message.starts_with(&format!("{name} = {value:?} (flag --")), "{message}");
         }
     }
-    for name in ["calls.deadline", "peers.gossip_interval", "directory.ttl"] {
+    for name in [
+        "calls.deadline",
+        "peers.gossip_interval",
+        "directory.ttl",
+        "advertisements.ttl",
+        "advertisements.sweep",
+        "pubsub.patience",
+    ] {
         for value in ["0s", "never", "5", "5 h"] {
             let message = refused(Ok(flag(Layers::default(), name, value)));
             assert!(message.contains("nothing here waits for ever"), "{message}");
@@ -78,6 +109,14 @@ fn what_is_too_long_or_too_large_is_refused_by_name() {
         ("gateway.idle", "10min", ["601s", "99999999min"], "at most 10min"),
         ("peers.gossip_interval", "10min", ["600001ms", "99999999min"], "at most 10min"),
         ("calls.deadline", "60s", ["61s", "10min"], "at most 60s"),
+        ("advertisements.ttl", "300s", ["301s", "10min"], "from 1s to 300s is needed"),
+        ("advertisements.sweep", "10min", ["601s", "99999999min"], "at most 10min"),
+        ("pubsub.patience", "10min", ["601s", "99999999min"], "at most 10min"),
+        ("pubsub.backlog", "16MiB", ["16777217B", "100GiB"], "at most 16MiB"),
+        ("pubsub.max_subscribers", "1000000000", ["1000000001", "4294967296"], "largest is 1000000000"),
+        ("advertisements.max", "1000000000", ["1000000001", "4294967296"], "largest is 1000000000"),
+        ("gateway.rate", "1000000000", ["1000000001", "4294967296"], "largest is 1000000000"),
+        ("peers.max", "1000000000", ["1000000001", "4294967296"], "largest is 1000000000"),
         ("gateway.max_body", "16MiB", ["16777217B", "100GiB"], "at most 16MiB"),
     ];
     for (name, largest, refusals, end) in cases {

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use plimsoll::bounded::{ByteCap, Cap, Rate};
 use plimsoll_mesh::client;
 use plimsoll_mesh::gateway::Limits;
 use plimsoll_mesh::names::ServiceName;
@@ -80,6 +81,21 @@ pub(crate) fn cap(value: &str) -> Read<usize> {
     }
 }
 
+/// The most entries that something holds.
+pub(crate) fn entries(value: &str) -> Read<Cap> {
+    Cap::new(cap(value)?).map_err(|error| error.to_string())
+}
+
+/// The most entries that something holds, or nothing.
+pub(crate) fn entries_if_any(value: &str) -> Read<Option<Cap>> {
+    if value.is_empty() { Ok(None) } else { entries(value).map(Some) }
+}
+
+/// So many a second, and as many at once.
+pub(crate) fn rate(value: &str) -> Read<Rate> {
+    entries(value).map(Rate::per_second)
+}
+
 pub(crate) fn small_cap(value: &str) -> Read<u32> {
     u32::try_from(cap(value)?).map_err(|_| format!("a cap here is at most {}", u32::MAX))
 }
@@ -106,6 +122,15 @@ pub(crate) fn body(value: &str) -> Read<usize> {
     let largest = client::MAX_ANSWER.min(Limits::default().all_bodies_bytes);
     let size = bytes(value)?;
     if size > largest { Err(format!("a body is at most {}MiB", largest >> 20)) } else { Ok(size) }
+}
+
+/// What may wait for one subscriber: no more than the largest body.
+pub(crate) fn backlog(value: &str) -> Read<ByteCap> {
+    const LARGEST: usize = 16 << 20;
+    match bytes(value)? {
+        size if size > LARGEST => Err(format!("a backlog is at most {}MiB", LARGEST >> 20)),
+        size => ByteCap::new(size as u64).map_err(|error| error.to_string()),
+    }
 }
 
 pub(crate) fn duration(value: &str) -> Read<Duration> {

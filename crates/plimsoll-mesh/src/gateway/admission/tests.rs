@@ -8,7 +8,7 @@ fn from(port: u16) -> SocketAddr {
 
 #[test]
 fn over_the_cap_comes_the_desk_and_over_the_desk_the_street() {
-    let door = Door::new(1, 1);
+    let door = Door::new(1, 1, &AdmissionLimits::default());
     let Arrival::Client(mut client) = door.arrive(from(1), b"a") else { panic!("a client place was free") };
     client.settle(Outcome::Served);
     let Arrival::Desk(mut desk) = door.arrive(from(2), b"b") else { panic!("a desk place was free") };
@@ -25,7 +25,7 @@ fn over_the_cap_comes_the_desk_and_over_the_desk_the_street() {
 
 #[test]
 fn a_place_given_back_without_a_word_is_a_failed_handshake() {
-    let door = Door::new(1, 1);
+    let door = Door::new(1, 1, &AdmissionLimits::default());
     drop(door.arrive(from(1), b"a"));
     assert_eq!(door.attempts().failed_handshakes, 1);
     assert_eq!(door.attempts().clients, 0);
@@ -35,7 +35,7 @@ proptest! {
     /// Whatever happens in whichever order, the ledger balances after each step and no cap is passed.
     #[test]
     fn the_ledger_always_balances(steps in prop::collection::vec((0u8..6, any::<prop::sample::Index>()), 0..200)) {
-        let door = Door::new(3, 2);
+        let door = Door::new(3, 2, &AdmissionLimits::default());
         let mut held: Vec<Place> = Vec::new();
         for (n, (step, which)) in steps.into_iter().enumerate() {
             match step {

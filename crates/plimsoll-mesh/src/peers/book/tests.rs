@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use plimsoll::bounded::pool::{LruPool, Outcome, PoolAction};
+use plimsoll::bounded::{Cap, PoolSettings};
 use proptest::prelude::*;
 
 use super::*;
@@ -12,8 +14,55 @@ fn at(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-fn book(me: u8, capacity: usize) -> Book {
-    Book::new(node(me), capacity, Redial::default())
+fn book(me: u8) -> Book {
+    Book::new(node(me), Redial::default())
+}
+
+/// The rules with the pool that they are asked about.
+struct Side {
+    book: Book,
+    pool: LruPool<NodeId, Known>,
+}
+
+impl Side {
+    fn new(me: u8, cap: usize) -> Self {
+        let settings = PoolSettings { cap: Cap::new(cap).unwrap(), ..PoolSettings::default() };
+        Self { book: book(me), pool: LruPool::new(settings) }
+    }
+
+    fn kept(&self, of: u8) -> Option<LinkId> {
+        self.pool.find(&node(of)).map(|(_, known)| known.link)
+    }
+
+    /// Judges and enters; what had to make room is told to the book.
+    fn arrive(&mut self, arrival: Arrival, now: Instant) -> Verdict {
+        let verdict = self.book.judge(arrival, self.pool.find(&arrival.node).map(|(_, known)| *known));
+        if matches!(verdict, Verdict::Duplicate | Verdict::Stale) {
+            return verdict;
+        }
+        if self.pool.replace(arrival.node, arrival.known(), now).is_err() {
+            return Verdict::Full;
+        }
+        self.book.up(arrival.node, None, now);
+        while let Some(action) = self.pool.next_action() {
+            let PoolAction::Close { closing, key, .. } = action else { unreachable!("{action:?}") };
+            self.pool.closed(closing, Outcome::Closed);
+            if self.pool.find(&key).is_none() {
+                self.book.down(key, Ended { how: How::MadeRoom, reason: "room".to_owned() }, now, 0.0);
+            }
+        }
+        verdict
+    }
+
+    fn ended(&mut self, of: NodeId, link: LinkId, now: Instant) -> bool {
+        let entry = self.pool.find(&of).filter(|(_, known)| known.link == link).map(|(entry, _)| entry);
+        let Some(entry) = entry else { return false };
+        self.pool.retire(entry);
+        while let Some(PoolAction::Close { closing, .. }) = self.pool.next_action() {
+            self.pool.closed(closing, Outcome::Closed);
+        }
+        self.book.down(of, lost("gone"), now, 0.0)
+    }
 }
 
 fn arrival(link: LinkId, of: u8, dialler: Dialler) -> Arrival {
@@ -31,95 +80,96 @@ const EVERYBODY: fn(&NodeId) -> bool = |_| true;
 fn both_sides_keep_the_connection_dialled_by_the_smaller_id() {
     let now = Instant::now();
     for first_dialled_by_smaller in [true, false] {
-        let (mut small, mut large) = (book(1, 9), book(2, 9));
+        let (mut small, mut large) = (Side::new(1, 9), Side::new(2, 9));
         // Links 1 and 2 are the same two connections on both sides; 1 was dialled by the smaller id.
         let order = if first_dialled_by_smaller { [1, 2] } else { [2, 1] };
         for link in order {
             let (by_small, by_large) =
                 if link == 1 { (Dialler::Us, Dialler::Them) } else { (Dialler::Them, Dialler::Us) };
-            small.arrive(arrival(link, 2, by_small), None, now);
-            large.arrive(arrival(link, 1, by_large), None, now);
+            small.arrive(arrival(link, 2, by_small), now);
+            large.arrive(arrival(link, 1, by_large), now);
         }
-        let kept = |book: &Book, of| book.entries.get(&node(of)).and_then(|entry| entry.live).map(|live| live.link);
-        assert_eq!((kept(&small, 2), kept(&large, 1)), (Some(1), Some(1)));
-        assert_eq!((small.live(), large.live()), (1, 1));
+        assert_eq!((small.kept(2), large.kept(1)), (Some(1), Some(1)));
+        assert_eq!((small.book.count_up(), large.book.count_up()), (1, 1));
+        assert_eq!((small.pool.len(), large.pool.len()), (1, 1));
     }
 }
 
 #[test]
 fn a_later_life_replaces_an_earlier_one_and_never_the_reverse() {
     let now = Instant::now();
-    let mut book = book(1, 9);
+    let mut side = Side::new(1, 9);
     let life = |link, incarnation| Arrival { link, node: node(2), dialler: Dialler::Them, incarnation };
-    assert_eq!(book.arrive(life(1, 5), None, now), Verdict::Up);
-    assert_eq!(book.arrive(life(2, 6), None, now), Verdict::UpReplacing(1));
-    assert_eq!(book.arrive(life(3, 5), None, now), Verdict::Stale);
-    assert!(!book.ended(node(2), 1, lost("gone"), now, 0.0), "the end of a replaced connection is no news");
-    assert_eq!(book.state(&node(2)).map(|(state, _)| state), Some(PeerState::Up));
-    assert!(book.ended(node(2), 2, lost("gone"), now, 0.0));
-    assert_eq!(book.state(&node(2)), Some((PeerState::Down, Some("gone"))));
+    assert_eq!(side.arrive(life(1, 5), now), Verdict::Up);
+    assert_eq!(side.arrive(life(2, 6), now), Verdict::UpReplacing(1));
+    assert_eq!(side.arrive(life(3, 5), now), Verdict::Stale);
+    assert!(!side.ended(node(2), 1, now), "the end of a replaced connection is no news");
+    assert_eq!(side.book.state(&node(2)).map(|(state, _)| state), Some(PeerState::Up));
+    assert!(side.ended(node(2), 2, now));
+    assert_eq!(side.book.state(&node(2)), Some((PeerState::Down, Some("gone"))));
 }
 
 #[test]
 fn a_seed_is_dialled_until_it_is_up_and_again_when_it_is_lost() {
     let start = Instant::now();
-    let mut book = book(1, 9);
+    let mut book = book(1);
     let dial = Dial { address: at(1), expected: None };
     book.add_target(dial, true, start);
-    assert_eq!(book.due(start, 9, EVERYBODY), [dial]);
-    assert_eq!(book.due(start, 9, EVERYBODY), [], "one attempt at a time");
+    assert_eq!(book.due(start, 9, true, EVERYBODY), [dial]);
+    assert_eq!(book.due(start, 9, true, EVERYBODY), [], "one attempt at a time");
 
     book.dial_failed(at(1), None, lost("nobody"), start, 0.0);
-    assert_eq!(book.due(start, 9, EVERYBODY), []);
-    assert_eq!(book.next_due(EVERYBODY), Some(start + Duration::from_millis(100)));
+    assert_eq!(book.due(start, 9, true, EVERYBODY), []);
+    assert_eq!(book.next_due(true, EVERYBODY), Some(start + Duration::from_millis(100)));
     let later = start + Duration::from_millis(100);
-    assert_eq!(book.due(later, 9, EVERYBODY), [dial]);
+    assert_eq!(book.due(later, 9, true, EVERYBODY), [dial]);
 
     book.dial_connected(at(1), node(2));
-    book.arrive(arrival(1, 2, Dialler::Us), None, later);
+    book.up(node(2), None, later);
     book.dial_settled(at(1), None, later, 0.0);
-    assert_eq!((book.due(later, 9, EVERYBODY), book.next_due(EVERYBODY)), (vec![], None));
+    assert_eq!((book.due(later, 9, true, EVERYBODY), book.next_due(true, EVERYBODY)), (vec![], None));
 
-    book.ended(node(2), 1, lost("gone"), later, 0.0);
-    assert_eq!(book.due(later, 9, EVERYBODY), [dial], "a lost peer is dialled at once");
+    book.down(node(2), lost("gone"), later, 0.0);
+    assert_eq!(book.due(later, 9, true, EVERYBODY), [dial], "a lost peer is dialled at once");
 }
 
 #[test]
 fn who_refuses_is_dialled_seldom_and_who_made_room_only_on_demand() {
     let now = Instant::now();
-    let mut book = book(1, 9);
+    let mut book = book(1);
     for port in [1, 2] {
         book.add_target(Dial { address: at(port), expected: Some(node(port as u8 + 1)) }, true, now);
     }
-    assert_eq!(book.due(now, 9, EVERYBODY).len(), 2);
+    assert_eq!(book.due(now, 9, true, EVERYBODY).len(), 2);
     for _ in 0..20 {
         book.dial_failed(at(1), None, Ended { how: How::Refused, reason: "no".to_owned() }, now, 0.0);
     }
     assert_eq!(book.state(&node(2)), Some((PeerState::Refused, Some("no"))));
-    assert_eq!(book.next_due(EVERYBODY), Some(now + Duration::from_secs(30)));
+    assert_eq!(book.next_due(true, EVERYBODY), Some(now + Duration::from_secs(30)));
 
     book.dial_settled(at(2), Some(&Ended { how: How::MadeRoom, reason: "full".to_owned() }), now, 0.0);
     let much_later = now + Duration::from_secs(60);
-    assert_eq!(book.due(much_later, 9, |it| *it == node(3)), []);
+    assert_eq!(book.due(much_later, 9, true, |it| *it == node(3)), []);
     assert!(book.demand(&node(3), much_later));
-    assert_eq!(book.due(much_later, 9, |it| *it == node(3)).len(), 1);
+    assert!(book.next_due(false, |it| *it == node(3)).is_some(), "it has a place, whether there is room or not");
+    assert_eq!(book.due(much_later, 9, false, |it| *it == node(3)).len(), 1);
     assert!(!book.demand(&node(9), much_later), "nobody knows where that is");
 }
 
 #[test]
 fn who_is_not_trusted_is_not_dialled() {
     let now = Instant::now();
-    let mut book = book(1, 9);
+    let mut book = book(1);
     book.add_target(Dial { address: at(1), expected: Some(node(2)) }, true, now);
     let trusted = |it: &NodeId| *it != node(2);
-    assert_eq!((book.due(now, 9, trusted), book.next_due(trusted)), (vec![], None));
+    assert_eq!((book.due(now, 9, true, trusted), book.next_due(true, trusted)), (vec![], None));
 }
 
 /// What strangers leave behind is bounded; what is dialled is never forgotten for them.
 #[test]
 fn strangers_are_remembered_up_to_a_cap() {
     let now = Instant::now();
-    let mut book = book(1, 9);
+    let mut book = book(1);
     book.add_target(Dial { address: at(1), expected: Some(node(2)) }, true, now);
     for n in 0..3 * MAX_REMEMBERED as u64 {
         let mut digest = [7; 32];
@@ -151,28 +201,29 @@ proptest! {
     /// the number of those that count is right.
     #[test]
     fn the_book_adds_up(events in prop::collection::vec(event(), 0..200)) {
-        let (now, mut book) = (Instant::now(), book(4, 3));
+        let (now, mut side) = (Instant::now(), Side::new(4, 3));
         let mut open: Vec<(LinkId, NodeId)> = Vec::new();
         for (link, event) in (1..).zip(events) {
             match event {
                 Event::Arrive { of, dialler, incarnation } => {
-                    let verdict = book.arrive(Arrival { link, node: node(of), dialler, incarnation }, None, now);
+                    let verdict = side.arrive(Arrival { link, node: node(of), dialler, incarnation }, now);
                     if !matches!(verdict, Verdict::Stale | Verdict::Full) {
                         open.push((link, node(of)));
                     }
                 }
                 Event::End { nth } if !open.is_empty() => {
                     let (link, node) = open.swap_remove(nth % open.len());
-                    book.ended(node, link, lost("over"), now, 0.0);
+                    side.ended(node, link, now);
                 }
                 Event::End { .. } => {}
             }
-            let up = book.entries.values().filter(|entry| entry.live.is_some()).count();
-            prop_assert_eq!(book.live(), up);
+            let up = side.book.entries.values().filter(|entry| entry.is_up()).count();
+            prop_assert_eq!((side.book.count_up(), side.pool.len()), (up, up));
             prop_assert!(up <= 3);
-            for (node, entry) in &book.entries {
-                prop_assert_eq!(entry.live.is_some(), entry.state == PeerState::Up);
-                prop_assert!(entry.live.is_none_or(|live| open.contains(&(live.link, *node))));
+            for (node, entry) in &side.book.entries {
+                let kept = side.pool.find(node).map(|(_, known)| known.link);
+                prop_assert_eq!(kept.is_some(), entry.is_up());
+                prop_assert!(kept.is_none_or(|link| open.contains(&(link, *node))));
             }
         }
     }

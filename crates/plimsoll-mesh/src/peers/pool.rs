@@ -1,0 +1,364 @@
+//! The connections that count, in a pool that makes room by closing the idle one used longest ago.
+//!
+//! Every call, of either side, leases its connection, so that none is closed under one. A call to a node without a
+//! connection waits for the one attempt that all callers share; a node that cannot be reached is left alone for a while.
+//! Decisions are made under the lock of [`Connections`]; what they ask for is done after it.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use plimsoll::bounded::pool::{
+    Asked, Closing, Creation, Lease, LruPool, Outcome, PoolAction, PoolRefusal, WaitKey, WhenFull,
+};
+use plimsoll::bounded::{Cap, PoolSettings};
+use tokio::sync::oneshot;
+
+use crate::names::NodeId;
+
+use super::book::{Arrival, Known, LinkId, PeerState, Verdict};
+use super::dial::Unconnected;
+use super::link::Link;
+use super::reason::CloseReason;
+use super::redial::Redial;
+use super::shared::{Shared, count};
+
+/// How long the actor of a closed connection may take to end before that counts as failed.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+/// The same for a connection that takes no new calls: as long as the longest call on it, and a little.
+const RETIRED_TIME: Duration = Duration::from_secs(75);
+
+/// A caller that waits for a connection.
+type Waiter = oneshot::Sender<Result<Leased, Unconnected>>;
+
+/// The connection that counts for one node.
+struct Live {
+    link: Arc<Link>,
+    known: Known,
+}
+
+/// All connections that have greeted.
+pub(crate) struct Connections {
+    pool: LruPool<NodeId, Live, Waiter>,
+    /// Retired ones included.
+    open: HashMap<LinkId, Arc<Link>>,
+    /// Nodes that callers wait for, each with a place.
+    creations: HashMap<NodeId, Creation>,
+    /// Connections of which no lease is left, until their actor has ended or their time is up.
+    closings: HashMap<LinkId, (Closing, Instant)>,
+}
+
+/// What a decision asks for.
+enum ToDo {
+    Dial(NodeId),
+    Evict(Arc<Link>),
+    Grant(Waiter, Arc<Link>, Lease),
+    Refuse(Waiter, PoolRefusal),
+}
+
+impl Connections {
+    pub(crate) fn new(cap: Cap, redial: Redial) -> Self {
+        let settings = PoolSettings {
+            cap,
+            retry_first: redial.first,
+            retry_longest: redial.longest,
+            close_time: CLOSE_TIME,
+            ..PoolSettings::default()
+        };
+        Self { pool: LruPool::new(settings), open: HashMap::new(), creations: HashMap::new(), closings: HashMap::new() }
+    }
+
+    /// The pool itself, for its counters.
+    pub(crate) fn pool(&self) -> &LruPool<NodeId, impl Sized, impl Sized> {
+        &self.pool
+    }
+
+    pub(crate) fn open(&self) -> impl ExactSizeIterator<Item = &Arc<Link>> {
+        self.open.values()
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.pool.len() < self.pool.settings().cap.get()
+    }
+
+    pub(crate) fn link(&self, node: &NodeId) -> Option<&Arc<Link>> {
+        self.pool.find(node).map(|(_, live)| &live.link)
+    }
+
+    /// What the rules have to know of the connection that counts for `node`.
+    pub(crate) fn known(&self, node: &NodeId) -> Option<Known> {
+        self.pool.find(node).map(|(_, live)| live.known)
+    }
+
+    /// Enters a connection that was judged.
+    pub(crate) fn arrive(&mut self, link: &Arc<Link>, arrival: Arrival, verdict: Verdict, now: Instant) -> Verdict {
+        let live = Live { link: Arc::clone(link), known: arrival.known() };
+        let entered = match (verdict, self.creations.remove(&arrival.node)) {
+            (Verdict::Stale | Verdict::Full, _) => return verdict,
+            (Verdict::Duplicate, _) => {
+                link.retire();
+                self.open.insert(link.id, Arc::clone(link));
+                return verdict;
+            }
+            (_, Some(creation)) => {
+                let entry = creation.entry();
+                self.pool.created(creation, live, now).map(|()| entry).map_err(|(closing, _)| {
+                    self.pool.closed(closing, Outcome::Closed);
+                })
+            }
+            (_, None) => self.pool.replace(arrival.node, live, now).map_err(drop),
+        };
+        let Ok(entry) = entered else { return Verdict::Full };
+        link.entered(entry);
+        self.open.insert(link.id, Arc::clone(link));
+        // The former one is told why before the pool asks for its end.
+        match verdict {
+            Verdict::UpRetiring(old) => drop(self.open.get(&old).map(|old| old.retire())),
+            Verdict::UpReplacing(old) => drop(self.open.get(&old).map(|old| old.close(CloseReason::Replaced))),
+            Verdict::Up | Verdict::Duplicate | Verdict::Stale | Verdict::Full => {}
+        }
+        verdict
+    }
+
+    /// A connection's actor has ended. `true` when it was the one that counted.
+    fn ended(&mut self, link: &Link) -> bool {
+        self.open.remove(&link.id);
+        if let Some((closing, _)) = self.closings.remove(&link.id) {
+            self.pool.closed(closing, Outcome::Closed);
+            return false;
+        }
+        link.entry().is_some_and(|entry| self.pool.retire(entry))
+    }
+
+    /// Closings whose time is up: the place is free, and the connection is closed if it was left to end by itself.
+    fn overdue(&mut self, now: Instant) {
+        let due = self.closings.extract_if(|_, (_, due)| *due <= now).collect::<Vec<_>>();
+        for (link, (closing, _)) in due {
+            if let Some(link) = self.open.get(&link) {
+                link.close(CloseReason::Duplicate);
+            }
+            self.pool.closed(closing, Outcome::TimedOut);
+        }
+    }
+
+    /// Takes what the pool asks for.
+    fn decide(&mut self, to_do: &mut Vec<ToDo>) {
+        while let Some(action) = self.pool.next_action() {
+            match action {
+                PoolAction::Create { creation, key, evicted } => {
+                    if let Some((closing, _, live)) = evicted {
+                        self.close(closing, live.link, to_do);
+                    }
+                    self.creations.insert(key, creation);
+                    to_do.push(ToDo::Dial(key));
+                }
+                PoolAction::Abandon { entry } => {
+                    // The attempt goes on by itself; its connection is welcome if there is room when it comes.
+                    let creation = self.pool.key(entry).copied().and_then(|node| self.creations.remove(&node));
+                    if let Some(creation) = creation {
+                        self.pool.gave_up(creation);
+                    }
+                }
+                PoolAction::Close { closing, value, .. } => self.close(closing, value.link, to_do),
+                PoolAction::Grant { waiter, lease } => {
+                    if let Some(live) = self.pool.value(lease.entry()) {
+                        to_do.push(ToDo::Grant(waiter, Arc::clone(&live.link), lease));
+                    }
+                }
+                PoolAction::Refuse { waiter, refusal } => to_do.push(ToDo::Refuse(waiter, refusal)),
+                _ => {}
+            }
+        }
+    }
+
+    fn close(&mut self, closing: Closing, link: Arc<Link>, to_do: &mut Vec<ToDo>) {
+        if !self.open.contains_key(&link.id) {
+            self.pool.closed(closing, Outcome::Closed);
+            return;
+        }
+        // One that is retired ends by itself when what is on its way has arrived.
+        let time = if link.is_retired() { RETIRED_TIME } else { CLOSE_TIME };
+        self.closings.insert(link.id, (closing, Instant::now() + time));
+        if !link.is_retired() && link.closing().is_none() {
+            to_do.push(ToDo::Evict(link));
+        }
+    }
+}
+
+/// A connection that stays open until this is dropped.
+pub(crate) struct Leased {
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+    lease: Option<Lease>,
+}
+
+impl Deref for Leased {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.shared.act(|connections| connections.pool.give_back(lease, Instant::now()));
+        }
+    }
+}
+
+impl Shared {
+    /// Changes the connections, then does what the change asks for.
+    fn act<R>(self: &Arc<Self>, change: impl FnOnce(&mut Connections) -> R) -> R {
+        let mut to_do = Vec::new();
+        let result = {
+            let mut connections = self.connections.lock();
+            let result = change(&mut connections);
+            connections.decide(&mut to_do);
+            result
+        };
+        self.perform(to_do);
+        result
+    }
+
+    fn perform(self: &Arc<Self>, to_do: Vec<ToDo>) {
+        for item in to_do {
+            match item {
+                ToDo::Dial(node) => self.dial_now(node),
+                ToDo::Evict(link) => {
+                    count(&self.counters.evicted);
+                    let reason = CloseReason::Evicted { me: self.me };
+                    let ended = reason.ended();
+                    link.close(reason);
+                    self.forget(&link, &ended);
+                }
+                ToDo::Grant(waiter, link, lease) => {
+                    // Whoever waited may have gone this moment; then the lease goes back with what comes back.
+                    let _ = waiter.send(Ok(Leased { shared: Arc::clone(self), link, lease: Some(lease) }));
+                }
+                ToDo::Refuse(waiter, refusal) => drop(waiter.send(Err(Unconnected::Unreached(refusal.to_string())))),
+            }
+        }
+    }
+
+    fn dial_now(self: &Arc<Self>, node: NodeId) {
+        match self.unwelcome(node) {
+            Some(reason) => self.unreachable(&node, &Unconnected::from(&reason.ended())),
+            None => {
+                self.book.lock().demand(&node, Instant::now());
+                self.wake_dialler.notify_one();
+            }
+        }
+    }
+
+    /// Judges a connection and enters it, if it is to stay.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        arrival: Arrival,
+        listens: Option<std::net::SocketAddr>,
+    ) -> Verdict {
+        let (now, mut to_do) = (Instant::now(), Vec::new());
+        let verdict = {
+            // Both locks, in this order: who is up in the book has a connection in the pool.
+            let (mut book, mut connections) = (self.book.lock(), self.connections.lock());
+            let judged = book.judge(arrival, connections.known(&arrival.node));
+            let verdict = connections.arrive(link, arrival, judged, now);
+            connections.decide(&mut to_do);
+            if matches!(verdict, Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_)) {
+                book.up(arrival.node, listens, now);
+            }
+            verdict
+        };
+        self.perform(to_do);
+        verdict
+    }
+
+    /// A connection's actor has ended. `true` when it was the one that counted.
+    pub(crate) fn left(self: &Arc<Self>, link: &Link) -> bool {
+        self.act(|connections| connections.ended(link))
+    }
+
+    /// Gives up on closings that take too long.
+    pub(crate) fn look_after_closings(self: &Arc<Self>) {
+        self.act(|connections| connections.overdue(Instant::now()));
+    }
+
+    /// An attempt at `node` failed: those that wait for it are told.
+    pub(crate) fn unreachable(self: &Arc<Self>, node: &NodeId, why: &Unconnected) {
+        let told = self.act(|connections| match connections.creations.remove(node) {
+            Some(creation) => connections.pool.failed(creation, Instant::now()),
+            None => Vec::new(),
+        });
+        for waiter in told {
+            let _ = waiter.send(Err(why.clone()));
+        }
+    }
+
+    /// The connection to `node`, if there is one.
+    pub(crate) fn hit(self: &Arc<Self>, node: &NodeId) -> Option<Leased> {
+        let mut connections = self.connections.lock();
+        let lease = connections.pool.hit(node)?;
+        self.leased(&connections, lease)
+    }
+
+    /// Keeps `link` open for a call of its peer. `None` when it is not in the pool: it ends when it is idle.
+    pub(crate) fn hold(self: &Arc<Self>, link: &Link) -> Option<Leased> {
+        let mut connections = self.connections.lock();
+        let lease = connections.pool.lease(link.entry()?)?;
+        self.leased(&connections, lease)
+    }
+
+    fn leased(self: &Arc<Self>, connections: &Connections, lease: Lease) -> Option<Leased> {
+        let link = Arc::clone(&connections.pool.value(lease.entry())?.link);
+        Some(Leased { shared: Arc::clone(self), link, lease: Some(lease) })
+    }
+
+    /// The connection to `node`, dialled if there is none: waits until it is up, the attempt failed, or `until`.
+    pub(crate) async fn lease(self: &Arc<Self>, node: NodeId, until: Instant) -> Result<Leased, Unconnected> {
+        let unreached = |why: &str| Unconnected::Unreached(why.to_owned());
+        let (waiter, answer) = oneshot::channel();
+        let asked = self.act(|connections| {
+            let asked = connections.pool.ask(&node, WhenFull::Wait, waiter, Instant::now());
+            match asked {
+                Asked::Leased(lease) => Err(self.leased(connections, lease).ok_or(None)),
+                Asked::Waits(wait) => Ok(wait),
+                Asked::Refused(refusal, _) => Err(Err(Some(refusal))),
+            }
+        });
+        let wait = match asked {
+            Ok(wait) => wait,
+            Err(Ok(leased)) => return Ok(leased),
+            Err(Err(None)) => return Err(unreached("it has just gone")),
+            Err(Err(Some(refusal))) => return Err(self.left_alone(&node, &refusal)),
+        };
+        let _waiting = Waiting { shared: self, wait };
+        match tokio::time::timeout_at(until.into(), answer).await {
+            Ok(answer) => answer.unwrap_or_else(|_| Err(unreached("this node is stopping"))),
+            Err(_) => Err(unreached("it did not answer in time")),
+        }
+    }
+
+    /// Why a node is not dialled now. Where the last attempt ended in a refusal, that is why.
+    fn left_alone(&self, node: &NodeId, refusal: &PoolRefusal) -> Unconnected {
+        match self.book.lock().state(node) {
+            Some((PeerState::Refused, Some(why))) => Unconnected::Refused(why.to_owned()),
+            _ => Unconnected::Unreached(refusal.to_string()),
+        }
+    }
+}
+
+/// Takes a caller that gives up out of its queue.
+struct Waiting<'a> {
+    shared: &'a Arc<Shared>,
+    wait: WaitKey,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // Says no, and does nothing, when the answer is there.
+        self.shared.act(|connections| connections.pool.forget(self.wait));
+    }
+}
