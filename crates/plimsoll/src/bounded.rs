@@ -30,6 +30,7 @@ pub use byte_cache::{ByteCache, ByteCacheCaps, CacheEvent, Fill, FillError, Look
 pub use cap::{ByteCap, Cap, InvalidCap};
 pub use compact::{Compact, CompactPolicy, Compacted, Footprint};
 pub use counters::{Counters, Event, Level, Usage};
+pub use edge::Edge;
 pub use fanout::{
     BacklogLimits, CutOff, Delivery, Fanout, FanoutCaps, FanoutEvent, MessageTooLarge, Published, SubscribeError,
     Subscription,

@@ -3,6 +3,10 @@
 //! `started = answered + left + broken + in flight`. Plain atomics: a request touches three of them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use plimsoll::bounded::Edge;
 
 use crate::problem::Code;
 
@@ -16,6 +20,7 @@ pub(super) struct Requests {
     broken: AtomicU64,
     panicked: AtomicU64,
     refused: [AtomicU64; Code::ALL.len()],
+    limits_met: Mutex<Edge>,
 }
 
 /// The counts at one moment.
@@ -49,10 +54,15 @@ impl Requests {
         InFlight { requests: self, settled: false }
     }
 
-    /// A refusal by its code, on top of its being answered.
+    /// A refusal by its code, on top of its being answered. Those for a limit are told: the first, then one in ten seconds.
     pub(super) fn refused(&self, code: Code) {
         if let Some(at) = Code::ALL.iter().position(|&other| other == code) {
             self.refused[at].fetch_add(1, Relaxed);
+        }
+        if matches!(code, Code::Overloaded | Code::RateLimited)
+            && let Some(unsaid) = self.limits_met.lock().strike(Instant::now())
+        {
+            tracing::warn!(target: "plimsoll::mesh", code = code.as_str(), unsaid, "requests refused");
         }
     }
 

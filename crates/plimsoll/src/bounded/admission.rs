@@ -228,6 +228,8 @@ impl<A: Eq + Hash + Clone> Admission<A> {
     pub fn new(settings: AdmissionSettings) -> Self {
         let table = Table::new(settings);
         let counters = table.counters().clone();
+        // The refusals are told here, with the origin.
+        counters.hush();
         Self { shared: Arc::new(Shared { table: Mutex::new(table), refusals: Mutex::default(), counters }) }
     }
 

@@ -3,8 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
+use parking_lot::Mutex;
+
+use super::edge::Edge;
 use super::{ByteCap, Cap};
 use crate::inspect::{Details, Inspect};
 
@@ -97,6 +101,9 @@ impl Usage {
 
 /// The counters of one bounded part: entries, bytes where it holds payloads, and its events. Cloning shares them.
 ///
+/// A refusal is logged as a warning with the part's name and the reason: the first one, and then one in ten seconds with
+/// the number of those between.
+///
 /// Whoever owns the part writes; anybody reads, also while the owner is busy or stuck. As an [`Inspect`] it shows
 /// `<name>_used`, `<name>_cap`, `<name>_high_water`, the same with `_bytes_`, and `<name>_<event>`.
 ///
@@ -128,7 +135,27 @@ struct Shared {
     entries: Usage,
     bytes: Option<Usage>,
     counts: Box<[AtomicU64]>,
+    hushed: AtomicBool,
+    refusals: Mutex<Edge>,
 }
+
+impl Shared {
+    /// Tells that the part refuses, if it is worth a line.
+    #[cold]
+    fn tell_refusal(&self, reason: &'static str) {
+        if self.hushed.load(Relaxed) {
+            return;
+        }
+        let unsaid = self.refusals.lock().strike(Instant::now());
+        if let Some(unsaid) = unsaid {
+            let Level { used, cap, .. } = self.entries.level();
+            tracing::warn!(target: "plimsoll::bounded", part = &*self.name, reason, used, cap, unsaid, "refused");
+        }
+    }
+}
+
+/// How the names of refusals begin.
+const REFUSED: &str = "refused_";
 
 impl<E: Event> Counters<E> {
     /// The counters of a part called `name` that holds at most `cap` entries.
@@ -143,8 +170,20 @@ impl<E: Event> Counters<E> {
 
     fn build(name: &str, cap: Cap, bytes: Option<Usage>) -> Self {
         let counts = E::NAMES.iter().map(|_| AtomicU64::new(0)).collect();
-        let shared = Shared { name: name.into(), entries: Usage::new(cap.get() as u64), bytes, counts };
+        let shared = Shared {
+            name: name.into(),
+            entries: Usage::new(cap.get() as u64),
+            bytes,
+            counts,
+            hushed: AtomicBool::new(false),
+            refusals: Mutex::default(),
+        };
         Self { shared: Arc::new(shared), events: PhantomData }
+    }
+
+    /// Refusals are not logged from now on: whatever the part belongs to tells of them in words of its own.
+    pub fn hush(&self) {
+        self.shared.hushed.store(true, Relaxed);
     }
 
     /// The name of the part.
@@ -168,17 +207,28 @@ impl<E: Event> Counters<E> {
     }
 
     /// Counts an event that happened `n` times.
+    #[inline]
     pub fn count_many(&self, event: E, n: u64) {
         if let Some(count) = self.shared.counts.get(event.index()) {
             count.fetch_add(n, Relaxed);
         }
+        self.tell(event);
     }
 
     /// Counts one event of a part that has one owner, at the cost of a plain addition: of two that count the same at one
     /// moment, one may be lost.
+    #[inline]
     pub fn tally(&self, event: E) {
         if let Some(count) = self.shared.counts.get(event.index()) {
             count.store(count.load(Relaxed) + 1, Relaxed);
+        }
+        self.tell(event);
+    }
+
+    #[inline]
+    fn tell(&self, event: E) {
+        if let Some(reason) = E::NAMES.get(event.index()).and_then(|name| name.strip_prefix(REFUSED)) {
+            self.shared.tell_refusal(reason);
         }
     }
 
@@ -189,7 +239,7 @@ impl<E: Event> Counters<E> {
 
     /// All refusals together, whatever their reason.
     pub fn refused(&self) -> u64 {
-        let refusals = E::NAMES.iter().zip(&self.shared.counts).filter(|(name, _)| name.starts_with("refused_"));
+        let refusals = E::NAMES.iter().zip(&self.shared.counts).filter(|(name, _)| name.starts_with(REFUSED));
         refusals.map(|(_, count)| count.load(Relaxed)).sum()
     }
 
@@ -274,5 +324,51 @@ mod tests {
             ]
         );
         assert_eq!(counters.refused(), 3);
+    }
+
+    /// M-20: whatever is bounded warns when it begins to refuse, with its name and the reason, and not at each refusal;
+    /// what is no refusal is no warning.
+    #[test]
+    fn a_part_warns_when_it_begins_to_refuse() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let counters = Counters::<Test>::new("shelf", Cap::of::<10>());
+            counters.count(Test::Evicted);
+            assert_eq!(log.lines(), Vec::<String>::new());
+            for _ in 0..1_000 {
+                counters.count(Test::RefusedFull);
+                counters.tally(Test::RefusedRate);
+            }
+            let quiet = Counters::<Test>::new("quiet", Cap::of::<10>());
+            quiet.hush();
+            quiet.count(Test::RefusedFull);
+        });
+        let lines = log.lines();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        for word in ["WARN", "plimsoll::bounded", "part=\"shelf\"", "reason=\"full\"", "cap=10", "unsaid=0"] {
+            assert!(lines[0].contains(word), "{word}: {lines:?}");
+        }
+    }
+
+    #[derive(Debug, Default, Clone)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Log {
+        fn lines(&self) -> Vec<String> {
+            String::from_utf8(self.0.lock().clone()).unwrap().lines().map(str::to_owned).collect()
+        }
+    }
+
+    impl std::io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
     }
 }

@@ -4,17 +4,28 @@ use std::time::{Duration, Instant};
 
 /// Lets the first event through, and then one in [`Edge::QUIET`] with the number of those between. A log tells that
 /// refusals began and how many there are; it does not grow with them.
+///
+/// ```
+/// use std::time::Instant;
+/// use plimsoll::bounded::Edge;
+///
+/// let (mut edge, now) = (Edge::default(), Instant::now());
+/// assert_eq!(edge.strike(now), Some(0));
+/// assert_eq!(edge.strike(now), None);
+/// assert_eq!(edge.strike(now + Edge::QUIET), Some(1));
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct Edge {
+pub struct Edge {
     said_at: Option<Instant>,
     unsaid: u64,
 }
 
 impl Edge {
-    pub(crate) const QUIET: Duration = Duration::from_secs(10);
+    /// How long nothing more is said: 10 s.
+    pub const QUIET: Duration = Duration::from_secs(10);
 
     /// An event happened at `now`: the number of those before it that went unsaid, if this one is to be logged.
-    pub(crate) fn strike(&mut self, now: Instant) -> Option<u64> {
+    pub fn strike(&mut self, now: Instant) -> Option<u64> {
         if self.said_at.is_some_and(|said_at| now.saturating_duration_since(said_at) < Self::QUIET) {
             self.unsaid += 1;
             return None;
