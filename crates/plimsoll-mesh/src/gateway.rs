@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gateway       rest_for_one
-//! |- sessions     the clients and what they advertise: one server, one structure
+//! |- sessions     the clients, their subscriptions and what they advertise: one server, one structure
 //! |- listener     one accept loop: door (cap, refusal desk), handshake, which protocol
 //! |- connections  dynamic, one actor each
 //! |  `- pump        a task that alone drives h3's accept
@@ -127,7 +127,12 @@ impl Gateway {
         let shared = Shared {
             node,
             door: admission::Door::new(limits.clients, limits.desk_places, &limits.admission),
-            clients: sessions::Clients::new(limits.clients, limits.advertisements.clone()),
+            clients: sessions::Clients::new(
+                limits.clients,
+                limits.pubsub.subscribers,
+                limits.bidi_streams,
+                limits.advertisements.clone(),
+            ),
             connections: ArcSwapOption::empty(),
             requests: requests::Requests::default(),
             bodies: body::Bodies::new(limits.all_bodies_bytes),

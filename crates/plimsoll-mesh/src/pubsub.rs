@@ -204,7 +204,10 @@ impl Shared {
         }
         let fanout = filters.get_or_insert_with(filter, || {
             let PubsubCaps { subscribers, backlog, patience, .. } = self.caps;
-            Fanout::new("filter", FanoutCaps { subscribers, backlog, patience })
+            let fanout = Fanout::new("filter", FanoutCaps { subscribers, backlog, patience });
+            // One line for all of them, told by the topics.
+            fanout.counters().hush();
+            fanout
         });
         fanout.subscribe(Delivery::Every).map_err(|error| match error {
             SubscribeError::Full { .. } | SubscribeError::Closed => subscribers,

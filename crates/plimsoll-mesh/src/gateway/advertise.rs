@@ -48,9 +48,9 @@ pub(super) async fn change(
 }
 
 /// The services of the mesh, and those that clients advertise here without anybody to call.
-pub(super) async fn services(shared: &Shared) -> Result<Answer, Problem> {
+pub(super) fn services(shared: &Shared) -> Result<Answer, Problem> {
     let mut services = shared.overview.services();
-    let advertised = shared.clients.advertised().await?;
+    let advertised = shared.clients.advertised()?;
     let listed = services.len();
     for name in advertised {
         if services[..listed].binary_search_by(|entry| entry.name.cmp(&name)).is_err() {

@@ -34,7 +34,7 @@ async fn start(gateway: Gateway, parent: ActorCell, newcomer: Newcomer) -> Resul
     let Newcomer { connection, mut place } = newcomer;
     let Gateway { shared, grace, .. } = gateway;
     keeper::keep(parent, move |stop| async move {
-        match shared.clients.enter(connection.remote_address()).await {
+        match shared.clients.enter().await {
             Ok(client) => {
                 place.settle(Outcome::Served);
                 pump::run(shared, client, connection, stop, grace).await;

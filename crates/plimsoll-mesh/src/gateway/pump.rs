@@ -60,7 +60,7 @@ pub(super) async fn run(
     let Ok(Ok(h3)) = built else {
         return close(&connection, H3Code::H3_CLOSED_CRITICAL_STREAM, "the control stream could not be opened");
     };
-    let (draining, expire) = (CancellationToken::new(), CancellationToken::new());
+    let (draining, expire) = (CancellationToken::new(), client.streams().clone());
     let session = Arc::new(Session { shared, client, draining, expire });
     let mut pump = Pump { h3, session, tasks: TaskTracker::new() };
     if let Err(error) = pump.serve(&stop).await {

@@ -50,7 +50,7 @@ pub(super) fn hold(
         let answer = match within(shared.limits.header_time, first).await {
             Ok(frame) => match open(&session, resolver, frame) {
                 // In boxes: they are rare, and what they hold would be part of every request.
-                Ok((Route::Services, _)) => advertise::services(shared).boxed().await.map_err(Broken::from),
+                Ok((Route::Services, _)) => advertise::services(shared).map_err(Broken::from),
                 Ok((Route::Advertisement(name, change), _)) => {
                     advertise::change(shared, &session.client, name, change).boxed().await.map_err(Broken::from)
                 }
@@ -70,14 +70,14 @@ pub(super) fn hold(
                         _ = &mut left => Err(Broken::Left),
                     }
                 }
-                Ok((Route::Subscribe(filter), _)) => match shared.pubsub.subscribe(filter) {
-                    Ok(subscriber) => {
-                        return match Box::pin(subscribe::serve(&session, subscriber, &mut send, left)).await {
+                Ok((Route::Subscribe(filter), _)) => match subscribe::begin(&session, filter).boxed().await {
+                    Ok(begun) => {
+                        return match Box::pin(subscribe::serve(&session, begun, &mut send, left)).await {
                             subscribe::Ended::Told => books.answered(),
                             subscribe::Ended::Left => books.left(),
                         };
                     }
-                    Err(full) => Err(Problem::new(Code::Overloaded, full.to_string()).into()),
+                    Err(problem) => Err(problem.into()),
                 },
                 Err(broken) => Err(broken),
             },

@@ -1,29 +1,34 @@
-//! The clients of a gateway and what they advertise: one server that owns the books, and the handle to it.
+//! The clients of a gateway with their subscriptions and what they advertise: one server that owns the books, and the handle
+//! to it.
 //!
 //! A connection enters when it is let in and leaves when its guard is dropped, however it ends. Leaving cannot be refused
-//! by a full mailbox: who left is noted first, and the server looks at that list at the beginning of every turn.
+//! by a full mailbox: who left is noted first, and the server looks at that list at the beginning of every turn. The same
+//! holds for a subscription. A client that is taken out takes all with it: its calls, its subscriptions, its leases.
+//!
+//! The streams of calls are no rows of their own, as two turns of the server for each call would cost more than the call:
+//! they are tasks of the connection, and its row has the token that ends them.
 
 mod books;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use plimsoll::bounded::sessions::SessionKey;
-use plimsoll::bounded::{Compact as _, CompactPolicy, RegistryRefusal, SessionRefusal};
+use plimsoll::bounded::sessions::{ResourceKey, SessionKey};
+use plimsoll::bounded::{Cap, Compact as _, CompactPolicy, RegistryRefusal, ResourceCaps, SessionRefusal};
 use plimsoll::call::{CallClient, CallError};
 use plimsoll::inspect::{Details, Inspect};
 use plimsoll::ractor::{ActorCell, SpawnErr};
 use plimsoll::server::{self, BoxError, Reply, Server, Serving, TimerKey, Turn};
 use plimsoll::supervisor::Child;
+use tokio_util::sync::CancellationToken;
 
 pub use books::AdvertisementLimits;
-use books::{Books, BooksCounters, Refused};
+use books::{Books, BooksCounters, Leases, Refused};
 
 use crate::names::ServiceName;
 use crate::problem::{Code, Problem};
@@ -36,6 +41,7 @@ const QUIET: Duration = Duration::from_secs(60);
 pub(super) struct Clients {
     limits: AdvertisementLimits,
     clients: usize,
+    subscriptions: ResourceCaps,
     running: ArcSwapOption<Running>,
     entered: AtomicU64,
 }
@@ -45,36 +51,47 @@ pub(super) struct Clients {
 struct Running {
     server: CallClient<Serving<Keeper>>,
     left: Arc<Left>,
+    leases: Leases,
 }
 
-/// Who left and has not been taken out yet: each session once, so at most as many as there are.
-type Left = Mutex<Vec<SessionKey>>;
+/// Who or what left and has not been taken out yet: each once, so at most as many as there are.
+type Left = Mutex<Vec<Gone>>;
+
+#[derive(Debug, Clone, Copy)]
+enum Gone {
+    Client(SessionKey),
+    Subscription(ResourceKey),
+}
 
 impl Clients {
-    pub(super) fn new(clients: usize, limits: AdvertisementLimits) -> Self {
-        Self { limits, clients, running: ArcSwapOption::empty(), entered: AtomicU64::new(0) }
+    /// A client has at most as many subscriptions as streams.
+    pub(super) fn new(clients: usize, subscriptions: Cap, streams: u32, limits: AdvertisementLimits) -> Self {
+        let per_client = Cap::new(streams as usize).unwrap_or(Cap::of::<1>());
+        let subscriptions = ResourceCaps { total: subscriptions, per_client };
+        Self { limits, clients, subscriptions, running: ArcSwapOption::empty(), entered: AtomicU64::new(0) }
     }
 
     /// Starts the server as a child of `parent`, with empty books.
     pub(super) async fn start(&self, parent: ActorCell) -> Result<Child, SpawnErr> {
-        let books = Books::new(self.clients, &self.limits);
+        let books = Books::new(self.clients, self.subscriptions, &self.limits);
         let counters = Arc::new(books.counters());
         let left = Arc::<Left>::default();
+        let leases = books.leases();
         let args = (books, Arc::clone(&left));
         let started = server::builder::<Keeper>(args).idle(QUIET).start_linked(parent).await?;
         let shown = Shown { counters, server: started.inspector() };
-        self.running.store(Some(Arc::new(Running { server: started.client(), left })));
+        self.running.store(Some(Arc::new(Running { server: started.client(), left, leases })));
         Ok(Child::from(started).inspect(Arc::new(shown)))
     }
 
     /// Enters a client, until the guard is dropped.
     ///
     /// Cancel safe: a client that entered and is not told so leaves again.
-    pub(super) async fn enter(&self, address: SocketAddr) -> Result<Entered, Problem> {
+    pub(super) async fn enter(&self) -> Result<Entered, Problem> {
         let Some(running) = self.running.load_full() else { return Err(not_running()) };
         let nth = self.entered.fetch_add(1, Relaxed);
-        let guard = Entered { running: Arc::clone(&running), session: None };
-        match ask(&running, Ask::Enter { nth, address, guard }).await? {
+        let guard = Entered { running: Arc::clone(&running), session: None, streams: CancellationToken::new() };
+        match ask(&running, Ask::Enter { nth, guard }).await? {
             Told::Entered(entered) => Ok(entered),
             _ => Err(unexpected()),
         }
@@ -105,14 +122,24 @@ impl Clients {
         }
     }
 
-    /// What clients advertise now, sorted.
+    /// Enters a subscription of a client, until the guard is dropped.
     ///
-    /// Cancel safe.
-    pub(super) async fn advertised(&self) -> Result<Vec<ServiceName>, Problem> {
-        match self.ask(Ask::List).await? {
-            Told::Names(names) => Ok(names),
+    /// Cancel safe: one that was entered and is not told so is taken out again.
+    pub(super) async fn subscribe(&self, client: &Entered) -> Result<Subscribed, Problem> {
+        let running = Arc::clone(&client.running);
+        let Some(client) = client.session() else { return Err(not_running()) };
+        let guard = Subscribed { running: Arc::clone(&running), subscription: None, end: CancellationToken::new() };
+        match ask(&running, Ask::Subscribe { client, guard }).await? {
+            Told::Subscribed(subscribed) => Ok(subscribed),
             _ => Err(unexpected()),
         }
+    }
+
+    /// What clients advertise now, sorted. Read from the leases themselves, without a turn of the server.
+    pub(super) fn advertised(&self) -> Result<Vec<ServiceName>, Problem> {
+        let running = self.running.load();
+        let running = running.as_ref().ok_or_else(not_running)?;
+        Ok(books::names(&running.leases, Instant::now()))
     }
 
     async fn ask(&self, question: Ask) -> Result<Told, Problem> {
@@ -161,6 +188,7 @@ pub(super) struct Entered {
     running: Arc<Running>,
     /// `None` on its way in.
     session: Option<SessionKey>,
+    streams: CancellationToken,
 }
 
 impl Entered {
@@ -168,16 +196,54 @@ impl Entered {
     pub(super) fn session(&self) -> Option<SessionKey> {
         self.session
     }
+
+    /// Ends the calls on its streams; cancelled at the latest when it is taken out of the books.
+    pub(super) fn streams(&self) -> &CancellationToken {
+        &self.streams
+    }
 }
 
 impl Drop for Entered {
     /// Never refused, never waits: noted here, and looked at in the server's next turn.
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            self.running.left.lock().push(session);
-            // With a full mailbox there is a next turn already.
-            let _ = self.running.server.cast(LookWhoLeft);
+            self.running.gone(Gone::Client(session));
         }
+    }
+}
+
+/// A subscription that is in the books. It is taken out when this is dropped.
+#[derive(Debug)]
+#[must_use = "the subscription is taken out when this is dropped"]
+pub(super) struct Subscribed {
+    running: Arc<Running>,
+    /// `None` on its way in.
+    subscription: Option<ResourceKey>,
+    end: CancellationToken,
+}
+
+impl Subscribed {
+    /// Waits until its client is taken out.
+    ///
+    /// Cancel safe.
+    pub(super) async fn ended(&self) {
+        self.end.cancelled().await;
+    }
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        if let Some(subscription) = self.subscription.take() {
+            self.running.gone(Gone::Subscription(subscription));
+        }
+    }
+}
+
+impl Running {
+    fn gone(&self, gone: Gone) {
+        self.left.lock().push(gone);
+        // With a full mailbox there is a next turn already.
+        let _ = self.server.cast(LookWhoLeft);
     }
 }
 
@@ -190,17 +256,17 @@ struct Keeper {
 }
 
 enum Ask {
-    Enter { nth: u64, address: SocketAddr, guard: Entered },
+    Enter { nth: u64, guard: Entered },
     Advertise { client: SessionKey, name: ServiceName, ttl: Option<Duration> },
     Withdraw { client: SessionKey, name: ServiceName },
-    List,
+    Subscribe { client: SessionKey, guard: Subscribed },
 }
 
 enum Told {
     Entered(Entered),
     Advertised { new: bool },
     Withdrawn { there: bool },
-    Names(Vec<ServiceName>),
+    Subscribed(Subscribed),
 }
 
 struct LookWhoLeft;
@@ -222,7 +288,7 @@ impl Server for Keeper {
         self.take_out();
         let now = Instant::now();
         let told = match ask {
-            Ask::Enter { nth, address, mut guard } => self.books.enter(nth, address).map(|session| {
+            Ask::Enter { nth, mut guard } => self.books.enter(nth, guard.streams.clone()).map(|session| {
                 guard.session = Some(session);
                 Told::Entered(guard)
             }),
@@ -230,7 +296,10 @@ impl Server for Keeper {
                 self.books.advertise(client, name, ttl, now).map(|new| Told::Advertised { new })
             }
             Ask::Withdraw { client, name } => Ok(Told::Withdrawn { there: self.books.withdraw(client, &name) }),
-            Ask::List => Ok(Told::Names(self.books.names(now))),
+            Ask::Subscribe { client, mut guard } => self.books.subscribe(client, guard.end.clone()).map(|key| {
+                guard.subscription = Some(key);
+                Told::Subscribed(guard)
+            }),
         };
         reply.send(told);
         self.arm(turn, now);
@@ -261,7 +330,7 @@ impl Server for Keeper {
             Ask::Enter { .. } => "enter",
             Ask::Advertise { .. } => "advertise",
             Ask::Withdraw { .. } => "withdraw",
-            Ask::List => "list",
+            Ask::Subscribe { .. } => "subscribe",
         }
     }
 }
@@ -269,8 +338,11 @@ impl Server for Keeper {
 impl Keeper {
     fn take_out(&mut self) {
         let left = std::mem::take(&mut *self.left.lock());
-        for session in left {
-            self.books.leave(session);
+        for gone in left {
+            match gone {
+                Gone::Client(session) => self.books.leave(session),
+                Gone::Subscription(subscription) => self.books.unsubscribe(subscription),
+            }
         }
     }
 

@@ -10,9 +10,11 @@ use http::StatusCode;
 use plimsoll::bounded::CutOff;
 
 use super::pump::{FAREWELL, Session};
+use super::sessions::Subscribed;
 use super::within::within;
 use crate::http3::{Left, SendStream};
-use crate::pubsub::{HEARTBEAT, Subscriber, cut_off_event};
+use crate::problem::{Code, Problem};
+use crate::pubsub::{Filter, HEARTBEAT, Subscriber, cut_off_event};
 
 /// How a subscription ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,15 +25,33 @@ pub(super) enum Ended {
     Left,
 }
 
+/// A subscription in the books of its client and in the topics.
+pub(super) struct Begun {
+    subscriber: Subscriber,
+    subscribed: Subscribed,
+}
+
+/// Enters a subscription; what is entered is taken out again when its guard is dropped.
+///
+/// Cancel safe.
+pub(super) async fn begin(session: &Session, filter: Filter) -> Result<Begun, Problem> {
+    let shared = &session.shared;
+    let subscribed = shared.clients.subscribe(&session.client).await?;
+    let subscriber = shared.pubsub.subscribe(filter);
+    let subscriber = subscriber.map_err(|full| Problem::new(Code::Overloaded, full.to_string()))?;
+    Ok(Begun { subscriber, subscribed })
+}
+
 /// Serves a subscription until its client leaves, its queue is over its limit, or the connection is being closed.
 ///
 /// Not cancel safe: dropped, it resets the stream.
 pub(super) async fn serve(
     session: &Session,
-    mut subscriber: Subscriber,
+    begun: Begun,
     send: &mut SendStream,
     mut left: BoxFuture<'static, Left>,
 ) -> Ended {
+    let Begun { mut subscriber, subscribed } = begun;
     if send.begin(StatusCode::OK, "text/event-stream").await.is_err() {
         return Ended::Left;
     }
@@ -40,6 +60,7 @@ pub(super) async fn serve(
             biased;
             _ = &mut left => return Ended::Left,
             () = session.draining.cancelled() => Err(CutOff::Closed),
+            () = subscribed.ended() => return Ended::Left,
             next = subscriber.next() => next.unwrap_or(Err(CutOff::Closed)),
             () = tokio::time::sleep(session.shared.limits.heartbeat) => Ok(HEARTBEAT),
         };
@@ -57,7 +78,7 @@ pub(super) async fn serve(
             }
         };
         // Its place in the table is free before its client knows.
-        drop(subscriber);
+        drop((subscriber, subscribed));
         match within(FAREWELL, send.piece(cut_off_event(why))).await {
             Ok(Ok(())) => send.end(),
             Ok(Err(_)) => return Ended::Left,

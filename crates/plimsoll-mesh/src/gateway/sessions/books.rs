@@ -1,8 +1,10 @@
-//! The books of a gateway's clients: who is there, and what they advertise. Decisions only, with the time as an argument.
+//! The books of a gateway's clients: who is there, what they subscribe to and what they advertise. Decisions only, with the
+//! time as an argument.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::RwLock;
 use plimsoll::bounded::registry::{Advertised, RegistryEvent};
 use plimsoll::bounded::sessions::{ResourceKey, SessionCounters, SessionKey};
 use plimsoll::bounded::{
@@ -10,6 +12,7 @@ use plimsoll::bounded::{
     ResourceKind, SessionRefusal, SessionSettings, Sessions, TtlRegistry,
 };
 use plimsoll::inspect::{Details, Inspect as _};
+use tokio_util::sync::CancellationToken;
 
 use crate::names::ServiceName;
 
@@ -57,14 +60,27 @@ pub(super) enum Refused {
     Registry(#[from] RegistryRefusal),
 }
 
-/// Clients by the number of their connection, with what they advertise.
+/// What belongs to a client beside its streams.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// A lease.
+    Advertisement,
+    /// Its end.
+    Subscription(CancellationToken),
+}
+
+/// The leases of what is advertised. Only the books change them; anybody reads.
+pub(super) type Leases = Arc<RwLock<TtlRegistry<ServiceName, SessionKey, ResourceKey>>>;
+
+/// Clients by the number of their connection, with their subscriptions and what they advertise.
 ///
 /// INVARIANT: each advertisement is an entry of the registry, owned by the session, and a resource of the session, named by
 /// the entry. Both come and go in the same step.
 #[derive(Debug)]
 pub(super) struct Books {
-    sessions: Sessions<u64, SocketAddr, ServiceName>,
-    advertised: TtlRegistry<ServiceName, SessionKey, ResourceKey>,
+    /// Of each client the token that ends the calls on its streams.
+    sessions: Sessions<u64, CancellationToken, Held>,
+    advertised: Leases,
     shortest: Duration,
     longest: Duration,
 }
@@ -85,11 +101,12 @@ impl BooksCounters {
 
 impl Books {
     /// For `clients` at once, as the door admits them.
-    pub(super) fn new(clients: usize, limits: &AdvertisementLimits) -> Self {
+    pub(super) fn new(clients: usize, subscriptions: ResourceCaps, limits: &AdvertisementLimits) -> Self {
         // Twice as many, as for their actors: a place at the door may be free a moment before its client is taken out.
         let clients = Cap::new(clients.saturating_mul(2)).unwrap_or(Cap::of::<{ Cap::MAX }>());
         let advertisements = ResourceCaps { total: limits.total, per_client: limits.per_client };
-        let sessions = Sessions::new(SessionSettings { clients, advertisements, ..SessionSettings::default() });
+        let sessions =
+            Sessions::new(SessionSettings { clients, subscriptions, advertisements, ..SessionSettings::default() });
         let advertised = TtlRegistry::new(RegistrySettings {
             name: "advertised".into(),
             entries: limits.total,
@@ -102,23 +119,47 @@ impl Books {
             sweep: limits.sweep,
             ..RegistrySettings::default()
         });
+        let advertised = Arc::new(RwLock::new(advertised));
         Self { sessions, advertised, shortest: limits.shortest_ttl, longest: limits.longest_ttl }
     }
 
     pub(super) fn counters(&self) -> BooksCounters {
-        BooksCounters { sessions: self.sessions.counters().clone(), advertised: self.advertised.counters().clone() }
+        let advertised = self.advertised.read().counters().clone();
+        BooksCounters { sessions: self.sessions.counters().clone(), advertised }
     }
 
-    pub(super) fn enter(&mut self, nth: u64, address: SocketAddr) -> Result<SessionKey, Refused> {
-        let (session, _) = self.sessions.connect(nth, address)?;
+    /// The leases, for those who look.
+    pub(super) fn leases(&self) -> Leases {
+        Arc::clone(&self.advertised)
+    }
+
+    /// `streams` ends the calls on its streams when it is taken out.
+    pub(super) fn enter(&mut self, nth: u64, streams: CancellationToken) -> Result<SessionKey, Refused> {
+        let (session, _) = self.sessions.connect(nth, streams)?;
         Ok(session)
     }
 
-    /// Takes a client out with all that it advertises, once.
+    /// Takes a client out with all that it has, once: its calls and subscriptions end, its leases too.
     pub(super) fn leave(&mut self, session: SessionKey) {
-        if self.sessions.remove(session).is_some() {
-            self.advertised.owner_gone(&session);
+        let Some(removed) = self.sessions.remove(session) else { return };
+        removed.client.cancel();
+        for (_, held) in removed.resources {
+            if let Held::Subscription(end) = held {
+                end.cancel();
+            }
         }
+        self.advertised.write().owner_gone(&session);
+    }
+
+    /// Enters a subscription, which `end` ends when its client is taken out.
+    pub(super) fn subscribe(&mut self, session: SessionKey, end: CancellationToken) -> Result<ResourceKey, Refused> {
+        let held = Held::Subscription(end);
+        self.sessions.attach(session, ResourceKind::Subscription, held).map_err(|(refusal, _)| refusal.into())
+    }
+
+    /// Takes a subscription out that has ended by itself; once, and not again with its client.
+    pub(super) fn unsubscribe(&mut self, subscription: ResourceKey) {
+        self.sessions.detach(subscription);
     }
 
     /// Whether the advertisement is new.
@@ -132,15 +173,16 @@ impl Books {
         // From here on every entry is one whose lease has not run out.
         self.sweep(now);
         let ttl = ttl.map(|ttl| ttl.clamp(self.shortest, self.longest));
-        let known = self.advertised.get(&name, &session, now).copied();
+        let mut advertised = self.advertised.write();
+        let known = advertised.get(&name, &session, now).copied();
         let resource = match known {
             Some(resource) => resource,
             None => self
                 .sessions
-                .attach(session, ResourceKind::Advertisement, name.clone())
+                .attach(session, ResourceKind::Advertisement, Held::Advertisement)
                 .map_err(|(refusal, _)| refusal)?,
         };
-        match self.advertised.advertise(name, session, resource, ttl, now) {
+        match advertised.advertise(name, session, resource, ttl, now) {
             Ok(advertised) => Ok(matches!(advertised, Advertised::Added(_))),
             Err(refusal) => {
                 if known.is_none() {
@@ -153,56 +195,54 @@ impl Books {
 
     /// Whether it was there.
     pub(super) fn withdraw(&mut self, session: SessionKey, name: &ServiceName) -> bool {
-        let resource = self.advertised.withdraw(name, &session);
+        let resource = self.advertised.write().withdraw(name, &session);
         resource.is_some_and(|resource| self.sessions.detach(resource).is_some())
     }
 
     /// Takes out what has run out.
     pub(super) fn sweep(&mut self, now: Instant) {
-        for (_, _, resource) in self.advertised.sweep(now) {
+        let swept = self.advertised.write().sweep(now);
+        for (_, _, resource) in swept {
             self.sessions.detach(resource);
         }
     }
 
     pub(super) fn sweep_after(&self, random: f64) -> Duration {
-        self.advertised.sweep_after(random)
-    }
-
-    /// Names advertised now, each once, sorted. O(all).
-    pub(super) fn names(&self, now: Instant) -> Vec<ServiceName> {
-        let mut names: Vec<_> = self.advertised.iter(now).map(|(name, ..)| name.clone()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        self.advertised.read().sweep_after(random)
     }
 
     #[cfg(test)]
     pub(super) fn check_law(&self) {
-        assert_eq!(self.advertised.len(), self.sessions.count(ResourceKind::Advertisement));
-        for (session, ..) in self.sessions.iter() {
-            for (resource, _, name) in self.sessions.resources(session) {
-                // Looked up at the beginning of time: whether it is still valid does not matter here.
-                assert!(
-                    self.advertised
-                        .iter(Instant::now() - Duration::from_secs(3_600))
-                        .any(|(n, owner, key)| { (n, *owner, *key) == (name, session, resource) })
-                );
-            }
+        let advertised = self.advertised.read();
+        assert_eq!(advertised.len(), self.sessions.count(ResourceKind::Advertisement));
+        // Looked up at the beginning of time: whether it is still valid does not matter here.
+        let beginning = Instant::now() - Duration::from_secs(3_600);
+        for (_, owner, resource) in advertised.iter(beginning) {
+            assert!(matches!(self.sessions.resource(*resource), Some(Held::Advertisement)));
+            assert!(self.sessions.resources(*owner).any(|(key, ..)| key == *resource));
         }
     }
 
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.sessions.len(), self.advertised.len())
+        (self.sessions.len(), self.sessions.count(ResourceKind::Subscription))
     }
+}
+
+/// Names advertised now, each once, sorted. O(all), and takes no turn of whoever owns the leases.
+pub(super) fn names(leases: &Leases, now: Instant) -> Vec<ServiceName> {
+    let mut names: Vec<_> = leases.read().iter(now).map(|(name, ..)| name.clone()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 impl Compact for Books {
     fn footprint(&self) -> Footprint {
-        self.sessions.footprint().plus(self.advertised.footprint())
+        self.sessions.footprint().plus(self.advertised.read().footprint())
     }
 
     fn compact(&mut self, policy: &CompactPolicy) -> Compacted {
-        self.sessions.compact(policy).plus(self.advertised.compact(policy))
+        self.sessions.compact(policy).plus(self.advertised.write().compact(policy))
     }
 }

@@ -4,7 +4,7 @@ use super::books::{AdvertisementLimits, Books};
 use super::*;
 
 fn limits() -> AdvertisementLimits {
-    use plimsoll::bounded::{Cap, Rate};
+    use plimsoll::bounded::Rate;
     AdvertisementLimits {
         total: Cap::of::<6>(),
         per_client: Cap::of::<3>(),
@@ -19,6 +19,8 @@ enum Op {
     Leave(usize),
     Advertise { client: usize, name: u8, ttl_ms: u64 },
     Withdraw { client: usize, name: u8 },
+    Subscribe(usize),
+    Unsubscribe(usize),
     Sweep,
     Advance(u64),
 }
@@ -30,6 +32,8 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (0_usize..16, 0_u8..4, 1_u64..9_000)
             .prop_map(|(client, name, ttl_ms)| Op::Advertise { client, name, ttl_ms }),
         2 => (0_usize..16, 0_u8..4).prop_map(|(client, name)| Op::Withdraw { client, name }),
+        4 => (0_usize..16).prop_map(Op::Subscribe),
+        2 => (0_usize..16).prop_map(Op::Unsubscribe),
         1 => Just(Op::Sweep),
         4 => (1_u64..2_000).prop_map(Op::Advance),
     ]
@@ -42,11 +46,18 @@ fn name(n: u8) -> ServiceName {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// M-9, M-13, M-14, M-19: whatever clients do in whatever order, each advertisement belongs to a client that is in, both go
-    /// in one step, one whose lease ran out is not listed, and who left twice takes out nothing of somebody else.
+    /// M-9, M-13, M-14, M-19: whatever clients do in whatever order, each advertisement and each subscription belongs to a
+    /// client that is in, all go in one step and its calls end with it, a lease that ran out is not listed, and what left
+    /// twice takes out nothing of somebody else.
     #[test]
-    fn clients_and_what_they_advertise_agree(ops in prop::collection::vec(op(), 1..60)) {
-        let mut books = Books::new(2, &limits());
+    fn clients_and_what_they_have_agree(ops in prop::collection::vec(op(), 1..60)) {
+        let subscriptions = ResourceCaps { total: Cap::of::<3>(), per_client: Cap::of::<2>() };
+        let mut books = Books::new(2, subscriptions, &limits());
+        let leases = books.leases();
+        // The ends of calls, by client; subscriptions with their client and their end.
+        let mut streams: Vec<CancellationToken> = Vec::new();
+        let mut subscribed: Vec<(usize, ResourceKey, CancellationToken)> = Vec::new();
+        let mut unsubscribed = Vec::new();
         let (mut now, mut keys) = (Instant::now(), Vec::new());
         // Who is in, and until when each advertises what.
         let mut model: Vec<Option<Vec<(u8, Instant)>>> = Vec::new();
@@ -54,10 +65,12 @@ proptest! {
             match op {
                 Op::Enter => {
                     let full = model.iter().flatten().count() == 4;
-                    let entered = books.enter(keys.len() as u64, "127.0.0.1:1".parse().unwrap());
+                    let end = CancellationToken::new();
+                    let entered = books.enter(keys.len() as u64, end.clone());
                     prop_assert_eq!(entered.is_err(), full);
                     if let Ok(session) = entered {
                         keys.push(session);
+                        streams.push(end);
                         model.push(Some(Vec::new()));
                     }
                 }
@@ -97,15 +110,43 @@ proptest! {
                     prop_assert_eq!(books.withdraw(keys[at], &name(n)), there);
                     model[at].iter_mut().for_each(|held| held.retain(|(known, _)| *known != n));
                 }
+                Op::Subscribe(n) if !keys.is_empty() => {
+                    let (at, end) = (n % keys.len(), CancellationToken::new());
+                    let live: Vec<_> = subscribed.iter().filter(|(_, _, end)| !end.is_cancelled()).collect();
+                    let room = live.len() < 3 && live.iter().filter(|(client, ..)| *client == at).count() < 2;
+                    let result = books.subscribe(keys[at], end.clone());
+                    prop_assert_eq!(result.is_ok(), room && model[at].is_some());
+                    if let Ok(key) = result {
+                        subscribed.push((at, key, end));
+                    }
+                }
+                Op::Unsubscribe(n) if !subscribed.is_empty() => {
+                    // Some of them for the second time, or after their client.
+                    let (client, key, end) = subscribed[n % subscribed.len()].clone();
+                    books.unsubscribe(key);
+                    if !end.is_cancelled() {
+                        subscribed.retain(|(_, other, _)| *other != key);
+                        unsubscribed.push((client, key, end));
+                    } else if let Some((_, key, _)) = unsubscribed.last() {
+                        books.unsubscribe(*key);
+                    }
+                }
                 Op::Sweep => books.sweep(now),
                 Op::Advance(millis) => now += Duration::from_millis(millis),
-                Op::Leave(_) | Op::Advertise { .. } | Op::Withdraw { .. } => {}
+                Op::Subscribe(_) | Op::Unsubscribe(_) | Op::Leave(_) | Op::Advertise { .. } | Op::Withdraw { .. } => {}
             }
             books.check_law();
             let live = model.iter().flatten().flatten().filter(|(_, ends)| *ends > now);
             let names: std::collections::BTreeSet<_> = live.map(|(n, _)| name(*n)).collect();
-            prop_assert_eq!(books.names(now), names.into_iter().collect::<Vec<_>>());
-            prop_assert_eq!(books.sizes().0, model.iter().flatten().count());
+            prop_assert_eq!(super::books::names(&leases, now), names.into_iter().collect::<Vec<_>>());
+            for (client, (end, held)) in streams.iter().zip(&model).enumerate() {
+                prop_assert_eq!(end.is_cancelled(), held.is_none());
+                let of_it = |(at, ..): &&(usize, ResourceKey, CancellationToken)| *at == client;
+                prop_assert!(subscribed.iter().filter(of_it).all(|(_, _, end)| end.is_cancelled() == held.is_none()));
+            }
+            prop_assert!(unsubscribed.iter().all(|(_, _, end)| !end.is_cancelled()), "what had left before is not ended");
+            let live = subscribed.iter().filter(|(_, _, end)| !end.is_cancelled()).count();
+            prop_assert_eq!(books.sizes(), (model.iter().flatten().count(), live));
         }
     }
 }
