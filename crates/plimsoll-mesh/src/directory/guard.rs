@@ -27,6 +27,8 @@ pub(crate) const MAX_LIVES: usize = 10_000;
 const MAX_BLOCKS: usize = 64;
 const BLOCK: usize = u16::MAX as usize;
 const MAGIC: u16 = 45_139;
+/// A node in a digest: its id as text with its length, four numbers of 64 bits, an address.
+const SMALLEST_DIGEST: usize = 2 + 64 + 4 * 8 + 7;
 /// Versions beyond this are nobody's: a node that sets a key a million times a second gets there in three centuries.
 const MAX_VERSION: u64 = 1 << 53;
 
@@ -84,6 +86,7 @@ pub(crate) fn check(message: &[u8], known: &Known) -> Result<Option<u64>, Reject
 /// Reads which lives the sender knows, and up to which version.
 fn digest(input: &mut Input<'_>, lives: &mut HashMap<Life, u64>) -> Result<(), Rejected> {
     let nodes = input.u16()?;
+    lives.reserve(room(nodes, input.0.len()));
     for _ in 0..nodes {
         let life = life(input)?;
         let (_heartbeat, collected, version) = (input.u64()?, input.u64()?, input.u64()?);
@@ -93,6 +96,11 @@ fn digest(input: &mut Input<'_>, lives: &mut HashMap<Life, u64>) -> Result<(), R
         lives.insert(life, version);
     }
     Ok(())
+}
+
+/// How many nodes to make room for: as many as are announced, but no more than the bytes that came can name.
+fn room(announced: u16, bytes: usize) -> usize {
+    usize::from(announced).min(bytes / SMALLEST_DIGEST)
 }
 
 /// An id, whose address follows from its node: so none can be claimed for another.

@@ -43,6 +43,30 @@ fn how_much_its_sender_knows_of_this_node_is_read_on_the_way() {
     assert_eq!(check(&syn(4), &known), Ok(None), "of an earlier life");
 }
 
+/// the set of a digest's nodes is made at its announced size, and an announcement that the message is too short for
+/// makes none.
+#[test]
+fn room_is_made_for_what_is_announced_and_can_be_there() {
+    let honest = (0..200)
+        .fold(Output::header(0).bytes(&200_u16.to_le_bytes()), |out, n| out.life(n as u8, 5).u64(3).u64(0).u64(9));
+    let entries = &honest.0[Output::header(0).0.len() + 2..];
+    assert_eq!(room(200, entries.len()), 200, "an entry is never smaller than it is taken for");
+    assert!(room(u16::MAX, entries.len()) <= entries.len() / 100);
+    assert_eq!(room(u16::MAX, 50), 0);
+
+    let read = |message: &[u8]| {
+        let mut lives = HashMap::new();
+        let outcome = digest(&mut Input(message), &mut lives);
+        (outcome.is_ok(), lives.capacity())
+    };
+    let body = &honest.0[Output::header(0).0.len()..];
+    let (taken, capacity) = read(body);
+    assert!(taken && capacity >= 200, "{capacity}");
+    let lying = [&u16::MAX.to_le_bytes()[..], &entries[..entries.len() / 100]].concat();
+    let (taken, capacity) = read(&lying);
+    assert!(!taken && capacity < 16, "{capacity}");
+}
+
 /// Each of these the engine would take, to its own or its node's harm.
 #[test]
 fn poison_is_refused_before_the_engine_sees_it() {
