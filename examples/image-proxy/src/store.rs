@@ -1,9 +1,11 @@
 //! The second store: a folder, filled in the background and bounded like everything else.
 
+mod packed;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,6 +19,7 @@ pub(crate) struct Store {
     folder: Arc<PathBuf>,
     index: Arc<Mutex<History<ImageKey, (), Trimmed>>>,
     delay: Duration,
+    largest: ByteCap,
 }
 
 /// Keys that the index has let go and whose files have to follow.
@@ -33,7 +36,7 @@ impl Derived<ImageKey, ()> for Trimmed {
 
 impl Store {
     /// An empty store of at most `images`, in a folder that is emptied first: the index is not kept over a restart.
-    pub(crate) fn open(folder: PathBuf, images: Cap, delay: Duration) -> io::Result<Self> {
+    pub(crate) fn open(folder: PathBuf, images: Cap, largest: ByteCap, delay: Duration) -> io::Result<Self> {
         let folder = folder.join("images");
         match std::fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -46,13 +49,15 @@ impl Store {
             bytes: ByteCap::of::<{ 1 << 30 }>(),
         };
         let index = History::deriving("stored", caps, Trimmed::default());
-        Ok(Self { folder: Arc::new(folder), index: Arc::new(Mutex::new(index)), delay })
+        Ok(Self { folder: Arc::new(folder), index: Arc::new(Mutex::new(index)), delay, largest })
     }
 
     /// The image, if it is there.
     pub(crate) async fn read(&self, key: &ImageKey) -> Option<Bytes> {
         self.index.lock().of(key).next()?;
-        tokio::fs::read(self.folder.join(key.file())).await.ok().map(Bytes::from)
+        let file = tokio::fs::read(self.folder.join(key.file())).await.ok()?;
+        let largest = self.largest.get();
+        tokio::task::spawn_blocking(move || packed::unpack(file, largest)).await.ok()?
     }
 
     /// Keeps an image, and drops the files of those that have to go for it.
@@ -63,11 +68,16 @@ impl Store {
         let file = self.folder.join(key.file());
         // No key begins with a full stop.
         let half = self.folder.join(format!(".{}", key.file()));
-        tokio::fs::write(&half, &image).await?;
+        let bytes = image.len() as u64;
+        let packing = tokio::task::spawn_blocking(move || {
+            let started = Instant::now();
+            packed::pack(&image, || started.elapsed())
+        });
+        tokio::fs::write(&half, packing.await.map_err(io::Error::other)?).await?;
         tokio::fs::rename(half, file).await?;
         let trimmed = {
             let mut index = self.index.lock();
-            index.push(key.clone(), (), image.len() as u64).map_err(io::Error::other)?;
+            index.push(key.clone(), (), bytes).map_err(io::Error::other)?;
             std::mem::take(&mut index.derived_mut().0)
         };
         for gone in trimmed.into_iter().filter(|gone| *gone != key) {

@@ -117,7 +117,7 @@ fn images(settings: &Settings) -> anyhow::Result<Images> {
         ..ByteCacheCaps::default()
     };
     let clients = Clients { patience: settings.patience(), socket: settings.socket_bytes() as usize };
-    let store = Store::open(settings.store.clone(), settings.stored, settings.store_delay());
+    let store = Store::open(settings.store.clone(), settings.stored, settings.image, settings.store_delay());
     Ok(Images {
         origin: Origin::new(settings.origin, clients, pool),
         cache: ByteCache::new("memory", cache),
