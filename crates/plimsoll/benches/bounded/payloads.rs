@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use plimsoll::bounded::{ByteCache, ByteCacheCaps, Cap, Delivery, Fanout, FanoutCaps};
+use plimsoll::bounded::{ByteCache, ByteCacheCaps, Cap, Delivery, Fanout, FanoutCaps, Scratch};
 use tokio::sync::{Notify, broadcast};
 
 use crate::report::{Row, median, ns_each};
@@ -16,6 +16,7 @@ const ROUNDS: usize = 15;
 
 pub fn measure(rows: &mut Vec<Row>) {
     cache_hit(rows);
+    copy_buffer(rows);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     // In a task of the runtime: from outside every wake crosses to another thread.
@@ -85,6 +86,42 @@ async fn fan_out() -> Vec<Row> {
         rows.push(Row::against(bench, median(our_times), "ns", peer, median(their_times), Some(1.3)));
     }
     rows
+}
+
+/// 256 KiB through a buffer of 32 KiB that is kept from copy to copy, against one made for each: what a pool of copy buffers
+/// could gain at most.
+fn copy_buffer(rows: &mut Vec<Row>) {
+    const BUFFER: usize = 32 * 1024;
+    const COPIES: usize = 2_000;
+    let source = vec![1_u8; 256 * 1024];
+    let copy = |buffer: &mut Vec<u8>| {
+        for piece in source.chunks(BUFFER) {
+            buffer.clear();
+            buffer.extend_from_slice(black_box(piece));
+            black_box(&buffer);
+        }
+        buffer.clear();
+    };
+    let timed = |mut work: Box<dyn FnMut() + '_>| {
+        let start = Instant::now();
+        (0..COPIES).for_each(|_| work());
+        ns_each(start.elapsed(), COPIES)
+    };
+    let (mut kept, mut fresh) = (Vec::new(), Vec::new());
+    let mut scratch: Scratch<Vec<u8>> = Scratch::keeping(BUFFER);
+    for _ in 0..ROUNDS {
+        kept.push(timed(Box::new(|| scratch.with(|buffer| copy(buffer)))));
+        fresh.push(timed(Box::new(|| copy(&mut Vec::with_capacity(BUFFER)))));
+    }
+    let (kept, fresh) = (median(kept), median(fresh));
+    rows.push(Row::against(
+        "copy of 256 KiB through a kept buffer of 32 KiB",
+        kept,
+        "ns",
+        "a fresh buffer",
+        fresh,
+        None,
+    ));
 }
 
 fn cache_hit(rows: &mut Vec<Row>) {

@@ -60,8 +60,8 @@ fn expected(read: &[Bytes], end: &End, cap: u64, announced: Option<u64>) -> Copi
 proptest! {
     #![proptest_config(crate::config())]
 
-    /// the reader gets every piece as the very bytes that came; the copy never holds more than the cap and is
-    /// handed over exactly once, whole or not at all.
+    /// the reader gets every piece as the very bytes that came, through no buffer of ours that a pool could
+    /// keep; the copy never holds more than the cap and is handed over exactly once, whole or not at all.
     #[test]
     fn tee_hands_over_what_the_model_says(
         lengths in prop::collection::vec(0..40_usize, 0..8),
