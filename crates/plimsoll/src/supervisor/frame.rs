@@ -205,8 +205,9 @@ pub(crate) trait Crew: Send + Sync + 'static {
     fn conclude(self: &Arc<Self>) -> (ShutdownReport, bool);
     /// Whether an incarnation is left that nothing could end.
     fn anything_left(&self) -> bool;
-    /// Kills whatever is there and performs nothing else: for when there is no runtime to perform it.
-    fn kill_everything(&self);
+    /// Kills whatever is there, lets nobody wait any longer and performs nothing else: for when nobody is left to perform
+    /// it.
+    fn abandon(&self);
 }
 
 /// What the keeper does next.
@@ -312,6 +313,15 @@ fn panic_of(error: JoinError) -> Option<Failure> {
     let failure = crate::panics::located(crate::panics::message(payload.as_ref()), Some(task));
     discard(payload);
     Some(failure)
+}
+
+/// Does what must not fail while a supervisor's state is locked. `None`, and its text, when it did.
+pub(crate) fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, Failure> {
+    catch_unwind(AssertUnwindSafe(act)).map_err(|payload| {
+        let failure = crate::panics::failure_here(payload.as_ref());
+        discard(payload);
+        failure
+    })
 }
 
 /// What came from a user and is dropped outside the lock.

@@ -290,3 +290,66 @@ fn refused(reply: Option<Reply>) -> ChildError {
         _ => ChildError::ShuttingDown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::supervisor::{BoxError, ShutdownCause, Supervisor};
+
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn idle(alive: &Arc<AtomicUsize>) -> ChildSpec {
+        let alive = alive.clone();
+        ChildSpec::task("idle", move |_| {
+            alive.fetch_add(1, Ordering::SeqCst);
+            let counted = Counted(alive.clone());
+            async move {
+                std::future::pending::<()>().await;
+                drop(counted);
+                Ok::<_, BoxError>(())
+            }
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_in_the_rules_ends_the_supervisor_and_every_wait() {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let tree = Supervisor::builder("top").child(idle(&alive)).start().await.unwrap();
+        let hangs = ChildSpec::new("hangs", |_| std::future::pending::<Result<Option<Child>, BoxError>>());
+        let starting = tokio::spawn({
+            let tree = tree.clone();
+            async move { tree.start_child(hangs).await }
+        });
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(alive.load(Ordering::SeqCst), 1);
+        tree.household.tell::<()>(|_, _| panic!("a fault"));
+        assert_eq!(starting.await.unwrap(), Err(StartError::ShuttingDown));
+        assert_eq!(tree.terminate_child("idle").await, Err(ChildError::ShuttingDown));
+        assert_eq!(tree.stop().await.cause, ShutdownCause::Killed);
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_nested_supervisor_with_a_fault_is_started_again() {
+        let alive = Arc::new(AtomicUsize::new(0));
+        let counted = alive.clone();
+        let nested = ChildSpec::supervisor("nested", move || Supervisor::builder("nested").child(idle(&counted)));
+        let tree = Supervisor::builder("top").child(nested).start().await.unwrap();
+        let first = tree.child("nested").unwrap();
+        let fault: Arc<SupervisorRef> = first.value().unwrap();
+        fault.household.tell::<()>(|_, _| panic!("a fault"));
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        assert_ne!(tree.child("nested").unwrap(), first);
+        assert_eq!(alive.load(Ordering::SeqCst), 1);
+        tree.stop().await;
+        assert_eq!(alive.load(Ordering::SeqCst), 0);
+    }
+}

@@ -19,6 +19,7 @@ use super::builder::Observer;
 use super::child::Child;
 use super::error::StartError;
 use super::frame::{self, Crew, Frame, Heard, Rest, discard};
+use super::log;
 use super::report::ShutdownReport;
 use super::rules::{Flags, Rules, Run, StartFailure, Ticket};
 use super::spec::ChildSpec;
@@ -59,20 +60,26 @@ pub(crate) async fn launch(
 }
 
 impl Household {
-    /// Tells the rules something and performs what they decide.
-    pub(crate) fn tell<T>(self: &Arc<Self>, news: impl FnOnce(&mut Core, Duration) -> T) -> T {
+    /// Tells the rules something and performs what they decide. Should that fail, the supervisor is over: everything is
+    /// killed, and nobody waits any longer.
+    pub(crate) fn tell<T: Default>(self: &Arc<Self>, news: impl FnOnce(&mut Core, Duration) -> T) -> T {
         self.tell_then(news, |_, answer| answer)
     }
 
-    fn tell_then<T, U>(
+    fn tell_then<T, U: Default>(
         self: &Arc<Self>,
         news: impl FnOnce(&mut Core, Duration) -> T,
         then: impl FnOnce(&mut Core, T) -> U,
     ) -> U {
         let mut core = self.core.lock();
-        let answer = news(&mut core, self.frame.now());
-        core.perform(self);
-        let answer = then(&mut core, answer);
+        let told = frame::guarded(|| {
+            let answer = news(&mut core, self.frame.now());
+            core.perform(self);
+            then(&mut core, answer)
+        });
+        if told.is_err() {
+            core.abandon();
+        }
         let garbage = core.take_garbage();
         let wanted = core.keeper_is_wanted();
         drop(core);
@@ -82,7 +89,10 @@ impl Household {
         if !garbage.is_empty() {
             garbage.into_iter().for_each(|user| drop(discard(user)));
         }
-        answer
+        told.unwrap_or_else(|failure| {
+            log::crashed(&self.frame.name, &failure.message);
+            U::default()
+        })
     }
 
     /// Tells that a start is over; answers what its task is to start next.
@@ -161,15 +171,16 @@ impl Crew for Household {
     }
 
     fn conclude(self: &Arc<Self>) -> (ShutdownReport, bool) {
-        self.tell(|core, now| core.conclude(&self.frame.name, now))
+        let concluded = self.tell(|core, now| Some(core.conclude(&self.frame.name, now)));
+        concluded.unwrap_or_else(|| (ShutdownReport::cut_short(self.frame.name.clone()), false))
     }
 
     fn anything_left(&self) -> bool {
         self.look(Core::anything_left)
     }
 
-    fn kill_everything(&self) {
-        self.look(Core::kill_everything);
+    fn abandon(&self) {
+        self.core.lock().abandon();
     }
 }
 

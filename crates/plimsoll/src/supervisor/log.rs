@@ -4,9 +4,11 @@
 //! told with the number of those that were not. A crash loop of a million costs a line every ten seconds.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::frame::discard;
 use super::report::{ShutdownReport, Trouble};
 use crate::exit::ExitReason;
 
@@ -66,58 +68,87 @@ impl Log {
         if !reason.is_failure() {
             ended_quietly(supervisor, id, reason, restarting);
         } else if let Some(suppressed) = self.fold(id, now) {
-            tracing::warn!(
-                target: "plimsoll::supervisor", supervisor, child = %id, %reason, restarting, suppressed, "child failed"
-            );
+            quietly(|| {
+                tracing::warn!(
+                    target: "plimsoll::supervisor", supervisor, child = %id, %reason, restarting, suppressed, "child failed"
+                )
+            });
         }
     }
 
     pub(crate) fn restart_failed(&mut self, supervisor: &str, id: &Arc<str>, reason: &str, now: Duration) {
         if let Some(suppressed) = self.fold(id, now) {
-            tracing::warn!(
-                target: "plimsoll::supervisor", supervisor, child = %id, reason, suppressed, "restart failed"
-            );
+            quietly(|| {
+                tracing::warn!(
+                    target: "plimsoll::supervisor", supervisor, child = %id, reason, suppressed, "restart failed"
+                )
+            });
         }
     }
 }
 
+/// Lets the program's subscriber have its say. A panic in it costs the line, not the supervisor.
+fn quietly(say: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(say)) {
+        discard(payload);
+    }
+}
+
+pub(crate) fn crashed(supervisor: &str, message: &str) {
+    quietly(
+        || tracing::error!(target: "plimsoll::supervisor", supervisor, message, "supervisor failed: its children are killed"),
+    );
+}
+
 pub(crate) fn ended_quietly(supervisor: &str, id: &str, reason: &ExitReason, restarting: bool) {
-    tracing::debug!(target: "plimsoll::supervisor", supervisor, child = id, %reason, restarting, "child ended");
+    quietly(
+        || tracing::debug!(target: "plimsoll::supervisor", supervisor, child = id, %reason, restarting, "child ended"),
+    );
 }
 
 pub(crate) fn started(supervisor: &str) {
-    tracing::info!(target: "plimsoll::supervisor", supervisor, "supervisor started");
+    quietly(|| tracing::info!(target: "plimsoll::supervisor", supervisor, "supervisor started"));
 }
 
 pub(crate) fn gave_up(supervisor: &str, id: &str) {
-    tracing::error!(
-        target: "plimsoll::supervisor", supervisor, child = id, "more restarts than the intensity allows: giving up"
-    );
+    quietly(|| {
+        tracing::error!(
+            target: "plimsoll::supervisor", supervisor, child = id, "more restarts than the intensity allows: giving up"
+        )
+    });
 }
 
 pub(crate) fn auto_shutdown(supervisor: &str, id: &str) {
-    tracing::info!(target: "plimsoll::supervisor", supervisor, child = id, "significant child ended: shutting down");
+    quietly(
+        || tracing::info!(target: "plimsoll::supervisor", supervisor, child = id, "significant child ended: shutting down"),
+    );
 }
 
 pub(crate) fn trouble(supervisor: &str, trouble: &Trouble) {
-    tracing::warn!(target: "plimsoll::supervisor", supervisor, %trouble, "child did not stop as it should have");
+    quietly(
+        || tracing::warn!(target: "plimsoll::supervisor", supervisor, %trouble, "child did not stop as it should have"),
+    );
 }
 
 pub(crate) fn stuck(supervisor: &str) {
-    tracing::warn!(
-        target: "plimsoll::supervisor", supervisor, "a thread of the runtime is blocked and holds up the supervisor"
-    );
+    quietly(|| {
+        tracing::warn!(
+            target: "plimsoll::supervisor", supervisor, "a thread of the runtime is blocked and holds up the supervisor"
+        )
+    });
 }
 
 pub(crate) fn over(report: &ShutdownReport) {
-    tracing::info!(
-        target: "plimsoll::supervisor",
-        supervisor = %report.supervisor,
-        reason = %report.reason,
-        took_ms = report.took.as_millis() as u64,
-        troubles = report.troubles.len() as u64 + report.omitted,
-        "supervisor ended"
-    );
+    quietly(|| {
+        tracing::info!(
+            target: "plimsoll::supervisor",
+            supervisor = %report.supervisor,
+            reason = %report.reason,
+            took_ms = report.took.as_millis() as u64,
+            troubles = report.troubles.len() as u64 + report.omitted,
+            "supervisor ended"
+        )
+    });
 }
 
 #[cfg(test)]

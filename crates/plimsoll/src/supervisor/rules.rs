@@ -416,6 +416,16 @@ impl Rules {
         self.settle(now);
     }
 
+    /// Nobody performs anything any more.
+    pub(crate) fn abandon(&mut self) {
+        self.life = Life::Finished;
+        self.groups.clear();
+        self.deferred.clear();
+        self.queued.clear();
+        self.timers.clear();
+        self.actions.clear();
+    }
+
     /// What is to be done next.
     pub(crate) fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()

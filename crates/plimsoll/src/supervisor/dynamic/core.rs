@@ -16,7 +16,7 @@ use crate::exit::{ExitReason, Failure};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::supervisor::child::{Child, Nested};
 use crate::supervisor::error::{ChildError, StartError};
-use crate::supervisor::frame::{Garbage, Heard, Rest, StartTask, ended_already, watch};
+use crate::supervisor::frame::{Garbage, Heard, Rest, StartTask, ended_already, guarded, watch};
 use crate::supervisor::handle::{ChildCount, ChildEntry, ChildState};
 use crate::supervisor::log::{self, Log};
 use crate::supervisor::policy::Ask;
@@ -541,7 +541,13 @@ impl<A: Send + 'static> Core<A> {
 
     fn start(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey) {
         let Some(keep) = crew.keep else { return };
-        let Some(args) = self.slots.get(key).and_then(|slot| slot.args.as_ref()).map(keep) else { return };
+        let Some(args) = self.slots.get(key).and_then(|slot| slot.args.as_ref()) else { return };
+        let args = match guarded(|| keep(args)) {
+            Ok(args) => args,
+            Err(failure) => {
+                return self.rules.restart_failed(key, StartFailure::Failed(failure), crew.frame.now());
+            }
+        };
         let start = crew.frame.runtime.spawn(starting(crew.clone(), key, args));
         self.starts.insert(key, StartTask::new(start.abort_handle()));
     }
@@ -607,13 +613,18 @@ impl<A: Send + 'static> Core<A> {
         self.slots.iter().any(|(_, slot)| slot.actor.is_some()) || !self.starts.is_empty()
     }
 
-    pub(super) fn kill_everything(&self) {
-        for start in self.starts.values() {
-            start.task.abort();
-        }
+    /// Kills whatever is there, by itself, and lets nobody wait any longer: for when the keeper is no more, or the rules
+    /// cannot be relied upon.
+    pub(super) fn abandon(&mut self) {
+        self.rules.abandon();
+        self.starts.values_mut().for_each(StartTask::abort);
+        // Those that have not begun will not tell.
+        self.starts.retain(|_, start| start.begun);
         for actor in self.slots.iter().filter_map(|(_, slot)| slot.actor.as_ref()) {
             actor.kill();
         }
+        self.exit.get_or_insert(Exit::Killed);
+        self.tickets.clear();
     }
 
     pub(super) fn knows(&self, actor: ActorId) -> bool {

@@ -21,6 +21,7 @@ use crate::supervisor::child::{Child, ChildRef, Started};
 use crate::supervisor::error::{ChildError, StartError};
 use crate::supervisor::frame::{self, Crew, Frame, Heard, Rest, discard};
 use crate::supervisor::handle::{ChildCount, ChildEntry};
+use crate::supervisor::log;
 use crate::supervisor::report::ShutdownReport;
 use crate::supervisor::rules::{DynamicRules, Refusal, StartFailure, Template};
 use crate::supervisor::spec::{ChildSettings, StartBox, placed};
@@ -74,11 +75,19 @@ pub(crate) async fn launch<A: Send + 'static>(
 }
 
 impl<A: Send + 'static> Dynamic<A> {
-    /// Changes the state, and performs what the rules decide upon that.
-    pub(super) fn tell<T>(self: &Arc<Self>, news: impl FnOnce(&mut Core<A>, Duration) -> T) -> T {
+    /// Changes the state, and performs what the rules decide upon that. Should that fail, the supervisor is over: everything is
+    /// killed, and nobody waits any longer.
+    pub(super) fn tell<T: Default>(self: &Arc<Self>, news: impl FnOnce(&mut Core<A>, Duration) -> T) -> T {
         let mut core = self.core.lock();
-        let answer = news(&mut core, self.frame.now());
-        core.perform(self);
+        let told = frame::guarded(|| {
+            let answer = news(&mut core, self.frame.now());
+            core.perform(self);
+            answer
+        });
+        if told.is_err() {
+            core.abandon();
+            self.closing.cancel();
+        }
         let garbage = core.take_garbage();
         let wanted = core.keeper_is_wanted();
         drop(core);
@@ -88,7 +97,10 @@ impl<A: Send + 'static> Dynamic<A> {
         if !garbage.is_empty() {
             garbage.into_iter().for_each(|user| drop(discard(user)));
         }
-        answer
+        told.unwrap_or_else(|failure| {
+            log::crashed(&self.frame.name, &failure.message);
+            T::default()
+        })
     }
 
     pub(super) async fn start_child(self: &Arc<Self>, args: A) -> Result<Started, StartError> {
@@ -330,15 +342,17 @@ impl<A: Send + 'static> Crew for Dynamic<A> {
     }
 
     fn conclude(self: &Arc<Self>) -> (ShutdownReport, bool) {
-        self.tell(|core, now| core.conclude(&self.frame.name, now))
+        let concluded = self.tell(|core, now| Some(core.conclude(&self.frame.name, now)));
+        concluded.unwrap_or_else(|| (ShutdownReport::cut_short(self.frame.name.clone()), false))
     }
 
     fn anything_left(&self) -> bool {
         self.core.lock().anything_left()
     }
 
-    fn kill_everything(&self) {
-        self.core.lock().kill_everything();
+    fn abandon(&self) {
+        self.core.lock().abandon();
+        self.closing.cancel();
     }
 }
 

@@ -140,7 +140,7 @@ impl<C: Crew> Drop for Keeper<C> {
     // Reached before the end only when the runtime goes: whatever is there is told to go, too.
     fn drop(&mut self) {
         let frame = self.crew.frame();
-        self.crew.kill_everything();
+        self.crew.abandon();
         frame.idle.cancel();
         if !frame.over.is_cancelled() {
             let _ = frame.report.set(Arc::new(ShutdownReport::cut_short(frame.name.clone())));

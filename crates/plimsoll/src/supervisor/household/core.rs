@@ -566,14 +566,24 @@ impl Core {
         !self.live.is_empty() || !self.starts.is_empty()
     }
 
-    /// Kills whatever is there, by itself: for when the keeper is no more.
-    pub(super) fn kill_everything(&self) {
-        for start in self.starts.values() {
-            start.task.abort();
+    /// Kills whatever is there, by itself, and lets nobody wait any longer: for when the keeper is no more, or the rules
+    /// cannot be relied upon.
+    pub(super) fn abandon(&mut self) {
+        self.rules.abandon();
+        self.free = None;
+        if let Some(next) = self.next.take() {
+            self.starts.remove(&next.run);
+            self.garbage.push(Box::new(next));
         }
+        self.starts.values_mut().for_each(StartTask::abort);
+        // Those that have not begun will not tell.
+        self.starts.retain(|_, start| start.begun);
         for live in self.live.values() {
             live.actor.kill();
         }
+        self.exit.get_or_insert(Exit::Killed);
+        self.tickets.clear();
+        self.told_boot(Err(StartError::ShuttingDown));
     }
 
     /// # Errors

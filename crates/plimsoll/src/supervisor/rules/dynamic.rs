@@ -402,6 +402,16 @@ impl DynamicRules {
         self.finish_if_done();
     }
 
+    /// Nobody performs anything any more.
+    pub(crate) fn abandon(&mut self) {
+        self.life = Life::Finished;
+        self.timers.clear();
+        self.set_at.clear();
+        self.common_grace = None;
+        self.untold = false;
+        self.actions.clear();
+    }
+
     /// What is to be done next.
     pub(crate) fn next_action(&mut self) -> Option<DynamicAction> {
         self.actions.pop_front()
