@@ -11,6 +11,7 @@ mod files;
 mod proof;
 mod tls;
 mod trust;
+mod verify;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -8,18 +8,14 @@ use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{ConnectionId, ConnectionIdGenerator};
 use ring::digest::{Context, SHA256};
 use ring::hmac;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WantsClientCert};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring as provider, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, ring as provider};
 use rustls::server::NoServerSessionStorage;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{
-    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
-    PeerMisbehaved, ServerConfig, SignatureScheme,
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ConfigBuilder, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::proof::node_id_of_certificate;
+use super::verify::{AnyKey, PinnedKey};
 use super::{Identity, IdentityError};
 use crate::names::NodeId;
 
@@ -194,7 +190,7 @@ fn client_builder(
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(crypto)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedKey { expected, stranger, algorithms: algorithms() })))
+        .with_custom_certificate_verifier(Arc::new(PinnedKey::new(expected, stranger))))
 }
 
 fn credentials(identity: &Identity) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
@@ -205,138 +201,6 @@ fn ring_only() -> Arc<CryptoProvider> {
     Arc::new(provider::default_provider())
 }
 
-fn algorithms() -> WebPkiSupportedAlgorithms {
-    provider::default_provider().signature_verification_algorithms
-}
-
 fn crypto(error: impl fmt::Display) -> IdentityError {
     IdentityError::Crypto(error.to_string())
 }
-
-/// Node keys are P-256; no other signature is taken as proof.
-const SCHEME: SignatureScheme = SignatureScheme::ECDSA_NISTP256_SHA256;
-
-fn verify_proof(
-    message: &[u8],
-    certificate: &CertificateDer<'_>,
-    proof: &DigitallySignedStruct,
-    algorithms: &WebPkiSupportedAlgorithms,
-) -> Result<HandshakeSignatureValid, Error> {
-    if proof.scheme != SCHEME {
-        return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
-    }
-    verify_tls13_signature(message, certificate, proof, algorithms)
-}
-
-/// Takes any certificate whose key the client proves.
-#[derive(Debug)]
-struct AnyKey {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl AnyKey {
-    fn new() -> Self {
-        Self { algorithms: algorithms() }
-    }
-}
-
-impl ClientCertVerifier for AnyKey {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        node_id_of_certificate(end_entity).map(|_| ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_proof(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SCHEME]
-    }
-}
-
-/// Takes a server by its key alone: the expected one, or any.
-#[derive(Debug)]
-struct PinnedKey {
-    expected: Option<NodeId>,
-    /// Who showed itself in place of the expected one.
-    stranger: Arc<OnceLock<NodeId>>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for PinnedKey {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let shown = node_id_of_certificate(end_entity)?;
-        match self.expected {
-            Some(expected) if expected != shown => {
-                self.stranger.get_or_init(|| shown);
-                Err(wrong_node(expected, shown))
-            }
-            _ => Ok(ServerCertVerified::assertion()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_proof(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SCHEME]
-    }
-}
-
-fn wrong_node(expected: NodeId, shown: NodeId) -> Error {
-    let said = format!("expected node {expected}, found node {shown}");
-    CertificateError::Other(rustls::OtherError(Arc::new(WrongNode(said)))).into()
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct WrongNode(String);
