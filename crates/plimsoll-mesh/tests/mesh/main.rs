@@ -4,4 +4,6 @@
 
 mod directory;
 mod routing;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod support;

@@ -1,6 +1,5 @@
 //! Nodes in one process.
 
-use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +8,7 @@ use plimsoll::call::{CallContext, CallServer, Service};
 use plimsoll::inspect::Inspect as _;
 use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorRef};
 use plimsoll_mesh::directory::{Directory as _, DirectoryConfig, GossipDirectory};
-use plimsoll_mesh::identity::{self, Identity, Protocol, TrustStore};
+use plimsoll_mesh::identity::{Identity, TrustStore};
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::peers::{Peers, PeersConfig, Seed};
 use plimsoll_mesh::problem::Problem;
@@ -19,10 +18,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
-pub type TestResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// How long real sockets may take for what they do at once: a slow machine is no failure.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+use crate::shared;
+pub use crate::shared::{PATIENCE, TestResult};
 
 /// Answers with the id of its node; `hold` waits for a release first, `panic` panics.
 struct Whoami {
@@ -91,12 +88,7 @@ impl Plan {
     pub async fn start(self) -> TestResult<Node> {
         let address = self.socket.local_addr()?;
         let id = self.identity.node_id();
-        let endpoint = quinn::Endpoint::new(
-            identity::endpoint_config(&self.identity),
-            Some(identity::server_config(&self.identity, Arc::default())?),
-            self.socket,
-            Arc::new(quinn::TokioRuntime),
-        )?;
+        let endpoint = shared::endpoint(&self.identity, self.socket, quinn::TransportConfig::default())?;
         let services = Services::new();
         let mut config = DirectoryConfig::new(self.realm);
         config.gossip_interval = Duration::from_millis(100);
@@ -133,7 +125,7 @@ impl Plan {
             let build = move || part.lock().take().unwrap_or_else(|| Supervisor::builder("none"));
             tree.start_child(ChildSpec::supervisor(name, build)).await?;
         }
-        let accepting = tokio::spawn(accept(endpoint.clone(), peers.clone()));
+        let accepting = shared::accepting(endpoint.clone(), peers.clone());
         Ok(Node {
             id,
             address,
@@ -144,28 +136,15 @@ impl Plan {
             release,
             endpoint,
             tree,
-            _accepting: AbortOnDropHandle::new(accepting),
+            _accepting: accepting,
             apart: None,
         })
     }
 
     /// The same on a runtime of its own, so that it can [vanish](Node::vanish).
     pub async fn start_apart(self) -> TestResult<Node> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let started = runtime.spawn(self.start()).await?;
-        Ok(Node { apart: Some(runtime), ..started? })
-    }
-}
-
-async fn accept(endpoint: quinn::Endpoint, peers: Peers) {
-    while let Some(incoming) = endpoint.accept().await {
-        let peers = peers.clone();
-        tokio::spawn(async move {
-            let Ok(connection) = incoming.await else { return };
-            if identity::handshake(&connection).is_some_and(|it| it.protocol == Protocol::Peer) {
-                peers.accept(connection);
-            }
-        });
+        let (node, runtime) = shared::apart(self.start()).await?;
+        Ok(Node { apart: Some(runtime), ..node })
     }
 }
 
@@ -240,8 +219,6 @@ impl Node {
 
     /// Goes without a word, as a killed process does.
     pub async fn vanish(mut self) -> TestResult<NodeId> {
-        let runtime = self.apart.take().ok_or("only a node apart can vanish")?;
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await?;
-        Ok(self.id)
+        shared::vanish(self.apart.take()).await.map(|()| self.id)
     }
 }

@@ -5,4 +5,6 @@
 mod calls;
 mod connections;
 mod refusals;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod support;

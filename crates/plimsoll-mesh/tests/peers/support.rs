@@ -1,6 +1,5 @@
 //! Nodes in one process, with real sockets between them.
 
-use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +10,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use plimsoll::inspect::Inspect as _;
 use plimsoll::supervisor::SupervisorRef;
-use plimsoll_mesh::identity::{self, Identity, Protocol, TrustStore};
+use plimsoll_mesh::identity::{Identity, TrustStore};
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::peers::{Gossip, Peer, PeerState, Peers, PeersConfig, Poison, Seed};
 use plimsoll_mesh::problem::{Code, Problem};
@@ -20,10 +19,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-pub type TestResult<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// How long real sockets may take for what they do at once: a slow machine is no failure.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::shared;
+pub use crate::shared::{PATIENCE, TestResult};
 
 /// Serves what the tests ask for, and counts what it is doing.
 pub struct Desk {
@@ -150,12 +147,7 @@ impl Plan {
         let id = self.id();
         let mut transport = quinn::TransportConfig::default();
         transport.max_idle_timeout(Some(Duration::from_secs(30).try_into()?));
-        let endpoint = quinn::Endpoint::new(
-            identity::endpoint_config(&self.identity),
-            Some(identity::server_config(&self.identity, Arc::new(transport))?),
-            self.socket,
-            Arc::new(quinn::TokioRuntime),
-        )?;
+        let endpoint = shared::endpoint(&self.identity, self.socket, transport)?;
         let (desk, ears) = (Arc::new(Desk::new(id)), Arc::new(Ears::default()));
         let peers = Peers::new(
             self.identity.clone(),
@@ -166,7 +158,7 @@ impl Plan {
             Arc::clone(&ears) as Arc<dyn Gossip>,
         )?;
         let tree = peers.supervisor().start().await?;
-        let accepting = tokio::spawn(accept(endpoint.clone(), peers.clone()));
+        let accepting = shared::accepting(endpoint.clone(), peers.clone());
         Ok(Node {
             id,
             identity: self.identity,
@@ -177,28 +169,15 @@ impl Plan {
             address,
             endpoint,
             tree,
-            _accepting: AbortOnDropHandle::new(accepting),
+            _accepting: accepting,
             apart: None,
         })
     }
 
     /// The same on a runtime of its own, so that it can [vanish](Node::vanish).
     pub async fn start_apart(self) -> TestResult<Node> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let started = runtime.spawn(self.start()).await?;
-        Ok(Node { apart: Some(runtime), ..started? })
-    }
-}
-
-async fn accept(endpoint: quinn::Endpoint, peers: Peers) {
-    while let Some(incoming) = endpoint.accept().await {
-        let peers = peers.clone();
-        tokio::spawn(async move {
-            let Ok(connection) = incoming.await else { return };
-            if identity::handshake(&connection).is_some_and(|it| it.protocol == Protocol::Peer) {
-                peers.accept(connection);
-            }
-        });
+        let (node, runtime) = shared::apart(self.start()).await?;
+        Ok(Node { apart: Some(runtime), ..node })
     }
 }
 
@@ -257,9 +236,7 @@ impl Node {
 
     /// Goes without a word, as a killed process does: nothing of it runs any more, and its port is free.
     pub async fn vanish(mut self) -> TestResult {
-        let runtime = self.apart.take().ok_or("only a node apart can vanish")?;
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE)).await?;
-        Ok(())
+        shared::vanish(self.apart.take()).await
     }
 }
 
