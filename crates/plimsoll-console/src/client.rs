@@ -18,7 +18,7 @@ pub const MAX_ANSWER: usize = 64 << 20;
 #[non_exhaustive]
 pub enum ClientError {
     /// Nothing listens there.
-    #[error("nothing listens on {}; is the node running, with this data folder?", path.display())]
+    #[error("nothing listens on {} (is the node running, with this data folder?)", path.display())]
     NotRunning {
         /// The socket's path.
         path: PathBuf,

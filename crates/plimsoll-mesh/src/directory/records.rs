@@ -92,7 +92,8 @@ impl Records {
         let mut view = View::default();
         let mut records = 0;
         for (node, (_, held)) in latest {
-            view.members.push(Member { node, address: held.listens(), alive: held.alive || !held.heard });
+            let (alive, leaving) = (held.alive || !held.heard, held.is_withdrawn());
+            view.members.push(Member { node, address: held.listens(), alive, leaving });
             if !held.leased(now) {
                 continue;
             }
@@ -121,6 +122,11 @@ impl Held {
 
     fn listens(&self) -> Option<SocketAddr> {
         self.node.as_ref().and_then(|(_, record)| record.listens)
+    }
+
+    /// Its last lease was over from the start.
+    fn is_withdrawn(&self) -> bool {
+        self.lease.as_ref().is_some_and(|(_, lease, _)| lease.ttl().is_zero())
     }
 
     fn leased(&self, now: Instant) -> bool {

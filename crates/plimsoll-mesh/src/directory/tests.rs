@@ -31,6 +31,13 @@ async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> Test
     let peers = Peers::new(identity, TrustStore::open(), endpoint, PeersConfig::new("default"), serve, gossip)?;
     let tree = directory.supervisor(&peers, &Services::new()).start().await?;
     let generation = || directory.0.known.read().me.map(|(_, generation)| generation);
+    let until = async |holds: &dyn Fn() -> bool| {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Its task has begun when its supervisor has started, and no more.
+    tokio::time::timeout(Duration::from_secs(10), until(&|| directory.0.inbox.load().is_some())).await?;
     let first = generation();
 
     let attacker = NodeId::from_digest([2; 32]);
@@ -44,12 +51,7 @@ async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> Test
     let inbox = directory.0.inbox.load_full().ok_or("no engine")?;
     inbox.send((attacker, poison)).await?;
 
-    let again = async {
-        while generation() == first {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), again).await?;
+    tokio::time::timeout(Duration::from_secs(10), until(&|| generation() != first)).await?;
     assert!(generation() > first);
     assert_eq!(directory.0.counters.restarts.load(Ordering::Relaxed), 1);
     let expelled = peers.list().into_iter().find(|peer| peer.node == attacker).ok_or("not named")?;

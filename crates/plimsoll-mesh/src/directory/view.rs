@@ -42,4 +42,6 @@ pub struct Member {
     pub address: Option<SocketAddr>,
     /// Whether its heartbeats arrive, over whichever node; not known to be missing before the first.
     pub alive: bool,
+    /// Whether it has taken its services back, as a node does that stops in order.
+    pub leaving: bool,
 }

@@ -56,18 +56,23 @@ fn others(peers: Vec<Peer>, members: &[Member]) -> Vec<NodeEntry> {
     let mut lines: BTreeMap<NodeId, NodeEntry> = BTreeMap::new();
     for peer in peers {
         let member = members.get(&peer.node);
-        let (state, reason) = standing(peer.state, peer.reason, member.map(|member| member.alive));
+        let (state, reason) = standing(peer.state, peer.reason, member.and_then(|member| heard_of(member)));
         let address = peer.address.or(member.and_then(|member| member.address));
         lines.insert(peer.node, NodeEntry { id: peer.node, address, this: false, state, reason });
     }
     for (node, member) in members {
         lines.entry(node).or_insert_with(|| {
             let reason = Some("known by gossip, not connected".to_owned());
-            let state = if member.alive { "connecting" } else { "down" }.to_owned();
+            let state = if heard_of(member) == Some(true) { "connecting" } else { "down" }.to_owned();
             NodeEntry { id: node, address: member.address, this: false, state, reason }
         });
     }
     lines.into_values().collect()
+}
+
+/// Whether its heartbeats arrive; of one that says that it stops they need not.
+fn heard_of(member: &Member) -> Option<bool> {
+    (!member.leaving).then_some(member.alive)
 }
 
 fn standing(state: PeerState, reason: Option<String>, alive: Option<bool>) -> (String, Option<String>) {

@@ -37,13 +37,20 @@ pub(crate) struct CallArgs {
     #[arg(long, value_name = "NODE_ID", requires = "to")]
     pin: Option<NodeId>,
     /// Give up after so many milliseconds; the node clamps it to a minute.
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "MS", value_parser = milliseconds_from_1)]
     deadline: Option<u64>,
     /// Answer as JSON: status, body, problem and times.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     place: Place,
+}
+
+fn milliseconds_from_1(value: &str) -> Result<u64, String> {
+    match value.parse() {
+        Ok(0) | Err(_) => Err("a whole number of milliseconds from 1 is needed".to_owned()),
+        Ok(milliseconds) => Ok(milliseconds),
+    }
 }
 
 /// As `gateway.max_body` at most.

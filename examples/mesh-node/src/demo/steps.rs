@@ -77,7 +77,7 @@ impl Told {
                 let elsewhere = problem.node.map(|node| node.to_string());
                 let elsewhere = elsewhere.filter(|node| self.names.first().is_some_and(|(first, _)| first != node));
                 let node = elsewhere.map(|node| format!(" [node {node}]")).unwrap_or_default();
-                format!("{status} {}: {}{node}", problem.code.as_str(), problem.detail)
+                format!("{status} {}{node}: {}", problem.code.as_str(), problem.detail)
             }
             None => format!("{status} {}", String::from_utf8_lossy(&answer.body)),
         };

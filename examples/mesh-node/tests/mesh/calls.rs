@@ -134,7 +134,7 @@ async fn a_node_that_stops_says_so_and_the_others_call_it_no_more() {
     a.until("the node that stopped is not up, and why", |now| {
         let node = now.nodes.iter().find(|node| node.id == gone);
         node.is_some_and(|node| {
-            node.state != "up" && node.reason.as_ref().is_some_and(|why| why.contains("is stopping"))
+            node.state == "down" && node.reason.as_ref().is_some_and(|why| why.contains("is stopping"))
         })
     })
     .await;

@@ -77,6 +77,30 @@ fn one_lease_renews_all_names_of_a_node() -> TestResult {
     Ok(())
 }
 
+/// A node that stops signs a lease that is over: its names go at once, and come back with its next life.
+#[test]
+fn a_lease_that_is_over_takes_all_names_back() -> TestResult {
+    let (author, now) = (Author::new(1)?, Instant::now());
+    let mut records = records();
+    let mut values = author.introduced(1)?;
+    values.push(author.service("echo", 1)?);
+    records.look(author.seen(values.clone()), now);
+    assert!(!records.view(now, everybody).members[0].leaving);
+    let over = Lease { counter: 2, ttl_ms: 0 };
+    values[1].1 = author.origin().sign_lease(&author.identity, over)?;
+    records.look(author.seen(values), now);
+    let view = records.view(now, everybody);
+    assert!(view.services.is_empty() && view.members[0].leaving, "{view:?}");
+
+    let next = Author { generation: 2, ..author };
+    let mut values = next.introduced(1)?;
+    values.push(next.service("echo", 1)?);
+    records.look(next.seen(values), now);
+    let view = records.view(now, everybody);
+    assert!(names(&view) == ["echo"] && !view.members[0].leaving, "{view:?}");
+    Ok(())
+}
+
 /// An old lease that somebody passes on late does not bring names back.
 #[test]
 fn an_old_lease_renews_nothing() -> TestResult {
