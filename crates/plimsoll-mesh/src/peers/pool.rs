@@ -332,20 +332,20 @@ impl Shared {
             Ok(wait) => wait,
             Err(Ok(leased)) => return Ok(leased),
             Err(Err(None)) => return Err(unreached("it has just gone")),
-            Err(Err(Some(refusal))) => return Err(self.left_alone(&node, &refusal)),
+            Err(Err(Some(refusal))) => return Err(self.left_alone(&node, &refusal.to_string())),
         };
         let _waiting = Waiting { shared: self, wait };
         match tokio::time::timeout_at(until.into(), answer).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(unreached("this node is stopping"))),
-            Err(_) => Err(unreached("it did not answer in time")),
+            Err(_) => Err(self.left_alone(&node, "it did not answer in time")),
         }
     }
 
-    /// Why a node is not dialled now. Where the last attempt ended in a refusal, that is why.
-    fn left_alone(&self, node: &NodeId, refusal: &PoolRefusal) -> Unconnected {
+    /// Why there is no connection to a node. Where the last attempt ended in a refusal, that is why.
+    fn left_alone(&self, node: &NodeId, otherwise: &str) -> Unconnected {
         match self.book.lock().state(node) {
             Some((PeerState::Refused, Some(why))) => Unconnected::Refused(why.to_owned()),
-            _ => Unconnected::Unreached(refusal.to_string()),
+            _ => Unconnected::Unreached(otherwise.to_owned()),
         }
     }
 }

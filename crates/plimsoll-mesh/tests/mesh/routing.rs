@@ -49,6 +49,8 @@ async fn a_lone_provider_that_refuses_this_node_is_no_provider() -> TestResult {
     assert_eq!((problem.code, problem.node), (Code::NoProvider, Some(refused.id)));
     assert!(problem.detail.contains(&format!("node {} provides echo", choosy.id)), "{}", problem.detail);
     assert!(problem.detail.contains("is not on the allow-list"), "{}", problem.detail);
+    // Whom it passed the record on to may have looked at it first.
+    middle.sees_providers("echo", &[&choosy]).await?;
     assert_eq!(middle.call("echo", "").await, Ok(choosy.id));
     for node in [middle, choosy, refused] {
         node.stop().await;
