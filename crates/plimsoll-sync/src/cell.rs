@@ -78,6 +78,12 @@ impl<V, W> CallCell<V, W> {
         Self { state: AtomicU8::new(0), inner: Mutex::new(Inner { value: None, caller: None, worker: None }) }
     }
 
+    /// An open cell whose caller waits already, so that it need not come again to say so.
+    pub fn awaited_by(caller: W) -> Self {
+        let inner = Inner { value: None, caller: Some(caller), worker: None };
+        Self { state: AtomicU8::new(0), inner: Mutex::new(inner) }
+    }
+
     /// A worker takes the call up; `false` when it has been settled already and there is nothing to do.
     pub fn begin(&self) -> bool {
         // ORDERING: AcqRel on every transition: whoever comes later sees what the earlier party did before it.
@@ -109,7 +115,10 @@ impl<V, W> CallCell<V, W> {
 
     /// The worker has ended, in whatever way.
     pub fn end(&self) -> Ended {
-        Ended { abandoned: self.state.fetch_or(ENDED, Ordering::AcqRel) & ABANDONED != 0 }
+        // What is settled stays as it is, and nobody asks any more whether the worker has ended.
+        let seen = self.state.load(Ordering::Acquire);
+        let state = if seen & SETTLED == 0 { self.state.fetch_or(ENDED, Ordering::AcqRel) } else { seen };
+        Ended { abandoned: state & ABANDONED != 0 }
     }
 
     /// Takes the outcome, or leaves the caller's waiter.
@@ -187,5 +196,12 @@ mod tests {
         let _won = cell.settle(Party::Other).unwrap();
         let waiters = cell.fill(1);
         assert_eq!(waiters, Waiters { caller: Some("caller"), worker: Some("worker") });
+    }
+
+    #[test]
+    fn a_caller_that_waits_from_the_start_is_woken() {
+        let cell: CallCell<u8, &str> = CallCell::awaited_by("caller");
+        let _won = cell.settle(Party::Other).unwrap();
+        assert_eq!(cell.fill(1), Waiters { caller: Some("caller"), worker: None });
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here parks a thread, reads a clock or knows of an executor: whoever waits leaves a waiter of a type of its
 //! own (a [`std::task::Waker`] as a rule) and gets it back when there is something to do. Under `--cfg plimsoll_loom`
-//! atomics and locks are loom's, and the models in `tests/loom_*.rs` explore their interleavings.
+//! atomics and locks are loom's, and the models in `tests/loom` explore their interleavings.
 //!
 //! - [`cell`]: the settlement of one call.
 //! - [`permits`]: admission by count and bytes, fair.
@@ -11,6 +11,7 @@
 //! - [`latch`]: whether the last one has left after the door was closed.
 //! - [`level`]: the latest level told, and whether it was heard.
 //! - [`flow`]: counters whose sums hold in every reading.
+//! - [`tide`]: how many may be inside, where one side comes in and another leaves.
 
 mod sync;
 
@@ -21,3 +22,4 @@ pub mod level;
 pub mod mailbox;
 pub mod permits;
 pub mod slots;
+pub mod tide;

@@ -91,16 +91,19 @@ pub struct PermitGate<W> {
 
 struct Queue<W> {
     places: Slots<Waiting<W>>,
-    first: Option<u32>,
-    last: Option<u32>,
+    first: u32,
+    last: u32,
 }
+
+/// Stands for no place, in four bytes instead of eight.
+const NONE: u32 = u32::MAX;
 
 struct Waiting<W> {
     bytes: u64,
     /// Gone once the permit has been granted.
     waiter: Option<W>,
-    before: Option<u32>,
-    after: Option<u32>,
+    before: u32,
+    after: u32,
 }
 
 impl<W> PermitGate<W> {
@@ -109,7 +112,7 @@ impl<W> PermitGate<W> {
         Self {
             used: AtomicU64::new(0),
             limit: AtomicU64::new(limit.pack()),
-            queue: Mutex::new(Queue { places: Slots::with_limit(queue), first: None, last: None }),
+            queue: Mutex::new(Queue { places: Slots::with_limit(queue), first: NONE, last: NONE }),
         }
     }
 
@@ -160,13 +163,13 @@ impl<W> PermitGate<W> {
         let place = {
             let mut queue = lock(&self.queue);
             let before = queue.last;
-            let waiting = Waiting { bytes, waiter: Some(waiter), before, after: None };
+            let waiting = Waiting { bytes, waiter: Some(waiter), before, after: NONE };
             let Ok(key) = queue.places.insert(waiting) else { return Err(refused(Scarce::Queue)) };
             match before {
-                Some(before) => queue.link(before, |waiting| waiting.after = Some(key.index())),
-                None => queue.first = Some(key.index()),
+                NONE => queue.first = key.index(),
+                before => queue.link(before, |waiting| waiting.after = key.index()),
             }
-            queue.last = Some(key.index());
+            queue.last = key.index();
             self.used.fetch_or(WAITERS, Ordering::AcqRel);
             Place(key)
         };
@@ -246,7 +249,7 @@ impl<W> PermitGate<W> {
 
     fn grant_one(&self) -> Option<W> {
         let mut queue = lock(&self.queue);
-        let (key, waiting) = queue.places.at(queue.first?)?;
+        let (key, waiting) = queue.places.at(queue.first)?;
         self.take(waiting.bytes, true).ok()?;
         self.unlink(&mut queue, key);
         queue.places.get_mut(key)?.waiter.take()
@@ -256,14 +259,14 @@ impl<W> PermitGate<W> {
         let Some(waiting) = queue.places.get(key) else { return };
         let (before, after) = (waiting.before, waiting.after);
         match before {
-            Some(before) => queue.link(before, |waiting| waiting.after = after),
-            None => queue.first = after,
+            NONE => queue.first = after,
+            before => queue.link(before, |waiting| waiting.after = after),
         }
         match after {
-            Some(after) => queue.link(after, |waiting| waiting.before = before),
-            None => queue.last = before,
+            NONE => queue.last = before,
+            after => queue.link(after, |waiting| waiting.before = before),
         }
-        if queue.first.is_none() {
+        if queue.first == NONE {
             self.used.fetch_and(!WAITERS, Ordering::AcqRel);
         }
     }

@@ -139,7 +139,13 @@ impl<T> Slots<T> {
                     self.free = next;
                 }
             }
-            None => self.slots.push(taken),
+            None => {
+                // A large table grows by an eighth and not to its double: it is there to be full.
+                if self.slots.len() == self.slots.capacity() && self.slots.len() >= 1_024 {
+                    self.slots.reserve_exact(self.slots.len() / 8);
+                }
+                self.slots.push(taken);
+            }
         }
         key
     }

@@ -36,6 +36,8 @@ mod loom {
         ("level_latest_is_heard_once_announced", gauges::latest_level_is_heard),
         ("level_nobody_admits_after_critical", gauges::nobody_admits_after_critical),
         ("flow_sums_hold_in_every_reading", gauges::flow_sums_hold),
+        ("tide_never_over_its_limit", gauges::tide_never_over_its_limit),
+        ("tide_refuses_only_when_full", gauges::tide_refuses_only_when_full),
     ];
 }
 

@@ -1,4 +1,4 @@
-//! Latch, level and flow.
+//! Latch, level, flow and tide.
 
 use loom::sync::Arc;
 use loom::thread;
@@ -6,6 +6,7 @@ use plimsoll_sync::flow::Flow;
 use plimsoll_sync::latch::DrainLatch;
 use plimsoll_sync::level::LevelCell;
 use plimsoll_sync::permits::{Load, PermitGate};
+use plimsoll_sync::tide::Tide;
 
 /// Exactly one learns of the end: the last worker or the closer.
 pub(crate) fn last_worker_and_closer() {
@@ -77,4 +78,37 @@ pub(crate) fn flow_sums_hold() {
     assert!(reading.inside <= 2, "{reading:?}");
     workers.into_iter().for_each(|worker| worker.join().unwrap());
     assert_eq!((flow.read().inside, flow.read().left), (0, [1, 1]));
+}
+
+/// Two come in while one leaves: never more inside than the limit, in any reading.
+pub(crate) fn tide_never_over_its_limit() {
+    let tide = Arc::new(Tide::<1>::new());
+    tide.enter(1).unwrap();
+    let comers = [(), ()].map(|()| {
+        let tide = Arc::clone(&tide);
+        thread::spawn(move || u64::from(tide.enter(1).is_ok()))
+    });
+    tide.leave(0);
+    assert!(tide.read().inside <= 1);
+    let entered: u64 = comers.into_iter().map(|comer| comer.join().unwrap()).sum();
+    let level = tide.read();
+    assert_eq!((level.entered, level.inside, level.high_water), (1 + entered, entered, 1));
+}
+
+/// Who comes when one has left is let in, however old the number that was last looked at.
+pub(crate) fn tide_refuses_only_when_full() {
+    let tide = Arc::new(Tide::<1>::new());
+    tide.enter(2).unwrap();
+    let other = {
+        let tide = Arc::clone(&tide);
+        thread::spawn(move || {
+            tide.enter(2).unwrap();
+            tide.leave(0);
+        })
+    };
+    tide.leave(0);
+    tide.enter(2).unwrap();
+    other.join().unwrap();
+    tide.enter(2).unwrap();
+    assert_eq!(tide.enter(2), Err(2));
 }

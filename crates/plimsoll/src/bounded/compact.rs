@@ -258,7 +258,7 @@ mod tests {
         for key in &keys[10..] {
             slots.remove(*key);
         }
-        let slots = shrinks(slots, 2_000_000);
+        let slots = shrinks(slots, 1_500_000);
         assert_eq!(slots.get(keys[9]), Some(&9));
     }
 }
