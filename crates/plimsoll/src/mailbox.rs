@@ -47,6 +47,8 @@ mod bounded;
 mod builder;
 mod counters;
 mod sender;
+mod ticks;
+mod waits;
 
 pub use bounded::{Bounded, Delivery, PressureLevel};
 pub use builder::{MailboxBuilder, Overflow};

@@ -74,7 +74,7 @@ fn nothing_public_makes_or_gives_out_what_would_go_round_the_bound() {
         made,
         [
             "bounded.rs:BoundedRef { core: Arc::clone(&self.core) }",
-            "bounded.rs:match actor.send_message(Bounded { core: Arc::clone(self), what, armed: true }) {",
+            "bounded.rs:let bounded = Bounded { core: Arc::clone(self), what };",
             "builder.rs:Ok((BoundedRef { core }, ended))",
             "builder.rs:Ok((BoundedRef { core }, ended))",
         ]

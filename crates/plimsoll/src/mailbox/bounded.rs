@@ -1,16 +1,17 @@
 //! What arrives at the actor.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
-use std::time::Instant;
 
 use plimsoll_sync::level::LevelCell;
 use plimsoll_sync::mailbox::{Leaves, Mailbox};
-use plimsoll_sync::permits::Load;
-use ractor::ActorRef;
+use plimsoll_sync::permits::{Load, PermitGate};
+use plimsoll_sync::tide::Tide;
+use ractor::{ActorRef, MessagingErr};
 
+use super::waits::{Stamp, Waits};
 use super::{BoundedRef, Overflow};
 
 /// How scarce memory is, as an actor is told.
@@ -41,8 +42,8 @@ pub enum Delivery<M> {
 }
 
 pub(crate) struct Core<M> {
-    pub(crate) mailbox: Mailbox<(M, Stamp), Waker>,
-    pub(crate) stamps: AtomicU32,
+    pub(crate) lane: Lane<M>,
+    pub(crate) waits: Waits,
     pub(crate) actor: OnceLock<ActorRef<Bounded<M>>>,
     pub(crate) level: LevelCell,
     pub(crate) overflow: Overflow,
@@ -51,42 +52,89 @@ pub(crate) struct Core<M> {
     pub(crate) weigh: Option<Weigh<M>>,
     pub(crate) refused: AtomicU64,
     pub(crate) dropped_newest: AtomicU64,
-    pub(crate) waited_timed: AtomicU64,
-    pub(crate) waited_ns: AtomicU64,
-    pub(crate) waited_max_ns: AtomicU64,
 }
 
-/// When a message was sent. One in eight has a stamp: reading the clock would double the cost of a send.
-pub(crate) type Stamp = Option<Instant>;
+/// Where messages wait for the actor.
+pub(crate) enum Lane<M> {
+    /// In ractor's own queue, each with its credit in its hand. The tide counts them, and bounds them where they are
+    /// bounded by number and nobody waits; else the gate does.
+    Straight { tide: Tide<WAYS>, gate: Option<PermitGate<Waker>> },
+    /// In a queue beside it, from which the oldest can be taken; ractor's then holds an announcement for each.
+    Aside(Mailbox<(M, Stamp), Waker>),
+}
+
+/// How many ways a message leaves by.
+pub(crate) const WAYS: usize = 3;
+/// The actor took it.
+pub(crate) const TAKEN: usize = 0;
+/// Its actor ended before it was taken.
+pub(crate) const UNSERVED: usize = 1;
+/// It never got in, and went back to its sender.
+pub(crate) const RETURNED: usize = 2;
 
 /// Tells the bytes of a message.
 pub(crate) type Weigh<M> = Box<dyn Fn(&M) -> u64 + Send + Sync>;
 
-impl<M: Send + 'static> Core<M> {
-    pub(crate) fn stamp(&self) -> Stamp {
-        self.stamps.fetch_add(1, Ordering::Relaxed).is_multiple_of(8).then(Instant::now)
-    }
-
-    /// Announces one message; `false` when the actor takes none any more.
-    pub(crate) fn announce(self: &Arc<Self>, what: Announced) -> bool {
-        let Some(actor) = self.actor.get() else { return false };
-        match actor.send_message(Bounded { core: Arc::clone(self), what, armed: true }) {
-            Ok(()) => true,
-            Err(error) => {
-                // The message is its sender's again; this announcement has none to drop.
-                if let ractor::MessagingErr::SendErr(mut bounded) = error {
-                    bounded.armed = false;
-                }
-                false
+impl<M> Core<M> {
+    /// A message that waited in ractor's queue is there no longer.
+    fn left(&self, way: usize, bytes: u64) {
+        if let Lane::Straight { tide, gate } = &self.lane {
+            tide.leave(way);
+            if let Some(gate) = gate {
+                gate.release(bytes, Waker::wake);
             }
         }
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Announced {
-    Message,
+impl<M: Send + 'static> Core<M> {
+    /// Puts a message with its credit into ractor's queue; it comes back when the actor takes none any more.
+    pub(crate) fn deliver(self: &Arc<Self>, message: M, bytes: u64, stamp: Stamp) -> Result<(), M> {
+        let Some(mut bounded) = self.hand_over(What::Message { message, bytes, stamp }) else { return Ok(()) };
+        match std::mem::replace(&mut bounded.what, What::Nothing) {
+            What::Message { message, bytes, .. } => {
+                self.left(RETURNED, bytes);
+                Err(message)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Announces one message of the queue aside, or pressure; `false` when the actor takes none any more.
+    pub(crate) fn announce(self: &Arc<Self>, what: What<M>) -> bool {
+        match self.hand_over(what) {
+            None => true,
+            Some(mut bounded) => {
+                // The message is its sender's again; this announcement has none to drop.
+                bounded.what = What::Nothing;
+                false
+            }
+        }
+    }
+
+    /// Gives `what` to ractor, or gets it back.
+    fn hand_over(self: &Arc<Self>, what: What<M>) -> Option<Bounded<M>> {
+        let bounded = Bounded { core: Arc::clone(self), what };
+        let Some(actor) = self.actor.get() else { return Some(bounded) };
+        match actor.send_message(bounded) {
+            Err(MessagingErr::SendErr(bounded)) => Some(bounded),
+            _ => None,
+        }
+    }
+}
+
+/// What a delivery holds.
+pub(crate) enum What<M> {
+    Message {
+        message: M,
+        bytes: u64,
+        stamp: Stamp,
+    },
+    /// The first in the queue aside.
+    Announced,
     Pressure,
+    /// It has been taken.
+    Nothing,
 }
 
 /// The message type of an actor with a bounded mailbox: one delivery, to be taken.
@@ -95,29 +143,30 @@ pub(crate) enum Announced {
 /// it and the credit comes back.
 pub struct Bounded<M> {
     core: Arc<Core<M>>,
-    what: Announced,
-    armed: bool,
+    what: What<M>,
 }
 
 impl<M> Bounded<M> {
     /// Takes what was delivered, and gives its credit back. `None` when there is nothing any more.
     pub fn take(mut self) -> Option<Delivery<M>> {
-        self.armed = false;
-        match self.what {
-            Announced::Pressure => {
-                let level = self.core.level.hear()?;
-                PressureLevel::ALL.get(usize::from(level)).copied().map(Delivery::Pressure)
-            }
-            Announced::Message => {
-                let (message, sent) = self.core.mailbox.pop(Leaves::Taken, Waker::wake)?;
-                if let Some(sent) = sent {
-                    let waited = u64::try_from(sent.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                    self.core.waited_timed.fetch_add(1, Ordering::Relaxed);
-                    self.core.waited_ns.fetch_add(waited, Ordering::Relaxed);
-                    self.core.waited_max_ns.fetch_max(waited, Ordering::Relaxed);
-                }
+        let core = &self.core;
+        match std::mem::replace(&mut self.what, What::Nothing) {
+            What::Message { message, bytes, stamp } => {
+                core.left(TAKEN, bytes);
+                core.waits.over(stamp);
                 Some(Delivery::Message(message))
             }
+            What::Announced => {
+                let Lane::Aside(mailbox) = &core.lane else { return None };
+                let (message, stamp) = mailbox.pop(Leaves::Taken, Waker::wake)?;
+                core.waits.over(stamp);
+                Some(Delivery::Message(message))
+            }
+            What::Pressure => {
+                let level = core.level.hear()?;
+                PressureLevel::ALL.get(usize::from(level)).copied().map(Delivery::Pressure)
+            }
+            What::Nothing => None,
         }
     }
 }
@@ -131,14 +180,28 @@ impl<M: Send + 'static> Bounded<M> {
 
 impl<M> Drop for Bounded<M> {
     fn drop(&mut self) {
-        if self.armed && self.what == Announced::Message {
-            drop(self.core.mailbox.pop(Leaves::Unserved, Waker::wake));
+        match std::mem::replace(&mut self.what, What::Nothing) {
+            What::Message { message, bytes, .. } => {
+                drop(message);
+                self.core.left(UNSERVED, bytes);
+            }
+            What::Announced => {
+                if let Lane::Aside(mailbox) = &self.core.lane {
+                    drop(mailbox.pop(Leaves::Unserved, Waker::wake));
+                }
+            }
+            What::Pressure | What::Nothing => {}
         }
     }
 }
 
 impl<M> fmt::Debug for Bounded<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bounded").field("what", &self.what).finish_non_exhaustive()
+        let what = match self.what {
+            What::Message { .. } | What::Announced => "message",
+            What::Pressure => "pressure",
+            What::Nothing => "nothing",
+        };
+        f.debug_struct("Bounded").field("what", &what).finish_non_exhaustive()
     }
 }

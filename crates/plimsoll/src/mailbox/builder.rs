@@ -1,16 +1,18 @@
 //! Starting an actor with a bounded mailbox.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use plimsoll_sync::level::LevelCell;
 use plimsoll_sync::mailbox::Mailbox;
-use plimsoll_sync::permits::{Load, MAX_BYTES, MAX_COUNT};
+use plimsoll_sync::permits::{Load, MAX_BYTES, MAX_COUNT, PermitGate};
+use plimsoll_sync::tide::Tide;
 use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorCell, ActorName, SpawnErr};
 
-use super::bounded::{Core, Weigh};
+use super::bounded::{Core, Lane, Weigh};
+use super::waits::Waits;
 use super::{Bounded, BoundedRef};
 
 /// What happens to a message that does not fit.
@@ -103,8 +105,16 @@ impl<M: Send + 'static> MailboxBuilder<M> {
 
     fn core(self) -> Arc<Core<M>> {
         let waiting = if self.overflow == Overflow::Wait { self.waiting } else { 0 };
+        let lane = match self.overflow {
+            Overflow::DropOldest => Lane::Aside(Mailbox::new(self.limit, 0)),
+            overflow => {
+                let gated = overflow == Overflow::Wait || self.weigh.is_some();
+                Lane::Straight { tide: Tide::new(), gate: gated.then(|| PermitGate::new(self.limit, waiting)) }
+            }
+        };
         Arc::new(Core {
-            mailbox: Mailbox::new(self.limit, waiting),
+            lane,
+            waits: Waits::default(),
             actor: OnceLock::new(),
             level: LevelCell::new(0),
             overflow: self.overflow,
@@ -113,10 +123,6 @@ impl<M: Send + 'static> MailboxBuilder<M> {
             weigh: self.weigh,
             refused: AtomicU64::new(0),
             dropped_newest: AtomicU64::new(0),
-            stamps: AtomicU32::new(0),
-            waited_timed: AtomicU64::new(0),
-            waited_ns: AtomicU64::new(0),
-            waited_max_ns: AtomicU64::new(0),
         })
     }
 }

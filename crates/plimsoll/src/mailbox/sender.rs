@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
 
-use plimsoll_sync::mailbox::{NotSent, Put};
-use plimsoll_sync::permits::{Place, Refused, Scarce};
+use plimsoll_sync::mailbox::{Mailbox, NotSent};
+use plimsoll_sync::permits::{Load, PermitGate, Place, Refused, Scarce};
+use plimsoll_sync::tide::Tide;
 use ractor::ActorCell;
 use ractor::concurrency::JoinHandle;
 
-use super::bounded::{Announced, Core, Stamp};
+use super::bounded::{Core, Lane, WAYS, What};
+use super::waits::Stamp;
 use super::{Overflow, PressureLevel};
 use crate::call::Overload;
 use crate::supervisor::Child;
@@ -74,25 +76,41 @@ impl<M: Send + 'static> BoundedRef<M> {
     ///
     /// Cost: one small allocation, ractor's own for a message.
     pub fn send(&self, message: M) -> Result<Sent, SendError<M>> {
-        let core = &self.core;
-        let bytes = core.weigh.as_ref().map_or(0, |weigh| weigh(&message));
-        let stamped = (message, core.stamp());
-        if core.overflow == Overflow::DropOldest {
-            return match core.mailbox.offer_dropping(stamped, bytes, Waker::wake) {
-                Ok((put, dropped)) => {
-                    let sent = if dropped.is_empty() { Sent::Queued } else { Sent::InPlaceOf(dropped.len()) };
-                    self.announce(put).map(|()| sent)
+        let bytes = self.core.weigh.as_ref().map_or(0, |weigh| weigh(&message));
+        let (n, message) = match &self.core.lane {
+            Lane::Aside(mailbox) => return self.send_aside(mailbox, message, bytes),
+            Lane::Straight { tide, gate: None } => match tide.enter(u64::from(self.core.limit.count)) {
+                Ok(n) => (n, message),
+                Err(in_flight) => {
+                    let used = Load { count: u32::try_from(in_flight).unwrap_or(u32::MAX), bytes: 0 };
+                    let refused = Refused { scarce: Scarce::Count, used, limit: self.core.limit };
+                    return self.over(message, refused, bytes);
                 }
-                Err(not_sent) => Err(self.not_sent(not_sent, bytes)),
-            };
-        }
-        match core.mailbox.offer(stamped, bytes) {
-            Ok(put) => self.announce(put).map(|()| Sent::Queued),
-            Err(NotSent::Full(..)) if core.overflow == Overflow::DropNewest => {
-                core.dropped_newest.fetch_add(1, Ordering::Relaxed);
-                Ok(Sent::Dropped)
+            },
+            Lane::Straight { tide, gate: Some(gate) } => match gate.try_acquire(bytes) {
+                Ok(()) => (counted(tide), message),
+                Err(refused) => return self.over(message, refused, bytes),
+            },
+        };
+        self.core.deliver(message, bytes, Stamp::now(n)).map_err(SendError::NoProcess).map(|()| Sent::Queued)
+    }
+
+    fn send_aside(&self, mailbox: &Mailbox<(M, Stamp), Waker>, message: M, bytes: u64) -> Result<Sent, SendError<M>> {
+        let stamp = Stamp::now(mailbox.traffic().sent);
+        match mailbox.offer_dropping((message, stamp), bytes, Waker::wake) {
+            Ok((put, dropped)) => {
+                let sent = if dropped.is_empty() { Sent::Queued } else { Sent::InPlaceOf(dropped.len()) };
+                if !put.announce || self.core.announce(What::Announced) {
+                    return Ok(sent);
+                }
+                match mailbox.retract(put.ticket, Waker::wake) {
+                    Some((message, _)) => Err(SendError::NoProcess(message)),
+                    // It had been taken in, and was dropped for a newer one.
+                    None => Ok(sent),
+                }
             }
-            Err(not_sent) => Err(self.not_sent(not_sent, bytes)),
+            Err(NotSent::Closed((message, _))) => Err(SendError::NoProcess(message)),
+            Err(NotSent::Full((message, _), refused)) => Err(self.full(message, refused, bytes)),
         }
     }
 
@@ -109,12 +127,15 @@ impl<M: Send + 'static> BoundedRef<M> {
             done => return done,
         };
         let core = &self.core;
+        let Lane::Straight { tide, gate: Some(gate) } = &core.lane else {
+            return Err(SendError::NoProcess(message));
+        };
         let bytes = core.weigh.as_ref().map_or(0, |weigh| weigh(&message));
         // The refusal just counted was not the last word.
         core.refused.fetch_sub(1, Ordering::Relaxed);
         let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-        let place = match core.mailbox.gate.enqueue(bytes, waker, Waker::wake) {
-            Ok(place) => Waiting { core, place: Some(place) },
+        let place = match gate.enqueue(bytes, waker, Waker::wake) {
+            Ok(place) => Waiting { gate, place: Some(place) },
             Err(refused) => return Err(self.full(message, refused, bytes)),
         };
         match tokio::time::timeout_at(deadline.into(), place.room()).await {
@@ -122,17 +143,17 @@ impl<M: Send + 'static> BoundedRef<M> {
                 core.refused.fetch_add(1, Ordering::Relaxed);
                 Err(SendError::TimedOut(message))
             }
-            Ok(()) => match core.mailbox.push((message, core.stamp()), bytes, Waker::wake) {
-                Ok(put) => self.announce(put).map(|()| Sent::Queued),
-                Err(not_sent) => Err(self.not_sent(not_sent, bytes)),
-            },
+            Ok(()) => {
+                let stamp = Stamp::now(counted(tide));
+                core.deliver(message, bytes, stamp).map_err(SendError::NoProcess).map(|()| Sent::Queued)
+            }
         }
     }
 
     /// Tells the actor how scarce memory is. It always gets through, takes no credit, and only the latest counts.
     pub fn tell_pressure(&self, level: PressureLevel) {
         if self.core.level.tell(level as u8) {
-            self.core.announce(Announced::Pressure);
+            self.core.announce(What::Pressure);
         }
     }
 
@@ -146,25 +167,20 @@ impl<M: Send + 'static> BoundedRef<M> {
 
     /// Gives back room that a spike left, when there is more than `factor` times what is needed. Bytes given back.
     pub fn compact(&self, factor: usize) -> usize {
-        self.core.mailbox.compact(factor)
-    }
-
-    fn announce(&self, put: Put) -> Result<(), SendError<M>> {
-        if !put.announce || self.core.announce(Announced::Message) {
-            return Ok(());
-        }
-        match self.core.mailbox.retract(put.ticket, Waker::wake) {
-            Some((message, _)) => Err(SendError::NoProcess(message)),
-            // It had been taken in, and was dropped for a newer one.
-            None => Ok(()),
+        match &self.core.lane {
+            Lane::Aside(mailbox) => mailbox.compact(factor),
+            // ractor frees its own queue as it is emptied.
+            Lane::Straight { .. } => 0,
         }
     }
 
-    fn not_sent(&self, not_sent: NotSent<(M, Stamp)>, bytes: u64) -> SendError<M> {
-        match not_sent {
-            NotSent::Closed((message, _)) => SendError::NoProcess(message),
-            NotSent::Full((message, _), refused) => self.full(message, refused, bytes),
+    /// A message that does not fit.
+    fn over(&self, message: M, refused: Refused, bytes: u64) -> Result<Sent, SendError<M>> {
+        if self.core.overflow != Overflow::DropNewest {
+            return Err(self.full(message, refused, bytes));
         }
+        self.core.dropped_newest.fetch_add(1, Ordering::Relaxed);
+        Ok(Sent::Dropped)
     }
 
     fn full(&self, message: M, refused: Refused, wanted: u64) -> SendError<M> {
@@ -180,22 +196,24 @@ impl<M: Send + 'static> BoundedRef<M> {
     }
 }
 
+/// Counts a message that has its credit from the gate; which number it has.
+fn counted(tide: &Tide<WAYS>) -> u64 {
+    tide.enter(u64::MAX).unwrap_or_default()
+}
+
 /// A place among the senders that wait; given up when dropped.
-struct Waiting<'a, M> {
-    core: &'a Core<M>,
+struct Waiting<'a> {
+    gate: &'a PermitGate<Waker>,
     place: Option<Place>,
 }
 
-impl<M> Waiting<'_, M> {
+impl Waiting<'_> {
     /// Waits until there is room. The credit then belongs to the caller of this.
     async fn room(mut self) {
         poll_fn(|cx| {
             let Some(place) = self.place else { return Poll::Ready(()) };
-            let granted = self
-                .core
-                .mailbox
-                .gate
-                .claim(place, |old| if old.will_wake(cx.waker()) { old } else { cx.waker().clone() });
+            let granted =
+                self.gate.claim(place, |old| if old.will_wake(cx.waker()) { old } else { cx.waker().clone() });
             if granted {
                 self.place = None;
                 Poll::Ready(())
@@ -207,10 +225,10 @@ impl<M> Waiting<'_, M> {
     }
 }
 
-impl<M> Drop for Waiting<'_, M> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            self.core.mailbox.gate.cancel(place, Waker::wake);
+            self.gate.cancel(place, Waker::wake);
         }
     }
 }
@@ -223,7 +241,7 @@ impl<M> Clone for BoundedRef<M> {
 
 impl<M> fmt::Debug for BoundedRef<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundedRef").field("traffic", &self.core.mailbox.traffic()).finish_non_exhaustive()
+        f.debug_struct("BoundedRef").field("traffic", &self.core.traffic().0).finish_non_exhaustive()
     }
 }
 
