@@ -34,6 +34,7 @@ mod started;
 mod stream;
 pub(crate) mod timing;
 mod waits;
+pub(crate) mod watch;
 pub(crate) mod wheel;
 pub(crate) mod work;
 mod worker;

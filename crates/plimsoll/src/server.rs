@@ -49,6 +49,7 @@
 mod actor;
 mod builder;
 mod cast;
+mod handling;
 mod reply;
 mod timers;
 mod turn;
@@ -122,7 +123,7 @@ pub trait Server: Sized + Send + 'static {
         async { Ok(()) }
     }
 
-    /// The name under which a call is timed; one in eight is. Default: `call` for all.
+    /// The name under which a call is counted and timed. Default: `call` for all.
     fn method(_call: &Self::Call) -> &'static str {
         "call"
     }

@@ -81,6 +81,36 @@ async fn a_bound_call_in_another_task_ends_with_its_actor() {
     unbound.abort();
 }
 
+/// M-15: a bound caller's death is noticed at once while the server drains, and not when its deadline passes.
+#[tokio::test(start_paused = true)]
+async fn a_bound_caller_that_dies_during_a_drain_is_noticed_at_once() {
+    for worker in [Worker::Actor, Worker::Task] {
+        let server = server().worker(worker).start().await.unwrap();
+        let (caller, ended) = Caller::spawn(None, Caller(server.client()), ()).await.unwrap();
+        let gate = Gate::closed();
+        let other = tokio::spawn({
+            let (client, gate) = (server.client(), gate.clone());
+            async move { client.call(Do::Pass(gate)).await }
+        });
+        let (held, bound) = (Arc::new(()), server.client().bind(&caller.get_cell()).unawaited());
+        let call = tokio::spawn({
+            let held = held.clone();
+            async move { bound.call(Do::Hold(held)).await }
+        });
+        until(|| counters(&server)["workers"] == 2).await;
+        server.actor().stop(None);
+        until(|| !server.client().is_open()).await;
+        let before = tokio::time::Instant::now();
+        caller.kill();
+        ended.await.unwrap();
+        assert_eq!(call.await.unwrap(), Err(CallError::Cancelled));
+        until(|| counters(&server)["workers"] == 1).await;
+        assert_eq!((tokio::time::Instant::now(), Arc::strong_count(&held)), (before, 1));
+        gate.open();
+        assert_eq!(other.await.unwrap(), Ok(0), "the drain serves the rest");
+    }
+}
+
 /// One watch for a caller, however many clients are bound to it, and none when the last of them has gone.
 #[tokio::test(start_paused = true)]
 async fn a_caller_is_watched_once_and_only_while_a_client_is_bound() {

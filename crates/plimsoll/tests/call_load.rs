@@ -109,13 +109,15 @@ async fn a_reply_without_a_receiver_never_waits() {
     assert_eq!(client.call(Do::Hold(Arc::default())).await, Err(CallError::Timeout));
 }
 
-/// the task that keeps a server's deadlines belongs to it and ends with it, in whatever way it ends.
+/// what keeps a server's deadlines and what watches its callers belongs to it and ends with it, in whatever way it ends.
 #[tokio::test(start_paused = true)]
 async fn the_clock_ends_with_its_server() {
     let before = Handle::current().metrics().num_alive_tasks();
     for n in 0..100 {
         let mut server = server().start().await.unwrap();
         assert_eq!(server.client().call(Do::Echo(n)).await, Ok(n));
+        // Whoever watches its callers as well: an actor, started with the first client that is bound.
+        drop(server.client().bind(&server.actor()));
         if n % 2 == 0 {
             server.actor().kill()
         } else {

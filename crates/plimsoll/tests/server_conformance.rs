@@ -23,6 +23,12 @@ struct Obeys {
 enum Ask {
     Echo(u32),
     Forget,
+    /// Drop the reply handle in another task, at the first gate; the handler waits at the second.
+    ForgetElsewhere(Gate, Gate),
+    /// Drop the reply handle, then wait.
+    ForgetThenPass(Gate),
+    /// Drop the reply handle and fail in the same breath.
+    ForgetAndFail(&'static str),
     Keep,
     Fail(&'static str),
     Panic(&'static str),
@@ -70,6 +76,21 @@ impl Server for Obeys {
                 reply.ok(n);
             }
             Ask::Forget => drop(reply),
+            Ask::ForgetElsewhere(there, here) => {
+                tokio::spawn(async move {
+                    there.pass().await;
+                    drop(reply);
+                });
+                here.pass().await;
+            }
+            Ask::ForgetThenPass(gate) => {
+                drop(reply);
+                gate.pass().await;
+            }
+            Ask::ForgetAndFail(why) => {
+                drop(reply);
+                return Err(why.into());
+            }
             Ask::Keep => self.kept.push(reply),
             Ask::Fail(why) => return Err(why.into()),
             Ask::Panic(why) => panic!("{why}"),
@@ -275,6 +296,73 @@ async fn otp_a_dropped_reply_handle_is_no_reply_at_once() {
     assert_eq!(server.client().call(Ask::Forget).await, Err(Died::NoReply.into()));
     assert_eq!(server.client().call(Ask::Echo(1)).await, Ok(1));
     assert_nothing_left(&counters(&server));
+}
+
+/// Row: reply handle dropped, elsewhere or by the handler itself, while that runs on: the caller does not wait for it.
+#[tokio::test(start_paused = true)]
+async fn otp_a_reply_handle_dropped_while_its_handler_runs_is_no_reply_at_once() {
+    let (server, _probe) = started().await;
+    let (there, here) = (Gate::closed(), Gate::closed());
+    let call = tokio::spawn({
+        let (client, ask) = (server.client(), Ask::ForgetElsewhere(there.clone(), here.clone()));
+        async move { client.call(ask).await }
+    });
+    here.until_waiting(1).await;
+    let before = Instant::now();
+    there.open();
+    assert_eq!(call.await.unwrap(), Err(Died::NoReply.into()));
+    here.open();
+    let gate = Gate::closed();
+    assert_eq!(server.client().call(Ask::ForgetThenPass(gate.clone())).await, Err(Died::NoReply.into()));
+    gate.open();
+    assert_eq!(server.client().call(Ask::Echo(1)).await, Ok(1));
+    assert_eq!(Instant::now(), before, "nothing waited for a deadline");
+    assert_nothing_left(&counters(&server));
+}
+
+/// Row: reason in `Died(reason)`: a handle that goes down with its failing handler was not forgotten.
+#[tokio::test(start_paused = true)]
+async fn otp_a_reply_handle_dropped_by_a_failing_handler_has_the_servers_reason() {
+    let (server, _probe) = started().await;
+    let outcome = server.client().call(Ask::ForgetAndFail("broke")).await;
+    assert_eq!(outcome, Err(Died::Exit(ExitReason::failed("broke")).into()));
+    let (server, _probe) = started().await;
+    let gate = Gate::closed();
+    let waiting = tokio::spawn({
+        let (client, gate) = (server.client(), gate.clone());
+        async move { client.call(Ask::Pass(gate)).await }
+    });
+    gate.until_waiting(1).await;
+    server.actor().kill();
+    assert_eq!(waiting.await.unwrap(), Err(Died::Exit(ExitReason::Killed).into()), "cut short, not forgotten");
+}
+
+/// Row: caller dies: also while the server is at something else, and while it drains.
+#[tokio::test(start_paused = true)]
+async fn otp_a_dead_callers_queued_calls_go_while_the_server_is_busy_or_drains() {
+    let (server, _probe) = started().await;
+    for drains in [false, true] {
+        let (mark, _caller_probe) = probe(1);
+        let caller = server::builder::<Obeys>((mark, None)).start().await.unwrap();
+        let gate = Gate::closed();
+        let busy = tokio::spawn({
+            let (client, gate) = (server.client(), gate.clone());
+            async move { client.call(Ask::Pass(gate)).await }
+        });
+        gate.until_waiting(1).await;
+        let bound = server.client().bind(&caller.actor()).unawaited();
+        let call = tokio::spawn(async move { bound.call(Ask::Echo(1)).await });
+        until(|| counters(&server)["in_flight"] == 2).await;
+        let before = Instant::now();
+        if drains {
+            server.actor().stop(None);
+        }
+        caller.actor().kill();
+        assert_eq!(call.await.unwrap(), Err(CallError::Cancelled));
+        assert_eq!((Instant::now(), counters(&server)["in_flight"]), (before, 1));
+        gate.open();
+        assert_eq!(busy.await.unwrap(), Ok(0));
+    }
 }
 
 /// Row: server calls itself.

@@ -5,21 +5,33 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use plimsoll_sync::permits::{Refused, Scarce};
+use tokio::time::Instant;
 
 use super::book::{Door, NotOpened};
 use super::client::{Calling, New, Opening, State};
-use super::shared::{Item, Shared};
+use super::shared::Shared;
 use super::waits::{Party, Waiting};
 use super::{CallError, Died, Overload, Protocol};
 
 impl<P: Protocol> Calling<P> {
     /// Lets a request in, into the queue, or not at all.
     pub(crate) fn admit(&mut self, new: New<P>, waker: &Waker) -> Result<State<P>, CallError<P::Error>> {
-        let New { request, deadline, late, awaited, inside } = new;
+        let New { shared, request, deadline, late, awaited, inside } = new;
         if late {
-            return Err(CallError::Timeout);
+            return Err(shared.refusals.count(CallError::Timeout));
         }
-        let shared = &self.shared;
+        self.admit_to(&shared, request, deadline, (awaited, inside), waker)
+            .map_err(|error| shared.refusals.count(error))
+    }
+
+    fn admit_to(
+        &mut self,
+        shared: &Arc<Shared<P>>,
+        request: P::Request,
+        deadline: Instant,
+        (awaited, inside): (bool, bool),
+        waker: &Waker,
+    ) -> Result<State<P>, CallError<P::Error>> {
         let mut caller = None;
         if let Some(ties) = &mut self.ties
             && let Some(binding) = &ties.binding
@@ -34,12 +46,11 @@ impl<P: Protocol> Calling<P> {
         let opening = Opening { request, deadline, bytes, caller };
         let refused = match shared.gate.try_acquire(bytes) {
             Ok(()) => {
-                let call = shared.open(opening).map_err(|(why, bytes)| {
+                let opened = shared.open(opening, true, waker).map_err(|(why, bytes)| {
                     shared.release(bytes);
                     shared.not_opened(why)
-                })?;
-                shared.submit(Item::Call(Arc::clone(&call)));
-                return Ok(State::Open(call));
+                });
+                return opened.map(State::Open);
             }
             Err(refused) => refused,
         };
@@ -53,7 +64,7 @@ impl<P: Protocol> Calling<P> {
         }
         let place = shared.gate.enqueue(bytes, waker.clone(), Waker::wake);
         let place = place.map_err(|refused| shared.overload(refused, bytes))?;
-        match shared.open(opening) {
+        match shared.open(opening, false, waker) {
             Ok(call) => Ok(State::Queued(call, place)),
             Err((why, _)) => {
                 shared.gate.cancel(place, Waker::wake);

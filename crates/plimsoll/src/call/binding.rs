@@ -20,20 +20,20 @@ pub(crate) struct Binding<P: Protocol> {
 impl<P: Protocol> Binding<P> {
     pub(crate) fn new(shared: &Arc<Shared<P>>, actor: &ActorCell) -> Self {
         let (key, first) = {
-            // Monitored under the lock, so that the last client's going and the next one's coming cannot cross.
-            let mut book = shared.book.lock();
-            let bound = book.callers().bind(actor);
-            if let ((_, true), Some(server)) = (bound, shared.actor()) {
-                server.monitor(actor.clone());
+            // Watched under the lock, so that the last client's going and the next one's coming cannot cross.
+            let mut desk = shared.desk.lock();
+            let bound = desk.book.callers().bind(actor);
+            if let (_, true) = bound {
+                shared.watch.begin(shared, actor);
             }
             bound
         };
         // ractor tells a monitor nothing about an actor whose end came before it. While one is stopping that may be so.
-        match actor.get_status() {
-            ActorStatus::Stopped => shared.caller_ended(actor.get_id()),
-            ActorStatus::Stopping if first => {
+        match (actor.get_status(), shared.watch.runtime()) {
+            (ActorStatus::Stopped, _) => shared.caller_ended(actor.get_id()),
+            (ActorStatus::Stopping, Some(runtime)) if first => {
                 let (shared, actor) = (Arc::clone(shared), actor.clone());
-                tokio::spawn(async move {
+                runtime.spawn(async move {
                     let _ = actor.wait(None).await;
                     shared.caller_ended(actor.get_id());
                 });
@@ -46,10 +46,9 @@ impl<P: Protocol> Binding<P> {
 
 impl<P: Protocol> Drop for Binding<P> {
     fn drop(&mut self) {
-        let mut book = self.shared.book.lock();
-        let last = book.callers().unbind(self.key);
-        if let (true, Some(server)) = (last, self.shared.actor()) {
-            server.unmonitor(self.actor.clone());
+        let mut desk = self.shared.desk.lock();
+        if desk.book.callers().unbind(self.key) {
+            self.shared.watch.leave(&self.actor);
         }
     }
 }

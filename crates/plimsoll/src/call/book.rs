@@ -76,16 +76,18 @@ pub(crate) struct Opened {
 
 /// What an open call is kept with.
 #[derive(Debug)]
-pub(crate) struct Entry<C> {
+pub(crate) struct Entry<C, R> {
     call: C,
+    /// Until it is served; gone as soon as the call settles.
+    request: Option<R>,
     /// Its place among the calls of its caller, if that is bound.
-    pub(crate) link: Option<Link>,
+    pub(crate) link: Link,
 }
 
-/// The open calls of one server; `C` is a handle to a call.
+/// The open calls of one server; `C` is a handle to a call, `R` a request.
 #[derive(Debug)]
-pub(crate) struct Book<C> {
-    open: Slots<Entry<C>>,
+pub(crate) struct Book<C, R> {
+    open: Slots<Entry<C, R>>,
     wheel: Wheel,
     callers: Callers,
     tally: Tally,
@@ -94,7 +96,7 @@ pub(crate) struct Book<C> {
     alarm: u64,
 }
 
-impl<C: Clone> Book<C> {
+impl<C: Clone, R> Book<C, R> {
     pub(crate) fn new(limit: u32) -> Self {
         Self {
             open: Slots::with_limit(limit),
@@ -111,18 +113,25 @@ impl<C: Clone> Book<C> {
         &mut self,
         due: u64,
         caller: Option<SlotKey>,
+        request: R,
         make: impl FnOnce(SlotKey) -> C,
-    ) -> Result<Opened, NotOpened> {
-        match self.door {
-            Door::Open => {}
-            Door::Draining => return Err(NotOpened::Draining),
-            Door::Closed => return Err(NotOpened::Closed),
+    ) -> Result<Opened, (NotOpened, R)> {
+        let open = match self.door {
+            Door::Open if caller.is_none_or(|caller| self.callers.lives(caller)) => Ok(()),
+            Door::Open => Err(NotOpened::CallerGone),
+            Door::Draining => Err(NotOpened::Draining),
+            Door::Closed => Err(NotOpened::Closed),
+        };
+        if let Err(why) = open {
+            return Err((why, request));
         }
-        if caller.is_some_and(|caller| !self.callers.lives(caller)) {
-            return Err(NotOpened::CallerGone);
-        }
-        let key = self.open.insert_with(|key| Entry { call: make(key), link: None });
-        let key = key.map_err(|_| NotOpened::Full)?;
+        let mut request = Some(request);
+        let key = self.open.insert_with(|key| Entry { call: make(key), request: request.take(), link: Link::OFF }).ok();
+        let key = match (key, request) {
+            (Some(key), _) => key,
+            (None, Some(request)) => return Err((NotOpened::Full, request)),
+            (None, None) => unreachable!("a request goes into an entry or stays"),
+        };
         if let Some(caller) = caller {
             self.callers.add(&mut self.open, caller, key);
         }
@@ -135,13 +144,18 @@ impl<C: Clone> Book<C> {
         Ok(Opened { earliest })
     }
 
+    /// The request of a call whose turn it is; `None` if that has settled.
+    pub(crate) fn take_request(&mut self, key: SlotKey) -> Option<R> {
+        self.open.get_mut(key)?.request.take()
+    }
+
     /// Closes a call and frees everything that was kept for it.
-    pub(crate) fn close(&mut self, key: SlotKey, outcome: Outcome) -> Option<C> {
+    pub(crate) fn close(&mut self, key: SlotKey, outcome: Outcome) -> Option<Entry<C, R>> {
         self.callers.take_off(&mut self.open, key);
         let entry = self.open.remove(key)?;
         self.wheel.remove(key.index());
         self.tally.settled[outcome as usize] += 1;
-        Some(entry.call)
+        Some(entry)
     }
 
     /// Up to `slice` calls whose deadline has passed at `now`, to be settled by the caller of this.
@@ -180,6 +194,12 @@ impl<C: Clone> Book<C> {
 
     pub(crate) fn open_calls(&self) -> Vec<C> {
         self.open.iter().map(|(_, entry)| entry.call.clone()).collect()
+    }
+
+    /// Calls that nobody serves yet.
+    pub(crate) fn queued_calls(&self) -> Vec<C> {
+        let queued = self.open.iter().filter(|(_, entry)| entry.request.is_some());
+        queued.map(|(_, entry)| entry.call.clone()).collect()
     }
 
     /// A caller has ended: takes no more calls of it. Its key, if it was bound.
@@ -243,7 +263,7 @@ mod tests {
         }
     }
 
-    fn book() -> Book<SlotKey> {
+    fn book() -> Book<SlotKey, ()> {
         Book::new(2)
     }
 
@@ -251,7 +271,7 @@ mod tests {
     fn a_closed_call_leaves_neither_slot_nor_timer() {
         let mut book = book();
         let mut key = None;
-        book.open(10, None, |k| *key.insert(k)).unwrap();
+        book.open(10, None, (), |k| *key.insert(k)).unwrap();
         assert_eq!((book.in_flight(), book.timers()), (1, 1));
         assert!(book.close(key.unwrap(), Outcome::Reply).is_some());
         assert!(book.close(key.unwrap(), Outcome::Timeout).is_none());
@@ -261,9 +281,9 @@ mod tests {
     #[test]
     fn only_an_earlier_deadline_wakes_the_clock() {
         let mut book = book();
-        assert!(book.open(10, None, |k| k).unwrap().earliest);
-        assert!(!book.open(20, None, |k| k).unwrap().earliest);
-        assert_eq!(book.open(30, None, |k| k), Err(NotOpened::Full));
+        assert!(book.open(10, None, (), |k| k).unwrap().earliest);
+        assert!(!book.open(20, None, (), |k| k).unwrap().earliest);
+        assert_eq!(book.open(30, None, (), |k| k), Err((NotOpened::Full, ())));
         assert_eq!(book.expire(10, 8).len(), 1);
         assert_eq!(book.set_alarm(), Some(20));
     }
@@ -271,18 +291,18 @@ mod tests {
     #[test]
     fn a_door_that_is_not_open_says_which_way_it_is_shut() {
         let mut book = book();
-        book.open(1, None, |k| k).unwrap();
+        book.open(1, None, (), |k| k).unwrap();
         book.drain();
-        assert_eq!(book.open(1, None, |k| k), Err(NotOpened::Draining));
+        assert_eq!(book.open(1, None, (), |k| k), Err((NotOpened::Draining, ())));
         assert_eq!(book.shut().len(), 1);
         book.drain();
-        assert_eq!(book.open(1, None, |k| k), Err(NotOpened::Closed));
+        assert_eq!(book.open(1, None, (), |k| k), Err((NotOpened::Closed, ())));
     }
 
     /// M-16: from a caller to its calls and back, without a look at anybody else's.
     #[tokio::test]
     async fn a_gone_callers_calls_are_found_and_no_others() {
-        let mut book: Book<SlotKey> = Book::new(100);
+        let mut book: Book<SlotKey, ()> = Book::new(100);
         let mut callers = Vec::new();
         let mut ids = Vec::new();
         for _ in 0..2 {
@@ -292,7 +312,7 @@ mod tests {
         }
         let mut of = [Vec::new(), Vec::new()];
         for n in 0..50 {
-            book.open(n, Some(callers[n as usize % 2]), |k| {
+            book.open(n, Some(callers[n as usize % 2]), (), |k| {
                 of[n as usize % 2].push(k);
                 k
             })
@@ -303,7 +323,7 @@ mod tests {
             book.close(*key, Outcome::Reply);
         }
         let gone = book.caller_gone(ids[0]).unwrap();
-        assert_eq!(book.open(1, Some(callers[0]), |k| k), Err(NotOpened::CallerGone));
+        assert_eq!(book.open(1, Some(callers[0]), (), |k| k), Err((NotOpened::CallerGone, ())));
         let mut found = Vec::new();
         loop {
             let slice = book.calls_of(gone, 4);

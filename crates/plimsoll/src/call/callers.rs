@@ -15,8 +15,16 @@ use super::book::Entry;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Link {
     caller: u32,
-    before: Option<u32>,
-    after: Option<u32>,
+    before: u32,
+    after: u32,
+}
+
+/// Stands for no slot, in four bytes instead of eight.
+const NONE: u32 = u32::MAX;
+
+impl Link {
+    /// Of a call whose caller is not bound.
+    pub(crate) const OFF: Self = Self { caller: NONE, before: NONE, after: NONE };
 }
 
 #[derive(Debug)]
@@ -85,35 +93,37 @@ impl Callers {
     }
 
     /// One open call of the caller.
-    pub(crate) fn first<C>(&self, open: &Slots<Entry<C>>, key: SlotKey) -> Option<SlotKey> {
+    pub(crate) fn first<C, R>(&self, open: &Slots<Entry<C, R>>, key: SlotKey) -> Option<SlotKey> {
         open.at(self.bound.get(key)?.first?).map(|(call, _)| call)
     }
 
-    pub(crate) fn add<C>(&mut self, open: &mut Slots<Entry<C>>, key: SlotKey, call: SlotKey) {
+    pub(crate) fn add<C, R>(&mut self, open: &mut Slots<Entry<C, R>>, key: SlotKey, call: SlotKey) {
         let Some(caller) = self.bound.get_mut(key) else { return };
-        let after = caller.first.replace(call.index());
-        if let Some(link) = after.and_then(|after| link(open, after)) {
-            link.before = Some(call.index());
+        let after = caller.first.replace(call.index()).unwrap_or(NONE);
+        if let Some(link) = link(open, after) {
+            link.before = call.index();
         }
         if let Some(entry) = open.get_mut(call) {
-            entry.link = Some(Link { caller: key.index(), before: None, after });
+            entry.link = Link { caller: key.index(), before: NONE, after };
         }
     }
 
-    pub(crate) fn take_off<C>(&mut self, open: &mut Slots<Entry<C>>, call: SlotKey) {
-        let Some(Link { caller, before, after }) = open.get_mut(call).and_then(|entry| entry.link.take()) else {
+    pub(crate) fn take_off<C, R>(&mut self, open: &mut Slots<Entry<C, R>>, call: SlotKey) {
+        let Some(entry) = open.get_mut(call) else { return };
+        let Link { caller, before, after } = std::mem::replace(&mut entry.link, Link::OFF);
+        if caller == NONE {
             return;
-        };
-        if let Some(link) = after.and_then(|after| link(open, after)) {
+        }
+        if let Some(link) = link(open, after) {
             link.before = before;
         }
-        if let Some(before) = before {
+        if before != NONE {
             if let Some(link) = link(open, before) {
                 link.after = after;
             }
         } else if let Some((key, caller)) = self.bound.at_mut(caller) {
-            caller.first = after;
-            if after.is_none() && caller.clients == 0 {
+            caller.first = (after != NONE).then_some(after);
+            if after == NONE && caller.clients == 0 {
                 self.forget(key);
             }
         }
@@ -130,6 +140,6 @@ impl Callers {
     }
 }
 
-fn link<C>(open: &mut Slots<Entry<C>>, index: u32) -> Option<&mut Link> {
-    open.at_mut(index).and_then(|(_, entry)| entry.link.as_mut())
+fn link<C, R>(open: &mut Slots<Entry<C, R>>, index: u32) -> Option<&mut Link> {
+    open.at_mut(index).map(|(_, entry)| &mut entry.link)
 }

@@ -78,11 +78,9 @@ impl<P: Protocol> CallClient<P> {
             (_, None) => (deadline, late(deadline)),
         };
         let ties = self.binding.clone().map(|binding| Box::new(Ties { binding: Some(binding), ..Ties::default() }));
-        Calling {
-            shared: Arc::clone(&self.shared),
-            ties,
-            state: State::New(New { request, deadline, late, awaited: self.awaited, inside: self.inside }),
-        }
+        let shared = Arc::clone(&self.shared);
+        let (awaited, inside) = (self.awaited, self.inside);
+        Calling { ties, state: State::New(New { shared, request, deadline, late, awaited, inside }) }
     }
 
     /// This client, with no deadline later than `latest`.
@@ -161,7 +159,6 @@ pub(crate) struct Opening<P: Protocol> {
 /// A call: the future that [`CallClient::call`] returns. It starts when it is first polled; dropping it gives it up.
 #[must_use = "a call that is not awaited is never made"]
 pub struct Calling<P: Protocol> {
-    pub(crate) shared: Arc<Shared<P>>,
     /// What most calls do not have, and so do not carry along.
     pub(crate) ties: Option<Box<Ties<P>>>,
     state: State<P>,
@@ -190,6 +187,7 @@ pub(crate) enum State<P: Protocol> {
 
 /// A call that has not been made yet.
 pub(crate) struct New<P: Protocol> {
+    pub(crate) shared: Arc<Shared<P>>,
     pub(crate) request: P::Request,
     pub(crate) deadline: Instant,
     /// Its deadline had passed when it was asked for.
@@ -206,17 +204,20 @@ impl<P: Protocol> Future for Calling<P> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Err(error) = this.start(cx.waker()) {
-            return Poll::Ready(Err(error));
+        match this.start(cx.waker()) {
+            Err(error) => return Poll::Ready(Err(error)),
+            // Whatever settles the call wakes this task.
+            Ok(Started::Waits) => return Poll::Pending,
+            Ok(Started::Before) => {}
         }
         if let State::Queued(call, place) = &this.state
-            && this.shared.gate.claim(*place, |old| fresh(old, cx.waker()))
+            && call.shared.gate.claim(*place, |old| fresh(old, cx.waker()))
         {
             let call = Arc::clone(call);
             if let Some(ties) = &mut this.ties {
                 drop(ties.own.take());
             }
-            this.shared.submit(Item::Call(Arc::clone(&call)));
+            call.shared.submit(Item::Call(Arc::clone(&call)));
             this.state = State::Open(call);
         }
         let (State::Open(call) | State::Queued(call, _)) = &this.state else {
@@ -233,24 +234,28 @@ impl<P: Protocol> Future for Calling<P> {
     }
 }
 
+/// When a call was made.
+pub(crate) enum Started {
+    /// Just now, and it waits.
+    Waits,
+    /// At an earlier poll.
+    Before,
+}
+
 impl<P: Protocol> Calling<P> {
     /// Makes the call if it has not been made yet.
-    pub(crate) fn start(&mut self, waker: &Waker) -> Result<(), CallError<P::Error>> {
-        let State::New(_) = self.state else { return Ok(()) };
-        let State::New(new) = std::mem::replace(&mut self.state, State::Done) else { return Ok(()) };
-        match self.admit(new, waker) {
-            Ok(state) => {
-                self.state = state;
-                Ok(())
-            }
-            Err(error) => Err(self.shared.refusals.count(error)),
-        }
+    pub(crate) fn start(&mut self, waker: &Waker) -> Result<Started, CallError<P::Error>> {
+        let State::New(_) = self.state else { return Ok(Started::Before) };
+        let State::New(new) = std::mem::replace(&mut self.state, State::Done) else { return Ok(Started::Before) };
+        self.state = self.admit(new, waker)?;
+        // A permit may have been granted on the way into the queue, with a waker that has been used up by that.
+        Ok(if let State::Open(_) = self.state { Started::Waits } else { Started::Before })
     }
 
     /// Leaves the queue, and stops counting as one who waits.
     fn leave(&mut self) {
-        if let State::Queued(_, place) = self.state {
-            self.shared.gate.cancel(place, Waker::wake);
+        if let State::Queued(call, place) = &self.state {
+            call.shared.gate.cancel(*place, Waker::wake);
         }
         if let Some(ties) = &mut self.ties {
             drop((ties.waiting.take(), ties.own.take()));
@@ -262,7 +267,7 @@ impl<P: Protocol> Drop for Calling<P> {
     fn drop(&mut self) {
         self.leave();
         if let State::Open(call) | State::Queued(call, _) = &self.state {
-            self.shared.settle(call, Party::Other, Outcome::Cancelled, Err(CallError::Cancelled));
+            call.shared.settle(call, Party::Other, Outcome::Cancelled, Err(CallError::Cancelled));
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) struct Clock(OnceLock<AbortHandle>);
 
 impl Clock {
     pub(crate) fn start<P: Protocol>(&self, shared: &Arc<Shared<P>>, server: ActorCell) {
+        shared.watch.set_runtime();
         let task = tokio::spawn(keep_time(Arc::clone(shared), EndServer(server)));
         let _ = self.0.set(task.abort_handle());
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use plimsoll_sync::slots::SlotKey;
 
 use super::Service;
+use super::shared::Shared;
 use super::timing::Timings;
 
 /// The types of a conversation: what a caller sends and what it may get back.
@@ -34,9 +35,11 @@ pub trait Protocol: Sized + Send + Sync + 'static {
         None
     }
 
-    /// Whether the server's actor is at work: then it will settle a call whose reply handle was dropped.
+    /// Whether the server itself will settle a call whose reply handle was dropped: it is at work on this very thread, or
+    /// ending.
     #[doc(hidden)]
-    fn keeps_unreplied(_host: &Self::Host, _call: SlotKey) -> bool {
+    #[allow(private_interfaces, reason = "not part of the public face")]
+    fn keeps_unreplied(_shared: &Shared<Self>, _call: SlotKey) -> bool {
         false
     }
 

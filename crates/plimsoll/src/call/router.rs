@@ -2,21 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
 use super::Service;
 use super::clock::Clock;
-use super::shared::{Bell, Item, Shared};
+use super::shared::{Bell, Next, Shared};
 use super::work::Work;
-use super::worker::{Worker, WorkerActor};
+use super::worker::{self, Worker, WorkerActor};
 
 /// Calls routed in one turn, before whatever else the actor has to hear.
 const TURN: usize = 64;
-
-/// How long the calls of a dead caller are settled before others have their turn.
-const SLICE: Duration = Duration::from_millis(1);
 
 pub(crate) struct Router<S: Service> {
     pub(crate) shared: Arc<Shared<S>>,
@@ -28,32 +24,29 @@ pub(crate) struct Router<S: Service> {
 impl<S: Service> Router<S> {
     /// Starts a worker for each of the next calls; whether there may be more.
     async fn route(&self, myself: &ActorRef<Bell>) -> bool {
-        self.shared.answer_bell();
         for _ in 0..TURN {
-            let Some(Item::Call(call)) = self.shared.next_item() else { return false };
-            if let Some(work) = Work::begin(&self.shared, call) {
-                self.start(work, myself).await;
+            let Some((Next::Call(work, request), last)) = self.shared.next() else { return false };
+            match self.worker {
+                Worker::Task => drop(tokio::spawn(worker::task(work, request))),
+                // Boxed, because ractor moves a handler's future about for every message, and a start is a large one.
+                Worker::Actor => Box::pin(Self::start(work, request, myself)).await,
+            }
+            if last {
+                return false;
             }
         }
         true
     }
 
-    async fn start(&self, work: Work<S>, myself: &ActorRef<Bell>) {
-        match self.worker {
-            // A start that fails drops the work, which settles the call.
-            Worker::Actor if myself.get_status() < ActorStatus::Draining => {
-                let _ = WorkerActor::spawn_linked(None, WorkerActor(work), (), myself.get_cell()).await;
-            }
+    /// A start that fails drops the work, which settles the call.
+    async fn start(work: Work<S>, request: S::Request, myself: &ActorRef<Bell>) {
+        let worker = WorkerActor::new(work, request);
+        if myself.get_status() < ActorStatus::Draining {
+            let _ = WorkerActor::spawn_linked(None, worker, (), myself.get_cell()).await;
+        } else {
             // ractor links nothing to an actor that is stopping. What is left to serve then needs no link: it ends when
             // its call is settled, which the end of this actor does.
-            Worker::Actor => {
-                let _ = WorkerActor::spawn(None, WorkerActor(work), ()).await;
-            }
-            Worker::Task => {
-                tokio::spawn(async move {
-                    let _ = work.serve(None).await;
-                });
-            }
+            let _ = WorkerActor::spawn(None, worker, ()).await;
         }
     }
 }
@@ -78,29 +71,23 @@ impl<S: Service> Actor for Router<S> {
 
     async fn handle_supervisor_evt(
         &self,
-        myself: ActorRef<Bell>,
+        _: ActorRef<Bell>,
         event: SupervisionEvent,
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
-        let ended = match event {
+        match event {
+            SupervisionEvent::ActorFailed(actor, _) | SupervisionEvent::ActorTerminated(actor, ..)
+                if self.shared.watch.was(actor.get_id()) =>
+            {
+                Err("who watches the callers has ended".into())
+            }
             // Its call has been settled by the worker's own end; a worker's failure is none of the server's.
-            SupervisionEvent::ActorFailed(actor, _) => {
+            SupervisionEvent::ActorFailed(..) => {
                 self.shared.gauges.worker_failures.fetch_add(1, Ordering::Relaxed);
-                actor
+                Ok(())
             }
-            SupervisionEvent::ActorTerminated(actor, ..) => actor,
-            _ => return Ok(()),
-        };
-        let mut began = Instant::now();
-        while self.shared.cancel_some_of(ended.get_id()) {
-            // Others must not wait for the many calls of one that is gone.
-            if began.elapsed() >= SLICE {
-                self.route(&myself).await;
-                tokio::task::yield_now().await;
-                began = Instant::now();
-            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     async fn post_stop(&self, myself: ActorRef<Bell>, (): &mut ()) -> Result<(), ActorProcessingErr> {

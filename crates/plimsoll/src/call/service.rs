@@ -43,7 +43,7 @@ pub trait Service: Send + Sync + 'static {
         request: Self::Request,
     ) -> impl Future<Output = Result<Self::Reply, Self::Error>> + Send;
 
-    /// The name under which a request is timed; one call in eight is. Default: `call` for all.
+    /// The name under which a request is counted and timed. Default: `call` for all.
     fn method(_request: &Self::Request) -> &'static str {
         "call"
     }

@@ -19,6 +19,8 @@ use super::client::Opening;
 use super::counters::Gauges;
 use super::door::Refusals;
 use super::waits;
+use super::watch::Watch;
+use super::work::Work;
 use super::{CallError, Died, Protocol};
 use crate::exit::ExitReason;
 
@@ -28,8 +30,8 @@ pub(crate) type Settled<P> = Result<<P as Protocol>::Reply, CallError<<P as Prot
 /// One call: a single allocation that caller, books and worker hold together.
 pub(crate) struct Call<P: Protocol> {
     pub(crate) cell: CallCell<Settled<P>, Waker>,
-    /// Until it is served; gone as soon as the call settles.
-    pub(crate) request: Mutex<Option<P::Request>>,
+    /// Books and call know each other only while the call is open.
+    pub(crate) shared: Arc<Shared<P>>,
     pub(crate) key: SlotKey,
     pub(crate) deadline: Instant,
     pub(crate) bytes: u64,
@@ -46,6 +48,23 @@ pub(crate) enum Item<P: Protocol> {
     Due(P::Post),
 }
 
+/// What has its turn.
+pub(crate) enum Next<P: Protocol> {
+    Call(Work<P>, P::Request),
+    Post(P::Post),
+    Due(P::Post),
+}
+
+/// What callers and the server's actor change together, under one lock.
+pub(crate) struct Desk<P: Protocol> {
+    pub(crate) book: Book<Arc<Call<P>>, P::Request>,
+    /// What was let in and waits for a turn; never more than there are permits.
+    intake: VecDeque<Item<P>>,
+    /// The actor has been told that there is something, and will look until there is nothing.
+    rung: bool,
+    closed: bool,
+}
+
 /// A message that tells the server's actor to look at the intake.
 #[derive(Debug)]
 pub(crate) struct Bell;
@@ -53,17 +72,14 @@ pub(crate) struct Bell;
 pub(crate) struct Shared<P: Protocol> {
     pub(crate) host: P::Host,
     pub(crate) gate: PermitGate<Waker>,
-    pub(crate) book: Mutex<Book<Arc<Call<P>>>>,
-    /// What was let in and waits for a turn; never more than there are permits.
-    intake: Mutex<VecDeque<Item<P>>>,
-    rung: AtomicBool,
+    pub(crate) desk: Mutex<Desk<P>>,
     actor: OnceLock<ActorRef<Bell>>,
+    pub(crate) watch: Watch,
     pub(crate) refusals: Refusals,
     pub(crate) gauges: Gauges,
     /// Calls of the server's own workers that wait for one of its permits.
     pub(crate) own_waiting: AtomicU32,
     draining: AtomicBool,
-    closed: AtomicBool,
     /// Why the server ended, once something but a kill ended it.
     pub(crate) exit: OnceLock<ExitReason>,
     /// Rung when something is due earlier than all else.
@@ -90,15 +106,18 @@ impl<P: Protocol> Shared<P> {
         Self {
             host,
             gate: PermitGate::new(limits.load, limits.queue),
-            book: Mutex::new(Book::new(limits.load.count.saturating_add(limits.queue))),
-            intake: Mutex::new(VecDeque::new()),
-            rung: AtomicBool::new(false),
+            desk: Mutex::new(Desk {
+                book: Book::new(limits.load.count.saturating_add(limits.queue)),
+                intake: VecDeque::new(),
+                rung: false,
+                closed: false,
+            }),
             actor: OnceLock::new(),
+            watch: Watch::default(),
             refusals: Refusals::default(),
             gauges: Gauges::default(),
             own_waiting: AtomicU32::new(0),
             draining: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
             exit: OnceLock::new(),
             alarm: Notify::new(),
             drained: Notify::new(),
@@ -123,46 +142,58 @@ impl<P: Protocol> Shared<P> {
     /// Ticks are milliseconds since the server started; a time is rounded up, so that it is never early.
     pub(crate) fn due(&self, time: Instant) -> u64 {
         let since = time.saturating_duration_since(self.epoch);
-        u64::try_from(since.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX)
+        since.as_secs().saturating_mul(1_000).saturating_add(u64::from(since.subsec_nanos().div_ceil(1_000_000)))
     }
 
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Opens a call in the books. A permit, if it has one, stays with the caller of this when it fails.
-    pub(crate) fn open(&self, opening: Opening<P>) -> Result<Arc<Call<P>>, (NotOpened, u64)> {
+    /// Opens a call in the books; with a permit it is handed to the server's actor in the same step. Whoever calls this
+    /// keeps a permit when it fails.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        opening: Opening<P>,
+        permitted: bool,
+        waker: &Waker,
+    ) -> Result<Arc<Call<P>>, (NotOpened, u64)> {
         let Opening { request, deadline, bytes, caller } = opening;
         let (bound, caller) = caller.unzip();
+        let (cell, due, shared) = (CallCell::awaited_by(waker.clone()), self.due(deadline), Arc::clone(self));
         let mut opened = None;
-        let result = self.book.lock().open(self.due(deadline), bound, |key| {
-            let request = Mutex::new(Some(request));
-            let call = Call { cell: CallCell::new(), request, key, deadline, bytes, caller };
+        let mut desk = self.desk.lock();
+        let result = desk.book.open(due, bound, request, |key| {
+            let call = Call { cell, shared, key, deadline, bytes, caller };
             Arc::clone(opened.insert(Arc::new(call)))
         });
-        let result = result.map_err(|why| (why, bytes))?;
+        let ring = permitted && opened.as_ref().is_some_and(|call| desk.put(Item::Call(Arc::clone(call))));
+        // A refused request is dropped outside the lock: whatever it holds may come here again.
+        drop(desk);
+        let result = result.map_err(|(why, _)| (why, bytes))?;
+        let call = opened.ok_or((NotOpened::Full, bytes))?;
         if result.earliest {
             self.alarm.notify_one();
         }
-        opened.ok_or((NotOpened::Full, bytes))
+        if ring {
+            self.ring();
+        }
+        Ok(call)
     }
 
     /// Hands over what has a permit to the server's actor.
     pub(crate) fn submit(&self, item: Item<P>) {
-        self.intake.lock().push_back(item);
-        // ORDERING: `shut` closes before it sweeps under the lock just released; either it found the item, or this sees
-        // that it is closed.
-        if self.closed.load(Ordering::Acquire) {
+        let mut desk = self.desk.lock();
+        let (ring, closed) = (desk.put(item), desk.closed);
+        drop(desk);
+        if closed {
             self.sweep();
-        } else {
+        } else if ring {
             self.ring();
         }
     }
 
+    /// Tells the actor that there is something for it.
     pub(crate) fn ring(&self) {
-        if self.rung.swap(true, Ordering::AcqRel) {
-            return;
-        }
         let rung = self.actor.get().is_some_and(|actor| actor.send_message(Bell).is_ok());
         if !rung {
             // It is draining, and listens here; or it has ended, and the books are closed.
@@ -170,17 +201,34 @@ impl<P: Protocol> Shared<P> {
         }
     }
 
-    /// The actor hears the bell: what comes in from now on must ring again.
-    pub(crate) fn answer_bell(&self) {
-        self.rung.store(false, Ordering::Release);
+    /// What has its turn, and whether it was the last: then the next that comes rings again.
+    pub(crate) fn next(&self) -> Option<(Next<P>, bool)> {
+        loop {
+            let mut desk = self.desk.lock();
+            let item = desk.intake.pop_front();
+            let last = desk.intake.is_empty();
+            desk.rung &= !last;
+            let call = match item? {
+                Item::Call(call) => call,
+                Item::Post(post) => return Some((Next::Post(post), last)),
+                Item::Due(post) => return Some((Next::Due(post), last)),
+            };
+            let request = desk.book.take_request(call.key);
+            drop(desk);
+            let bytes = call.bytes;
+            if let (Some(request), Some(work)) = (request, Work::begin(call)) {
+                return Some((Next::Call(work, request), last));
+            }
+            // It has settled already.
+            self.release(bytes);
+            if last {
+                return None;
+            }
+        }
     }
 
     pub(crate) fn door(&self) -> Door {
-        self.book.lock().door()
-    }
-
-    pub(crate) fn next_item(&self) -> Option<Item<P>> {
-        self.intake.lock().pop_front()
+        self.desk.lock().book.door()
     }
 
     /// Settles `call`, unless someone else has: books first, then the caller, then the worker.
@@ -194,12 +242,8 @@ impl<P: Protocol> Shared<P> {
         if won.abandoned {
             self.gauges.overrunning.fetch_add(1, Ordering::Relaxed);
         }
-        let entry = self.book.lock().close(call.key, outcome);
+        let entry = self.desk.lock().book.close(call.key, outcome);
         drop(entry);
-        if by == Party::Other {
-            let request = call.request.lock().take();
-            drop(request);
-        }
         let waiters = call.cell.fill(value);
         if let Some(caller) = waiters.caller {
             caller.wake();
@@ -235,7 +279,7 @@ impl<P: Protocol> Shared<P> {
     /// Settles some calls of a caller that has ended; whether there may be more.
     pub(crate) fn cancel_some_of(&self, id: ActorId) -> bool {
         let calls = {
-            let mut book = self.book.lock();
+            let book = &mut self.desk.lock().book;
             let Some(caller) = book.caller_gone(id) else { return false };
             book.calls_of(caller, SLICE)
         };
@@ -249,7 +293,7 @@ impl<P: Protocol> Shared<P> {
     pub(crate) fn expire(&self) -> Expired {
         let now = self.now();
         let (due, next) = {
-            let mut book = self.book.lock();
+            let book = &mut self.desk.lock().book;
             let due = book.expire(now, SLICE);
             (due, book.set_alarm())
         };
@@ -267,29 +311,26 @@ impl<P: Protocol> Shared<P> {
 
     /// Takes no more calls. Those that are open are served, or those only that have a worker already.
     pub(crate) fn drain(&self, serve_queued: bool) {
-        self.book.lock().drain();
+        self.desk.lock().book.drain();
         self.draining.store(true, Ordering::Release);
         if !serve_queued {
-            let open = self.book.lock().open_calls();
-            for call in open {
-                let queued = call.request.lock().is_some();
-                if queued {
-                    self.settle(&call, Party::Other, Outcome::ShuttingDown, Err(CallError::ShuttingDown));
-                }
+            let queued = self.desk.lock().book.queued_calls();
+            for call in queued {
+                self.settle(&call, Party::Other, Outcome::ShuttingDown, Err(CallError::ShuttingDown));
             }
         }
     }
 
     /// Whether every call has settled and every worker that could end has ended.
     pub(crate) fn is_drained(&self) -> bool {
-        let in_flight = self.book.lock().in_flight();
+        let in_flight = self.desk.lock().book.in_flight();
         in_flight == 0 && self.gauges.all_workers_overrun()
     }
 
     /// The server has ended: settles everything that is left and gives back what waits for a turn.
     pub(crate) fn shut(&self) {
         let (door, open) = {
-            let mut book = self.book.lock();
+            let book = &mut self.desk.lock().book;
             (book.door(), book.shut())
         };
         for call in open {
@@ -299,19 +340,17 @@ impl<P: Protocol> Shared<P> {
             };
             self.settle(&call, Party::Other, outcome, Err(error));
         }
-        self.closed.store(true, Ordering::Release);
+        self.desk.lock().closed = true;
         self.sweep();
-        if let Some(server) = self.actor() {
-            let watched = self.book.lock().callers().watched();
-            for actor in watched {
-                server.unmonitor(actor);
-            }
-        }
+        let watched = self.desk.lock().book.callers().watched();
+        self.watch.end(watched);
     }
 
     /// Drops what will never have its turn.
     fn sweep(&self) {
-        while let Some(item) = self.next_item() {
+        loop {
+            let item = self.desk.lock().intake.pop_front();
+            let Some(item) = item else { break };
             match item {
                 Item::Call(call) => self.release(call.bytes),
                 Item::Post(post) => {
@@ -325,15 +364,21 @@ impl<P: Protocol> Shared<P> {
     }
 
     pub(crate) fn compact(&self, factor: usize) -> usize {
-        let intake = {
-            let mut intake = self.intake.lock();
-            let before = intake.capacity();
-            if before > factor.saturating_mul(intake.len().max(1)) {
-                intake.shrink_to_fit();
-            }
-            (before - intake.capacity()) * size_of::<Item<P>>()
-        };
-        intake + self.book.lock().compact(factor)
+        let desk = &mut *self.desk.lock();
+        let before = desk.intake.capacity();
+        if before > factor.saturating_mul(desk.intake.len().max(1)) {
+            desk.intake.shrink_to_fit();
+        }
+        let intake = (before - desk.intake.capacity()) * size_of::<Item<P>>();
+        intake + desk.book.compact(factor)
+    }
+}
+
+impl<P: Protocol> Desk<P> {
+    /// Puts something in; whether the actor must be told.
+    fn put(&mut self, item: Item<P>) -> bool {
+        self.intake.push_back(item);
+        !std::mem::replace(&mut self.rung, true)
     }
 }
 

@@ -52,6 +52,10 @@ impl Wheel {
     pub(crate) fn insert(&mut self, index: u32, when: u64) {
         let at = index as usize;
         if self.links.len() <= at {
+            // Beside a table that grows by an eighth.
+            if at >= self.links.capacity() && at >= 1_024 {
+                self.links.reserve_exact(at - self.links.len() + at / 8);
+            }
             self.links.resize(at + 1, Link::UNUSED);
         }
         self.remove(index);

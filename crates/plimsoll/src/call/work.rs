@@ -12,32 +12,32 @@ use crate::exit::ExitReason;
 
 /// The permit of a begun call and the duty to settle it. Both go when this is dropped, in whatever way that comes about.
 pub(crate) struct Work<P: Protocol> {
-    pub(crate) shared: Arc<Shared<P>>,
     pub(crate) call: Arc<Call<P>>,
 }
 
 impl<P: Protocol> Work<P> {
     /// Takes a call up; `None` if it has settled already.
-    pub(crate) fn begin(shared: &Arc<Shared<P>>, call: Arc<Call<P>>) -> Option<Self> {
+    pub(crate) fn begin(call: Arc<Call<P>>) -> Option<Self> {
         if !call.cell.begin() {
-            shared.release(call.bytes);
             return None;
         }
-        shared.gauges.workers.fetch_add(1, Ordering::AcqRel);
-        Some(Self { shared: Arc::clone(shared), call })
+        call.shared.gauges.workers.fetch_add(1, Ordering::AcqRel);
+        Some(Self { call })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<P>> {
+        &self.call.shared
     }
 
     /// Settles the call on behalf of its worker; a reply that comes late is counted and dropped.
     pub(crate) fn settle(&self, outcome: Outcome, value: Settled<P>) -> bool {
-        self.shared.settle(&self.call, Party::Worker, outcome, value)
+        self.shared().settle(&self.call, Party::Worker, outcome, value)
     }
-}
 
-impl<P: Protocol> Work<P> {
     /// Nobody has settled the call, and nobody will reply any more.
     fn unserved(&self) {
-        let shared = &self.shared;
-        if P::keeps_unreplied(&shared.host, self.call.key) {
+        let shared = self.shared();
+        if P::keeps_unreplied(shared, self.call.key) {
             return;
         }
         let (outcome, error) = if P::IN_TURN {
@@ -56,10 +56,11 @@ impl<P: Protocol> Drop for Work<P> {
         if !self.call.cell.is_settled() {
             self.unserved();
         }
+        let shared = self.shared();
         if self.call.cell.end().abandoned {
-            self.shared.gauges.overrunning.fetch_sub(1, Ordering::AcqRel);
+            shared.gauges.overrunning.fetch_sub(1, Ordering::AcqRel);
         }
-        self.shared.gauges.workers.fetch_sub(1, Ordering::AcqRel);
-        self.shared.release(self.call.bytes);
+        shared.gauges.workers.fetch_sub(1, Ordering::AcqRel);
+        shared.release(self.call.bytes);
     }
 }

@@ -1,11 +1,11 @@
 //! A worker: it serves one call and ends.
 
 use std::future::{Future, poll_fn};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 
-use futures::FutureExt;
+use parking_lot::Mutex;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
 use super::book::Outcome;
@@ -28,24 +28,40 @@ pub enum Worker {
 }
 
 impl<S: Service> Work<S> {
-    /// Serves the call; `Err` with the message when the service panicked.
-    pub(crate) async fn serve(&self, worker: Option<ActorCell>) -> Result<(), String> {
-        let Some(request) = self.call.request.lock().take() else { return Ok(()) };
-        let _waiting = self.call.caller.as_ref().zip(worker.as_ref()).and_then(|(caller, worker)| {
+    /// Serves the call; `Err` with the message when the service panicked. When the call is settled by someone else, the
+    /// service is dropped where it awaits.
+    async fn serve(&self, request: S::Request, worker: Option<ActorCell>) -> Result<(), String> {
+        let (call, shared) = (&*self.call, self.shared());
+        let _waiting = call.caller.as_ref().zip(worker.as_ref()).and_then(|(caller, worker)| {
             // Nobody waits for this worker yet, so that this closes no circle.
             Waiting::begin(caller, &Party::from(worker)).ok()
         });
         let ctx = CallContext {
-            deadline: self.call.deadline,
+            deadline: call.deadline,
             worker,
-            caller: self.call.caller.as_ref().map(|c| c.id),
-            server: self.shared.identity(),
+            caller: call.caller.as_ref().map(|c| c.id),
+            server: shared.identity(),
         };
-        let host = &self.shared.host;
-        let service = &host.service;
-        let (method, running) = (S::method(&request), host.timings.begin());
-        let serving = AssertUnwindSafe(async { service.call(ctx, request).await }).catch_unwind();
-        let (outcome, value, result) = match self.unless_settled(serving).await {
+        let running = shared.host.timings.begin(S::method(&request));
+        let mut serving = pin!(shared.host.service.call(ctx, request));
+        let served = poll_fn(|cx| {
+            if call.cell.is_settled() {
+                return Poll::Ready(None);
+            }
+            match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx))) {
+                Ok(Poll::Ready(answer)) => return Poll::Ready(Some(Ok(answer))),
+                Ok(Poll::Pending) => {}
+                Err(panic) => return Poll::Ready(Some(Err(panic))),
+            }
+            let settled = call.cell.settled_or_wait(|old| match old {
+                Some(old) if old.will_wake(cx.waker()) => old,
+                _ => cx.waker().clone(),
+            });
+            if settled { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await;
+        drop(running);
+        let (outcome, value, result) = match served {
             None => return Ok(()),
             Some(Ok(Ok(reply))) => (Outcome::Reply, Ok(reply), Ok(())),
             Some(Ok(Err(error))) => (Outcome::AppError, Err(CallError::App(error)), Ok(())),
@@ -55,34 +71,29 @@ impl<S: Service> Work<S> {
                 (Outcome::Died, Err(Died::Exit(ExitReason::Failed(failure)).into()), Err(message))
             }
         };
-        host.timings.end(method, running);
         self.settle(outcome, value);
         result
     }
+}
 
-    /// Runs `serving` until it is done or the call has been settled by someone else: then it is dropped where it awaits.
-    async fn unless_settled<F: Future>(&self, serving: F) -> Option<F::Output> {
-        let mut serving = pin!(serving);
-        poll_fn(|cx| {
-            let cell = &self.call.cell;
-            if cell.is_settled() {
-                return Poll::Ready(None);
-            }
-            if let Poll::Ready(output) = serving.as_mut().poll(cx) {
-                return Poll::Ready(Some(output));
-            }
-            let settled = cell.settled_or_wait(|old| match old {
-                Some(old) if old.will_wake(cx.waker()) => old,
-                _ => cx.waker().clone(),
-            });
-            if settled { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await
-    }
+/// The worker as a task.
+pub(crate) async fn task<S: Service>(work: Work<S>, request: S::Request) {
+    // The message of a panic is in the call's outcome already.
+    let _ = work.serve(request, None).await;
 }
 
 /// The worker as an actor. It works in `post_start`: supervised, without a message to itself.
-pub(crate) struct WorkerActor<S: Service>(pub(crate) Work<S>);
+pub(crate) struct WorkerActor<S: Service> {
+    work: Work<S>,
+    /// Here and not among the actor's arguments, which outlive a start that is cut short.
+    request: Mutex<Option<S::Request>>,
+}
+
+impl<S: Service> WorkerActor<S> {
+    pub(crate) fn new(work: Work<S>, request: S::Request) -> Self {
+        Self { work, request: Mutex::new(Some(request)) }
+    }
+}
 
 impl<S: Service> Actor for WorkerActor<S> {
     type Msg = ();
@@ -94,7 +105,10 @@ impl<S: Service> Actor for WorkerActor<S> {
     }
 
     async fn post_start(&self, myself: ActorRef<()>, (): &mut ()) -> Result<(), ActorProcessingErr> {
-        self.0.serve(Some(myself.get_cell())).await?;
+        let request = self.request.lock().take();
+        if let Some(request) = request {
+            self.work.serve(request, Some(myself.get_cell())).await?;
+        }
         myself.stop(None);
         Ok(())
     }

@@ -1,23 +1,25 @@
 //! The actor of a server: one thing after the other.
 
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures::FutureExt;
 use parking_lot::Mutex;
 use plimsoll_sync::cell::Party;
+use plimsoll_sync::slots::SlotKey;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 
+use super::handling;
 use super::timers::Fired;
-use super::turns::Post;
+use super::turns::{Post, Turns};
 use super::{BoxError, Reply, Server, Serving, Turn};
 use crate::call::book::Outcome;
 use crate::call::clock::Clock;
-use crate::call::shared::{Bell, Item, Shared};
-use crate::call::work::Work;
+use crate::call::shared::{Bell, Next, Shared};
 use crate::exit::ExitReason;
 use crate::panics;
 
@@ -28,127 +30,144 @@ pub(crate) struct ServerActor<S: Server> {
     pub(crate) shared: Arc<Shared<Serving<S>>>,
     pub(crate) clock: Clock,
     pub(crate) args: Mutex<Option<S::Args>>,
-    /// Here and not in ractor's state, which outlives the actor in its exit event. Out while a handler runs.
-    pub(crate) server: Mutex<Option<S>>,
-    /// Continuations of `init`.
-    pub(crate) first: Mutex<Option<Turn<S>>>,
+    /// Here and not in ractor's state, which outlives the actor in its exit event. Locked while a handler runs: by nobody
+    /// but this actor itself, so that nobody ever waits for it.
+    pub(crate) live: Mutex<Option<Live<S>>>,
     pub(crate) idle: Option<Duration>,
     pub(crate) serve_queued: bool,
 }
 
-type Handled = Result<(), ActorProcessingErr>;
+/// A server that has started.
+pub(crate) struct Live<S: Server> {
+    server: S,
+    turn: Turn<S>,
+}
 
+type Handled = Result<(), ActorProcessingErr>;
+/// A handler at work: one size for all of them, and none is moved about.
+type Handler<'a> = Pin<&'a mut (dyn Future<Output = Result<(), BoxError>> + Send)>;
+
+#[allow(
+    clippy::await_holding_lock,
+    reason = "only this actor ever locks its state; a failing try would be a fault here"
+)]
 impl<S: Server> ServerActor<S> {
     /// Handles the next things; whether there may be more.
     async fn turn(&self, myself: &ActorCell) -> Result<bool, ActorProcessingErr> {
-        self.shared.answer_bell();
-        let Some(mut server) = self.server.lock().take() else { return Ok(false) };
-        let mut turn = Turn::new(&self.shared, myself.clone());
+        let mut live = self.live.lock();
+        let Some(live) = &mut *live else { return Ok(false) };
         let (mut more, mut came) = (true, false);
         // A stop that is to leave the queue unserved must be heard between any two things.
         for _ in 0..if self.serve_queued { TURN } else { 1 } {
-            let Some(item) = self.shared.next_item() else {
+            let Some((next, last)) = self.shared.next() else {
                 more = false;
                 break;
             };
-            came |= self.handle_item(&mut server, item, &mut turn).await?;
-            if let Some(reason) = turn.stop.take() {
-                let _ = self.shared.exit.set(ExitReason::from_stop(reason.as_deref()));
-                myself.stop(reason);
+            came |= self.handle_next(live, next).await?;
+            if self.stops(live, myself) || last {
                 more = false;
                 break;
             }
         }
-        *self.server.lock() = Some(server);
         if came {
             self.restart_idle();
         }
         Ok(more)
     }
 
+    /// Whether a handler wants the server to end.
+    fn stops(&self, live: &mut Live<S>, myself: &ActorCell) -> bool {
+        let Some(reason) = live.turn.stop.take() else { return false };
+        let _ = self.shared.exit.set(ExitReason::from_stop(reason.as_deref()));
+        myself.stop(reason);
+        true
+    }
+
     /// Handles one thing; whether something came, which a time of idleness is not.
-    async fn handle_item(
-        &self,
-        server: &mut S,
-        item: Item<Serving<S>>,
-        turn: &mut Turn<S>,
-    ) -> Result<bool, ActorProcessingErr> {
+    async fn handle_next(&self, live: &mut Live<S>, next: Next<Serving<S>>) -> Result<bool, ActorProcessingErr> {
+        let Live { server, turn } = &mut *live;
         turn.deadline = None;
-        match item {
-            Item::Call(call) => {
-                let Some(work) = Work::begin(&self.shared, call) else { return Ok(true) };
-                let Some(request) = work.call.request.lock().take() else { return Ok(true) };
-                let (method, running) = (S::method(&request), self.shared.host.timings.begin());
+        match next {
+            Next::Call(work, request) => {
+                let shared = &self.shared;
+                let running = shared.host.timings.begin(S::method(&request));
                 turn.deadline = Some(work.call.deadline);
-                let reply = Reply(work);
-                let handled = self.guarded(server.call(request, reply, turn)).await;
-                self.shared.host.timings.end(method, running);
-                handled?;
+                self.run(pin!(server.call(request, Reply(work), turn))).await?;
+                drop(running);
             }
-            Item::Post(Post::Cast(cast)) => {
+            Next::Post(Post::Cast(cast)) => {
                 let permit = CastPermit(&self.shared);
-                let handled = self.guarded(server.cast(cast, turn)).await;
+                self.run(pin!(server.cast(cast, turn))).await?;
                 drop(permit);
-                handled?;
                 self.shared.gauges.casts_handled.fetch_add(1, Ordering::Relaxed);
             }
-            Item::Due(Post::Timer(key)) => {
+            Next::Due(Post::Timer(key)) => {
                 let (fired, wakes) = self.shared.host.timers.lock().fire(key, self.shared.now());
                 if wakes {
                     self.shared.alarm.notify_one();
                 }
                 match fired {
-                    Some(Fired::Message(message)) => self.guarded(server.message(message, turn)).await?,
+                    Some(Fired::Message(message)) => self.run(pin!(server.message(message, turn))).await?,
                     Some(Fired::Idle) => {
                         self.shared.compact(2);
-                        self.guarded(server.idle(turn)).await?;
-                        self.continuations(server, turn).await?;
+                        self.run(pin!(server.idle(turn))).await?;
+                        self.continuations(live).await?;
                         return Ok(false);
                     }
                     None => return Ok(false),
                 }
             }
-            Item::Due(Post::Answer(message, place)) => {
+            Next::Due(Post::Answer(message, place)) => {
                 drop(place);
-                self.guarded(server.message(message, turn)).await?;
+                self.run(pin!(server.message(message, turn))).await?;
             }
-            Item::Post(_) | Item::Due(Post::Cast(_)) => {}
+            Next::Post(_) | Next::Due(Post::Cast(_)) => {}
         }
-        self.continuations(server, turn).await?;
+        self.continuations(live).await?;
         Ok(true)
     }
 
-    async fn continuations(&self, server: &mut S, turn: &mut Turn<S>) -> Handled {
+    async fn continuations(&self, Live { server, turn }: &mut Live<S>) -> Handled {
         while let (Some(message), None) = (turn.next.pop_front(), &turn.stop) {
-            self.guarded(server.message(message, turn)).await?;
+            self.run(pin!(server.message(message, turn))).await?;
         }
         Ok(())
     }
 
-    /// Runs a handler. A failure becomes the server's exit reason, which then is that of every open call.
-    async fn guarded(&self, handler: impl Future<Output = Result<(), BoxError>> + Send) -> Handled {
-        let host = &self.shared.host;
-        host.busy.store(true, Ordering::Release);
-        let handled = AssertUnwindSafe(handler).catch_unwind().await;
-        let failure = match handled {
-            Ok(Ok(())) => {
-                host.busy.store(false, Ordering::Release);
-                self.settle_unreplied();
-                return Ok(());
+    /// Runs a handler. A failure becomes the server's exit reason, which then is that of every open call, also of one
+    /// whose reply handle was dropped in the failing. A handle that is dropped otherwise ends its call at once.
+    async fn run(&self, mut handler: Handler<'_>) -> Handled {
+        let mut cut_short = Ending { host: &self.shared.host, armed: true };
+        let id = self.shared.identity();
+        let failure = poll_fn(|cx| {
+            let (polled, unreplied) =
+                handling::during(id, || catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx))));
+            let failure = match polled {
+                Ok(Poll::Ready(Err(error))) => Some(panics::error_failure(error.as_ref())),
+                Err(panic) => Some(panics::failure_here(panic.as_ref())),
+                Ok(Poll::Ready(Ok(()))) => None,
+                Ok(Poll::Pending) => {
+                    self.settle_unreplied(unreplied);
+                    return Poll::Pending;
+                }
+            };
+            if failure.is_none() {
+                self.settle_unreplied(unreplied);
             }
-            Ok(Err(error)) => panics::error_failure(error.as_ref()),
-            Err(panic) => panics::failure_here(panic.as_ref()),
-        };
+            Poll::Ready(failure)
+        })
+        .await;
+        cut_short.armed = false;
+        let Some(failure) = failure else { return Ok(()) };
         let message = failure.message.to_string();
         let _ = self.shared.exit.set(ExitReason::Failed(failure));
         Err(message.into())
     }
 
-    /// Calls whose reply handle was dropped while a handler ran that went well: forgotten.
-    fn settle_unreplied(&self) {
-        let keys = std::mem::take(&mut *self.shared.host.unreplied.lock());
+    /// Calls whose reply handle was dropped by a handler that goes on, or went well: forgotten.
+    fn settle_unreplied(&self, keys: Vec<SlotKey>) {
         for key in keys {
-            let call = self.shared.book.lock().get(key);
+            let call = self.shared.desk.lock().book.get(key);
             if let Some(call) = call {
                 let died = crate::call::Died::NoReply.into();
                 self.shared.settle(&call, Party::Other, Outcome::Died, Err(died));
@@ -166,6 +185,10 @@ impl<S: Server> ServerActor<S> {
     }
 }
 
+#[allow(
+    clippy::await_holding_lock,
+    reason = "only this actor ever locks its state; a failing try would be a fault here"
+)]
 impl<S: Server> Actor for ServerActor<S> {
     type Msg = Bell;
     type State = ();
@@ -174,25 +197,21 @@ impl<S: Server> Actor for ServerActor<S> {
     async fn pre_start(&self, myself: ActorRef<Bell>, (): ()) -> Handled {
         self.shared.set_actor(myself.clone());
         self.clock.start(&self.shared, myself.get_cell());
-        let Some(args) = self.args.lock().take() else { return Ok(()) };
+        let args = self.args.lock().take();
+        let Some(args) = args else { return Ok(()) };
         let mut turn = Turn::new(&self.shared, myself.get_cell());
         let server = S::init(args, &mut turn).await?;
-        *self.server.lock() = Some(server);
-        *self.first.lock() = Some(turn);
+        *self.live.lock() = Some(Live { server, turn });
         Ok(())
     }
 
     async fn post_start(&self, myself: ActorRef<Bell>, (): &mut ()) -> Handled {
-        let (Some(mut server), Some(mut turn)) = (self.server.lock().take(), self.first.lock().take()) else {
-            return Ok(());
-        };
-        self.continuations(&mut server, &mut turn).await?;
-        *self.server.lock() = Some(server);
-        if let Some(reason) = turn.stop {
-            let _ = self.shared.exit.set(ExitReason::from_stop(reason.as_deref()));
-            myself.stop(reason);
+        let mut live = self.live.lock();
+        let Some(live) = &mut *live else { return Ok(()) };
+        self.continuations(live).await?;
+        if !self.stops(live, &myself.get_cell()) {
+            self.restart_idle();
         }
-        self.restart_idle();
         Ok(())
     }
 
@@ -204,18 +223,20 @@ impl<S: Server> Actor for ServerActor<S> {
     }
 
     async fn handle_supervisor_evt(&self, _: ActorRef<Bell>, event: SupervisionEvent, (): &mut ()) -> Handled {
-        if let SupervisionEvent::ActorTerminated(actor, ..) | SupervisionEvent::ActorFailed(actor, _) = event {
-            while self.shared.cancel_some_of(actor.get_id()) {
-                tokio::task::yield_now().await;
+        match event {
+            SupervisionEvent::ActorTerminated(actor, ..) | SupervisionEvent::ActorFailed(actor, _)
+                if self.shared.watch.was(actor.get_id()) =>
+            {
+                Err("who watches the callers has ended".into())
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     async fn post_stop(&self, myself: ActorRef<Bell>, (): &mut ()) -> Handled {
-        let myself = myself.get_cell();
         if self.shared.exit.get().is_none() {
             self.shared.drain(self.serve_queued);
+            let myself = myself.get_cell();
             loop {
                 while self.turn(&myself).await? {}
                 if self.shared.is_drained() || self.shared.exit.get().is_some() {
@@ -224,11 +245,12 @@ impl<S: Server> Actor for ServerActor<S> {
                 self.shared.drained.notified().await;
             }
         }
-        let Some(mut server) = self.server.lock().take() else { return Ok(()) };
-        let mut turn = Turn::new(&self.shared, myself);
-        self.guarded(server.stopped(&mut turn)).await?;
+        let mut live = self.live.lock();
+        let Some(Live { server, turn }) = &mut *live else { return Ok(()) };
+        turn.deadline = None;
+        self.run(pin!(server.stopped(turn))).await?;
         // Replies that are still owed go with the state: they end with the server's reason, not as forgotten.
-        self.shared.host.busy.store(true, Ordering::Release);
+        self.shared.host.ending.store(true, Ordering::Release);
         Ok(())
     }
 }
@@ -236,6 +258,20 @@ impl<S: Server> Actor for ServerActor<S> {
 impl<S: Server> Drop for ServerActor<S> {
     fn drop(&mut self) {
         self.shared.shut();
+    }
+}
+
+/// Says that the server is ending when a handler is dropped before it is done: what it held was not forgotten.
+struct Ending<'a, S: Server> {
+    host: &'a Turns<S>,
+    armed: bool,
+}
+
+impl<S: Server> Drop for Ending<'_, S> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.host.ending.store(true, Ordering::Release);
+        }
     }
 }
 

@@ -135,8 +135,7 @@ impl<S: Server> ServerBuilder<S> {
             shared: Arc::new(Shared::new(Turns::new(self.timers, self.requests), limits)),
             clock: Clock::default(),
             args: Mutex::new(Some(self.args)),
-            server: Mutex::new(None),
-            first: Mutex::new(None),
+            live: Mutex::new(None),
             idle: self.idle,
             serve_queued: self.serve_queued,
         };

@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 use plimsoll_sync::slots::SlotKey;
 
 use super::Server;
+use super::handling;
 use super::timers::{TimerKey, Timers};
 use crate::call::Protocol;
+use crate::call::shared::Shared;
 use crate::call::timing::Timings;
 
 /// A [`Server`] as a conversation: `CallClient<Serving<S>>` is a client of the server `S`.
@@ -29,12 +31,11 @@ impl<S: Server> Protocol for Serving<S> {
         host.timers.lock().tick(now, |key| due.push(Post::Timer(key)))
     }
 
-    fn keeps_unreplied(host: &Turns<S>, call: SlotKey) -> bool {
-        let busy = host.busy.load(Ordering::Acquire);
-        if busy {
-            host.unreplied.lock().push(call);
-        }
-        busy
+    #[allow(private_interfaces, reason = "not part of the public face")]
+    fn keeps_unreplied(shared: &Shared<Self>, call: SlotKey) -> bool {
+        shared.host.ending.load(Ordering::Acquire)
+            || shared.exit.get().is_some()
+            || handling::dropped(std::ptr::from_ref(shared).addr(), call)
     }
 
     fn describe(host: &Turns<S>, counters: &mut BTreeMap<String, u64>) {
@@ -58,9 +59,8 @@ pub enum Post<S: Server> {
 #[allow(missing_debug_implementations, reason = "not part of the public face")]
 pub struct Turns<S: Server> {
     pub(crate) timers: Mutex<Timers<S::Message>>,
-    /// A handler is running: a reply handle dropped now may be its failing.
-    pub(crate) busy: AtomicBool,
-    pub(crate) unreplied: Mutex<Vec<SlotKey>>,
+    /// Reply handles that are dropped from now on go with the server.
+    pub(crate) ending: AtomicBool,
     pub(crate) timings: Timings,
     requests: Arc<AtomicU32>,
     request_limit: u32,
@@ -70,8 +70,7 @@ impl<S: Server> Turns<S> {
     pub(crate) fn new(timers: u32, requests: u32) -> Self {
         Self {
             timers: Mutex::new(Timers::new(timers)),
-            busy: AtomicBool::new(false),
-            unreplied: Mutex::new(Vec::new()),
+            ending: AtomicBool::new(false),
             timings: Timings::default(),
             requests: Arc::new(AtomicU32::new(0)),
             request_limit: requests,
