@@ -34,7 +34,7 @@ requirements:
 
 # benchmarks against the peers, interleaved in one process: bench [call|supervisor|bounded|mesh]
 bench part="mesh" *args:
-    cargo bench --workspace --bench {{part}} -- {{args}}
+    cargo bench --workspace --bench '{{part}}*' -- {{args}}
 
 # a million calls under every trouble, each settled once; PLIMSOLL_LEDGER_SEED replays a run
 ledger calls="1000000":

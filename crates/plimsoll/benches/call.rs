@@ -1,13 +1,14 @@
 //! Calls, sends and refusals against what a user would write by hand on ractor, in the same run, interleaved.
 //!
-//! `cargo bench -p plimsoll --bench call` prints a table and writes `target/bench/call.json`. Every figure is the median
-//! of rounds that alternate between ours and theirs.
+//! `just bench call` prints a table and writes `target/bench/call.json`; the second half of it, allocations and bytes, is
+//! the program `call_memory`. Every figure is the median of rounds that alternate between ours and theirs.
 
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
 mod call {
     pub mod load;
     pub mod peers;
+    pub mod profile;
     pub mod server;
 }
 #[path = "common/report.rs"]
@@ -30,6 +31,10 @@ impl Service for Increment {
         Ok(n + 1)
     }
 }
+
+/// `gen_server` with a spawned, linked process a call, 64 callers, on a machine of this kind. Not measured here: it needs
+/// an Erlang installation.
+const ERLANG_SPAWN_PER_CALL: f64 = 1_850.0;
 
 /// `callers` tasks make `calls` calls in all.
 pub(crate) async fn callers<F: Future<Output = ()> + Send>(
@@ -99,6 +104,14 @@ async fn spawn_per_call(rows: &mut Vec<Row>) {
             ));
             if worker == Worker::Task && n == 64 {
                 rows.push(Row::absolute("call, task worker, 64 callers, absolute", ours, "ns", Some(1_000.0)));
+                rows.push(Row::against(
+                    "call, task worker, 64 callers",
+                    ours,
+                    "ns",
+                    "Erlang/OTP 25 spawn per call: a figure of November 2026, not of this run",
+                    ERLANG_SPAWN_PER_CALL,
+                    None,
+                ));
             }
         }
         server.actor().stop(None);
@@ -107,6 +120,10 @@ async fn spawn_per_call(rows: &mut Vec<Row>) {
 }
 
 fn main() -> std::io::Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    if call::profile::asked(&args) {
+        return Ok(());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let rows = runtime.block_on(async {
         tokio::spawn(async {

@@ -1,6 +1,6 @@
-//! Allocations and bytes a call, counted exactly: `cargo bench -p plimsoll --bench call_memory`.
+//! Allocations and bytes a call, counted exactly: the second half of `just bench call`.
 //!
-//! Apart from the benchmark of times, because counting slows the allocator down. Writes `target/bench/call_memory.json`.
+//! A program of its own, because counting slows the allocator down. Adds its rows to `target/bench/call.json`.
 
 #![allow(missing_docs, unreachable_pub, dead_code, reason = "a program, not a library")]
 
@@ -15,7 +15,7 @@ use std::convert::Infallible;
 
 use call::peers::{bare_call, bare_router};
 use plimsoll::call::{CallContext, CallServer, Service, StartedServer, Worker};
-use report::{Row, publish};
+use report::{Row, publish_added};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 
 #[global_allocator]
@@ -131,5 +131,5 @@ fn main() -> std::io::Result<()> {
         in_flight(&mut rows).await;
         rows
     });
-    publish("call_memory", &rows)
+    publish_added("call", &rows)
 }

@@ -38,7 +38,7 @@ fn main() {
         }
     }));
     if let Some(which) = std::env::args().skip_while(|arg| arg != "--profile").nth(1) {
-        let count = std::env::args().last().and_then(|count| count.parse().ok()).unwrap_or(1_000);
+        let count = std::env::args().next_back().and_then(|count| count.parse().ok()).unwrap_or(1_000);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let path = async move { profile::run(&which, count).await };
         return runtime.block_on(async { tokio::spawn(path).await.expect("no panic") });

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::callers;
 use crate::report::{Row, median, ns_each};
 
-struct Adder(u64);
+pub struct Adder(u64);
 
 impl Server for Adder {
     type Args = ();
@@ -33,7 +33,7 @@ impl Server for Adder {
     }
 }
 
-struct RactorAdder;
+pub struct RactorAdder;
 
 impl Actor for RactorAdder {
     type Msg = (u64, RpcReplyPort<u64>);
@@ -68,7 +68,7 @@ impl kameo::message::Message<u64> for KameoAdder {
     }
 }
 
-const DEADLINE: Duration = Duration::from_secs(5);
+pub const DEADLINE: Duration = Duration::from_secs(5);
 
 pub async fn plain_calls(rows: &mut Vec<Row>) {
     let ours_ = server::builder::<Adder>(()).mailbox(4_096).start().await.expect("starts");
@@ -121,7 +121,7 @@ pub async fn plain_calls(rows: &mut Vec<Row>) {
     kameo.kill();
 }
 
-struct BoundedSink(u64, Arc<Notify>);
+pub struct BoundedSink(pub u64, pub Arc<Notify>);
 
 impl Actor for BoundedSink {
     type Msg = Bounded<u64>;
@@ -147,7 +147,7 @@ impl Actor for BoundedSink {
     }
 }
 
-struct RactorSink(u64, Arc<Notify>);
+pub struct RactorSink(pub u64, pub Arc<Notify>);
 
 impl Actor for RactorSink {
     type Msg = u64;

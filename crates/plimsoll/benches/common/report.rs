@@ -54,6 +54,33 @@ pub fn ns_each(time: Duration, calls: usize) -> f64 {
 
 /// Prints the table and writes `target/bench/<part>.json`.
 pub fn publish(part: &str, rows: &[Row]) -> std::io::Result<()> {
+    print(rows);
+    write(part, &serde_json::to_value(rows)?)
+}
+
+/// Prints the table and adds it to `target/bench/<part>.json`, where it takes the place of rows of the same names.
+pub fn publish_added(part: &str, rows: &[Row]) -> std::io::Result<()> {
+    print(rows);
+    let known = std::fs::read(folder().join(format!("{part}.json"))).ok();
+    let known: Option<Vec<serde_json::Value>> = known.and_then(|text| serde_json::from_slice(&text).ok());
+    let mut all = known.unwrap_or_default();
+    all.retain(|row| !rows.iter().any(|ours| row["bench"] == ours.bench.as_str()));
+    for row in rows {
+        all.push(serde_json::to_value(row)?);
+    }
+    write(part, &serde_json::Value::Array(all))
+}
+
+fn folder() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench")
+}
+
+fn write(part: &str, rows: &serde_json::Value) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder())?;
+    std::fs::write(folder().join(format!("{part}.json")), serde_json::to_vec_pretty(rows)?)
+}
+
+fn print(rows: &[Row]) {
     let text = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
     println!(
         "{:<58} {:>10} {:<8} {:>10} {:>6} {:>7} {:>4}  peer",
@@ -73,7 +100,4 @@ pub fn publish(part: &str, rows: &[Row]) -> std::io::Result<()> {
             row.peer.as_deref().unwrap_or("-"),
         );
     }
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join(format!("{part}.json")), serde_json::to_vec_pretty(rows)?)
 }
