@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p plimsoll --bench supervisor` prints a table and writes `target/bench/supervisor.json`. Everything runs
 //! inside spawned tasks; every figure is the median of rounds that alternate between ours and theirs.
-//! `-- --profile ours-start-stop 2000` runs one path alone, for a profiler.
+//! `-- --only start` (or `one-for-all`, `crash`, `tree-lock`, `memory`) measures one part; `-- --profile ours-start-stop 2000` runs one
+//! path alone, for a profiler.
 
 #![allow(missing_docs, unreachable_pub, reason = "a program, not a library")]
 
@@ -23,7 +24,7 @@ use plimsoll::supervisor::{
 };
 use ractor::{Actor, ActorCell};
 use report::{Row, median, ns_each, publish};
-use supervisor::peers::{Do, Started, Victim, bare_parent, bare_start_stop, kameo_tree};
+use supervisor::peers::{Do, Started, Victim, bare_parent, bare_start, bare_start_stop, kameo_tree, stop_bare};
 use supervisor::profile;
 use tokio::sync::oneshot;
 
@@ -43,19 +44,32 @@ fn main() {
         let path = async move { profile::run(&which, count).await };
         return runtime.block_on(async { tokio::spawn(path).await.expect("no panic") });
     }
+    let only = std::env::args().skip_while(|arg| arg != "--only").nth(1);
+    let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     let mut rows = Vec::new();
-    rows.extend(block_on(start_stop(1, "start and stop of one dynamic child")));
-    rows.extend(block_on(start_stop(8, "the same, 8 tasks at once")));
-    rows.extend(block_on(start_at(1_000)));
-    rows.extend(block_on(start_at(100_000)));
-    rows.extend(block_on(one_for_all()));
-    for (load, name, goal) in
-        [(0, "idle", true), (25, "at 25 %", true), (50, "at 50 %", false), (100, "saturated", false)]
-    {
-        rows.extend(block_on(crash_to_running(load, name, goal)));
+    if wanted("start") {
+        rows.extend(block_on(start_stop(1, "start and stop of one dynamic child")));
+        rows.extend(block_on(start_stop(8, "the same, 8 tasks at once")));
+        rows.extend(block_on(start_at(1_000)));
+        rows.extend(block_on(start_at(100_000)));
     }
-    rows.push(memory());
-    publish("supervisor", &rows).expect("the report is written");
+    if wanted("one-for-all") {
+        rows.extend(block_on(one_for_all()));
+    }
+    if wanted("crash") {
+        for (load, name, goal) in
+            [(0, "idle", true), (25, "at 25 %", true), (50, "at 50 %", false), (100, "saturated", false)]
+        {
+            rows.extend(block_on(crash_to_running(load, name, goal)));
+        }
+    }
+    if wanted("tree-lock") {
+        rows.extend(block_on(tree_lock()));
+    }
+    if wanted("memory") {
+        rows.push(memory());
+    }
+    publish(if only.is_some() { "supervisor-part" } else { "supervisor" }, &rows).expect("the report is written");
 }
 
 fn block_on<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
@@ -80,7 +94,7 @@ async fn start_stop(tasks: usize, name: &str) -> Vec<Row> {
     const EACH: usize = 8_000;
     let (dynamic, parent) = (dynamic(100).await, bare_parent().await);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for round in 0..9 {
+    for round in 0..21 {
         let dynamic = dynamic.clone();
         let our = timed(tasks, EACH / tasks, move || {
             let dynamic = dynamic.clone();
@@ -131,33 +145,47 @@ async fn timed<F: Future<Output = ()> + Send>(
 async fn start_at(count: usize) -> Vec<Row> {
     const STARTS: usize = 500;
     let (dynamic, parent) = (dynamic(count as u32 + 10_000).await, bare_parent().await);
-    for _ in 0..count {
-        dynamic.start_child(()).await.expect("it starts");
+    // What these leave lies below what stays, where malloc does not give it back to the kernel: for both sides.
+    let mut warm = Vec::new();
+    for _ in 0..2 * STARTS {
+        warm.push(bare_start(&parent).await);
     }
     let mut bare = Vec::new();
     for _ in 0..count {
-        bare.push(Victim::spawn_linked(None, Victim(None), (), parent.clone()).await.expect("it starts"));
+        dynamic.start_child(()).await.expect("it starts");
+        bare.push(bare_start(&parent).await);
     }
+    stop_bare(warm).await;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..15 {
+    let our_round = async || {
         let mut started = Vec::with_capacity(STARTS);
         let began = Instant::now();
         for _ in 0..STARTS {
             started.push(dynamic.start_child(()).await.expect("it starts").child().expect("it runs"));
         }
-        ours.push(ns_each(began.elapsed(), STARTS));
+        let each = ns_each(began.elapsed(), STARTS);
         for child in started {
             dynamic.terminate_child(child.actor()).await.expect("it ends");
         }
+        each
+    };
+    let their_round = async || {
         let mut started = Vec::with_capacity(STARTS);
         let began = Instant::now();
         for _ in 0..STARTS {
-            started.push(Victim::spawn_linked(None, Victim(None), (), parent.clone()).await.expect("it starts"));
+            started.push(bare_start(&parent).await);
         }
-        theirs.push(ns_each(began.elapsed(), STARTS));
-        for (actor, ended) in started {
-            actor.stop(None);
-            ended.await.expect("it ends");
+        let each = ns_each(began.elapsed(), STARTS);
+        stop_bare(started).await;
+        each
+    };
+    for round in 0..30 {
+        if round % 2 == 0 {
+            ours.push(our_round().await);
+            theirs.push(their_round().await);
+        } else {
+            theirs.push(their_round().await);
+            ours.push(our_round().await);
         }
     }
     let name = format!("one start at {count} dynamic children");
@@ -288,6 +316,46 @@ async fn sample<F: Future<Output = ()>>(started: &Started, crash: impl FnOnce() 
     let began = Instant::now();
     crash().await;
     (when.await.expect("it starts again") - began).as_nanos() as f64 / 1_000.0
+}
+
+/// What ractor's process-wide lock costs: links and unlinks of actors that have nothing else in common, by one task and by
+/// one on each core.
+async fn tree_lock() -> Vec<Row> {
+    const EACH: usize = 100_000;
+    let mut rows = Vec::new();
+    for tasks in [1, 2] {
+        let mut rounds = Vec::new();
+        for _ in 0..9 {
+            let mut pairs = Vec::new();
+            for _ in 0..tasks {
+                pairs.push((bare_parent().await, bare_parent().await));
+            }
+            let began = Instant::now();
+            let tasks: Vec<_> = pairs
+                .iter()
+                .cloned()
+                .map(|(parent, child)| {
+                    tokio::spawn(async move {
+                        for _ in 0..EACH {
+                            child.link(parent.clone());
+                            child.unlink(parent.clone());
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.expect("no panic");
+            }
+            rounds.push(ns_each(began.elapsed(), EACH));
+            for (parent, child) in pairs {
+                child.stop(None);
+                parent.stop(None);
+            }
+        }
+        let name = format!("ractor's link and unlink of strangers, {tasks} at once");
+        rows.push(Row::absolute(name, median(rounds), "ns", None));
+    }
+    rows
 }
 
 /// Bytes of one idle child, each kind in a process of its own.

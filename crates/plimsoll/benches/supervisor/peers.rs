@@ -55,6 +55,9 @@ impl Actor for Victim {
     }
 }
 
+/// A bare actor and the handle of its task.
+pub type Bare = (ActorRef<Do>, tokio::task::JoinHandle<()>);
+
 /// A bare parent that takes no notice of its children.
 pub struct Parent;
 
@@ -81,8 +84,19 @@ pub async fn bare_parent() -> ActorCell {
     Parent::spawn(None, Parent, ()).await.expect("it starts").0.get_cell()
 }
 
+pub async fn bare_start(parent: &ActorCell) -> Bare {
+    Victim::spawn_linked(None, Victim(None), (), parent.clone()).await.expect("it starts")
+}
+
+pub async fn stop_bare(actors: Vec<Bare>) {
+    for (actor, ended) in actors {
+        actor.stop(None);
+        ended.await.expect("it ends");
+    }
+}
+
 pub async fn bare_start_stop(parent: &ActorCell) {
-    let (actor, ended) = Victim::spawn_linked(None, Victim(None), (), parent.clone()).await.expect("it starts");
+    let (actor, ended) = bare_start(parent).await;
     actor.stop(None);
     ended.await.expect("it ends");
 }

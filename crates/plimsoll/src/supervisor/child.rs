@@ -63,7 +63,7 @@ impl Child {
 
 impl<M> From<(ActorRef<M>, JoinHandle<()>)> for Child {
     fn from((actor, ended): (ActorRef<M>, JoinHandle<()>)) -> Self {
-        Self::new(actor.get_cell(), ended)
+        Self::new(actor.into(), ended)
     }
 }
 

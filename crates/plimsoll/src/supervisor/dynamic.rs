@@ -2,6 +2,7 @@
 
 mod core;
 mod crew;
+mod errands;
 
 use std::fmt;
 use std::future::Future;

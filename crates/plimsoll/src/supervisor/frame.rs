@@ -23,7 +23,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinError};
 use tokio::time::Instant;
@@ -39,6 +39,9 @@ use crate::exit::{ExitReason, Failure};
 
 /// How many anchors there may be, one after the other.
 const ANCHORS: usize = 4;
+
+/// How often a task that is about to end is looked at before it is waited for: some microseconds.
+const GLANCES: u32 = 100;
 
 /// What all kinds of supervisors share.
 pub(crate) struct Frame {
@@ -305,6 +308,19 @@ pub(crate) fn ended_already(join: &mut JoinHandle<()>) -> Option<Option<Failure>
     }
     // A task without budget left is told that the handle is not ready.
     join.now_or_never().map(|ended| ended.err().and_then(panic_of))
+}
+
+/// The same for a task that has said its last words on another thread and is about to end. Waiting for it in a task of its
+/// own would cost more than the end itself.
+pub(crate) fn ended_soon(join: &mut JoinHandle<()>) -> Option<Option<Failure>> {
+    let others_run = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
+    for _ in 0..if others_run { GLANCES } else { 0 } {
+        if join.is_finished() {
+            break;
+        }
+        std::hint::spin_loop();
+    }
+    ended_already(join)
 }
 
 fn panic_of(error: JoinError) -> Option<Failure> {

@@ -18,7 +18,7 @@ use self::core::{Core, NextStart};
 use super::builder::Observer;
 use super::child::Child;
 use super::error::StartError;
-use super::frame::{self, Crew, Frame, Heard, Rest, discard};
+use super::frame::{self, Crew, Frame, Heard, Rest, discard, ended_soon};
 use super::log;
 use super::report::ShutdownReport;
 use super::rules::{Flags, Rules, Run, StartFailure, Ticket};
@@ -124,7 +124,10 @@ impl Crew for Household {
     }
 
     fn heard(self: &Arc<Self>, actor: ActorId, heard: Heard) {
-        self.tell(|core, now| core.heard(self, actor, heard, now));
+        if let Some((run, mut join)) = self.tell(|core, now| core.heard(actor, heard, now)) {
+            let ended = ended_soon(&mut join);
+            self.tell(|core, now| core.awaited(self, run, join, ended, now));
+        }
     }
 
     fn joined(self: &Arc<Self>, run: Run, panic: Option<Failure>) -> bool {

@@ -169,6 +169,9 @@ enum Life {
     Finished,
 }
 
+/// What is to be told when, the earliest first.
+type Timers = BTreeSet<(Duration, Key, Timer)>;
+
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {
@@ -199,7 +202,7 @@ pub(crate) struct Rules {
     due: VecDeque<Key>,
     /// Operations that wait for a stop.
     queued: VecDeque<ops::Queued>,
-    timers: BTreeSet<(Duration, Key, Timer)>,
+    timers: Timers,
     /// Starts that have only just begun, and as a rule are over before anybody else has a say.
     brisk: usize,
     random: u64,
@@ -241,18 +244,19 @@ impl Rules {
 
     /// The start of `run` succeeded. `nested`: it is a supervisor that sees to its own end after a kill.
     pub(crate) fn started(&mut self, run: Run, nested: bool, now: Duration) {
-        let Some(key) = self.key_of_run(run) else { return };
-        self.start_ends(key);
-        let entry = self.entry(key);
-        let State::Starting { cause, cancelled, waiters, fresh, .. } = &mut entry.state else {
+        let Some(&key) = self.runs.get(&run) else { return };
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let State::Starting { cause, cancelled, waiters, fresh, slow, .. } = &mut entry.state else {
             // It had been given up and left behind.
             return self.actions.push_back(Action::Kill { run });
         };
+        self.brisk -= usize::from(!*slow && *cause != Cause::Boot);
         let (cause, cancelled, fresh, waiters) = (*cause, *cancelled, *fresh, std::mem::take(waiters));
         entry.unwanted = cancelled && fresh && waiters.is_empty();
         entry.nested = nested;
+        entry.restarts += u64::from(!cancelled && matches!(cause, Cause::Group(_)));
         entry.state = State::Up { run, since: now };
-        self.cancel_timers(key);
+        entry.forget_timers(key, &mut self.timers);
         if cancelled {
             self.begin_stop(key, now);
             if let State::Stopping { waiters: those_waiting, .. } = &mut self.entry(key).state {
@@ -264,11 +268,7 @@ impl Rules {
         match cause {
             Cause::Boot => self.boot_past(key),
             Cause::Asked(ticket) => self.answer(ticket, Answer::Started { run }),
-            Cause::Group(origin) => {
-                let entry = self.entry(key);
-                entry.restarts += 1;
-                self.advance_past(origin, key, now);
-            }
+            Cause::Group(origin) => self.advance_past(origin, key, now),
         }
         self.settle(now);
     }
@@ -544,12 +544,8 @@ impl Rules {
 
     /// Cancels the timers of a child's incarnation.
     fn cancel_timers(&mut self, key: Key) {
-        let Some(entry) = self.entries.get_mut(&key) else { return };
-        if let Some(at) = entry.grace_at.take() {
-            self.timers.remove(&(at, key, Timer::Grace));
-        }
-        if let Some(at) = entry.leave_at.take() {
-            self.timers.remove(&(at, key, Timer::Leave));
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.forget_timers(key, &mut self.timers);
         }
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::crew::{Dynamic, starting};
+use super::errands::{Errand, Errands};
 use crate::exit::{ExitReason, Failure};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::supervisor::child::{Child, Nested};
@@ -99,6 +100,7 @@ pub(super) struct Core<A> {
     keeper_sleeps_until: Option<Duration>,
     log: Log,
     garbage: Garbage,
+    errands: Errands,
 }
 
 #[derive(Default)]
@@ -130,6 +132,7 @@ impl<A: Send + 'static> Core<A> {
             keeper_sleeps_until: None,
             log: Log::default(),
             garbage: Vec::new(),
+            errands: Errands::default(),
         }
     }
 
@@ -205,7 +208,7 @@ impl<A: Send + 'static> Core<A> {
             slot.args = args;
         }
         if let Some((actor, heard)) = early {
-            self.heard(crew, actor, heard, now);
+            self.heard_early(crew, actor, heard, now);
         }
         self.settled();
         None
@@ -269,7 +272,7 @@ impl<A: Send + 'static> Core<A> {
                 }
                 self.rules.restarted(key, nested, now);
                 if let Some((actor, heard)) = early {
-                    self.heard(crew, actor, heard, now);
+                    self.heard_early(crew, actor, heard, now);
                 }
             }
             Ok(None) => self.rules.ignored(key),
@@ -278,8 +281,8 @@ impl<A: Send + 'static> Core<A> {
         self.forget_early();
     }
 
-    /// ractor told of the end of a linked actor.
-    pub(super) fn heard(&mut self, crew: &Arc<Dynamic<A>>, actor: ActorId, heard: Heard, now: Duration) {
+    /// ractor told of the end of a linked actor. Answers its task, when that is still to be waited for.
+    pub(super) fn heard(&mut self, actor: ActorId, heard: Heard, now: Duration) -> Option<(SlotKey, JoinHandle<()>)> {
         let Some(&key) = self.actors.get(&actor.pid()) else {
             if self.reserved > 0 || !self.starts.is_empty() {
                 if self.early.len() == EARLY_ENDS {
@@ -287,19 +290,49 @@ impl<A: Send + 'static> Core<A> {
                 }
                 self.early.push_back((actor, heard));
             }
-            return;
+            return None;
         };
-        let Some(slot) = self.slots.get_mut(key) else { return };
+        let slot = self.slots.get_mut(key)?;
         let reason = heard.reason(slot.join.as_ref().map(JoinHandle::id));
         if let Some(mut join) = slot.join.take() {
-            if let Some(panic) = ended_already(&mut join) {
-                let since = slot.since;
-                let reason = panic.map_or(reason, ExitReason::Failed);
-                return self.rules.exited(key, since, reason, Gone::Yes, now);
-            }
-            watch(crew, key, join, None);
+            let Some(panic) = ended_already(&mut join) else {
+                slot.more().ending.heard.get_or_insert(reason);
+                return Some((key, join));
+            };
+            let since = slot.since;
+            let reason = panic.map_or(reason, ExitReason::Failed);
+            self.rules.exited(key, since, reason, Gone::Yes, now);
+            return None;
         }
         slot.more().ending.heard.get_or_insert(reason);
+        self.tell_end(key, now);
+        None
+    }
+
+    fn heard_early(&mut self, crew: &Arc<Dynamic<A>>, actor: ActorId, heard: Heard, now: Duration) {
+        if let Some((key, join)) = self.heard(actor, heard, now) {
+            self.awaited(crew, key, join, None, now);
+        }
+    }
+
+    /// The task of a child whose last words were heard has ended, or it takes longer and is waited for.
+    pub(super) fn awaited(
+        &mut self,
+        crew: &Arc<Dynamic<A>>,
+        key: SlotKey,
+        join: JoinHandle<()>,
+        ended: Option<Option<Failure>>,
+        now: Duration,
+    ) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        match ended {
+            Some(panic) => {
+                let ending = &mut slot.more().ending;
+                ending.joined = true;
+                ending.panic = panic;
+            }
+            None => watch(crew, key, join, None),
+        }
         self.tell_end(key, now);
     }
 
@@ -486,7 +519,7 @@ impl<A: Send + 'static> Core<A> {
             }
             Action::Answer { ticket, refusal } => {
                 if let Some(waiting) = self.tickets.remove(&ticket) {
-                    let _ = waiting.send(refusal);
+                    self.errands.push(Errand::Answer(waiting, refusal));
                 }
             }
             Action::Free(key) => {
@@ -557,11 +590,11 @@ impl<A: Send + 'static> Core<A> {
         let Some(slot) = self.slots.get(key) else { return };
         let Some(actor) = &slot.actor else { return };
         let token = slot.more.as_ref().and_then(|more| more.token.as_ref());
-        match (token, crew.settings.ask) {
-            (Some(token), _) => token.cancel(),
-            (None, Ask::Stop) => actor.stop(Some("shutdown".to_owned())),
-            (None, Ask::Drain) => drop(actor.drain()),
-        }
+        self.errands.push(match (token, crew.settings.ask) {
+            (Some(token), _) => Errand::Cancel(token.clone()),
+            (None, Ask::Stop) => Errand::Stop(actor.clone()),
+            (None, Ask::Drain) => Errand::Drain(actor.clone()),
+        });
     }
 
     /// One that is linked no more would die without a word: it is monitored from now on, and its task waited for.
@@ -579,6 +612,10 @@ impl<A: Send + 'static> Core<A> {
 
     pub(super) fn take_garbage(&mut self) -> Garbage {
         std::mem::take(&mut self.garbage)
+    }
+
+    pub(super) fn take_errands(&mut self) -> Errands {
+        std::mem::take(&mut self.errands)
     }
 
     pub(super) fn rest(&mut self) -> Rest {

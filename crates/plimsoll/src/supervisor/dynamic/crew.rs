@@ -19,7 +19,7 @@ use crate::inspect::{Details, Inspect};
 use crate::supervisor::builder::Observer;
 use crate::supervisor::child::{Child, ChildRef, Started};
 use crate::supervisor::error::{ChildError, StartError};
-use crate::supervisor::frame::{self, Crew, Frame, Heard, Rest, discard};
+use crate::supervisor::frame::{self, Crew, Frame, Heard, Rest, discard, ended_soon};
 use crate::supervisor::handle::{ChildCount, ChildEntry};
 use crate::supervisor::log;
 use crate::supervisor::report::ShutdownReport;
@@ -88,9 +88,10 @@ impl<A: Send + 'static> Dynamic<A> {
             core.abandon();
             self.closing.cancel();
         }
-        let garbage = core.take_garbage();
+        let (garbage, errands) = (core.take_garbage(), core.take_errands());
         let wanted = core.keeper_is_wanted();
         drop(core);
+        errands.run();
         if wanted {
             self.frame.wake.notify_one();
         }
@@ -295,7 +296,10 @@ impl<A: Send + 'static> Crew for Dynamic<A> {
     }
 
     fn heard(self: &Arc<Self>, actor: ActorId, heard: Heard) {
-        self.tell(|core, now| core.heard(self, actor, heard, now));
+        if let Some((key, mut join)) = self.tell(|core, now| core.heard(actor, heard, now)) {
+            let ended = ended_soon(&mut join);
+            self.tell(|core, now| core.awaited(self, key, join, ended, now));
+        }
     }
 
     fn joined(self: &Arc<Self>, key: SlotKey, panic: Option<Failure>) -> bool {

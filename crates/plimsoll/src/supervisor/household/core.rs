@@ -258,13 +258,14 @@ impl Core {
         self.rules.started(run, is_nested, now);
         if let Some(index) = self.early.iter().position(|(actor, _)| *actor == id)
             && let Some((_, heard)) = self.early.remove(index)
+            && let Some((run, join)) = self.heard(id, heard, now)
         {
-            self.heard(household, id, heard, now);
+            self.awaited(household, run, join, None, now);
         }
     }
 
-    /// ractor told of the end of a linked actor.
-    pub(super) fn heard(&mut self, household: &Arc<Household>, actor: ActorId, heard: Heard, now: Duration) {
+    /// ractor told of the end of a linked actor. Answers its task, when that is still to be waited for.
+    pub(super) fn heard(&mut self, actor: ActorId, heard: Heard, now: Duration) -> Option<(Run, JoinHandle<()>)> {
         let Some(&run) = self.actors.get(&actor) else {
             if !self.starts.is_empty() {
                 if self.early.len() == EARLY_ENDS {
@@ -272,19 +273,36 @@ impl Core {
                 }
                 self.early.push_back((actor, heard));
             }
-            return;
+            return None;
         };
-        let Some(live) = self.live.get_mut(&run) else { return };
+        let live = self.live.get_mut(&run)?;
         let reason = heard.reason(live.join.as_ref().map(JoinHandle::id));
         live.heard.get_or_insert(reason);
         if let Some(mut join) = live.join.take() {
-            match ended_already(&mut join) {
-                Some(panic) => {
-                    live.joined = true;
-                    live.panic = panic;
-                }
-                None => watch(household, run, join, None),
+            let Some(panic) = ended_already(&mut join) else { return Some((run, join)) };
+            live.joined = true;
+            live.panic = panic;
+        }
+        self.tell_end(run, now);
+        None
+    }
+
+    /// The task of an incarnation whose last words were heard has ended, or it takes longer and is waited for.
+    pub(super) fn awaited(
+        &mut self,
+        household: &Arc<Household>,
+        run: Run,
+        join: JoinHandle<()>,
+        ended: Option<Option<Failure>>,
+        now: Duration,
+    ) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        match ended {
+            Some(panic) => {
+                live.joined = true;
+                live.panic = panic;
             }
+            None => watch(household, run, join, None),
         }
         self.tell_end(run, now);
     }

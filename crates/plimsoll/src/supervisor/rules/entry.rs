@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ChildRules, Key, Run, Ticket};
+use super::{ChildRules, Key, Run, Ticket, Timer, Timers};
 use crate::exit::ExitReason;
 
 /// A spec in the supervisor's list.
@@ -99,6 +99,16 @@ impl Entry {
             nested: false,
             grace_at: None,
             leave_at: None,
+        }
+    }
+
+    /// Drops what its incarnation was given time for.
+    pub(super) fn forget_timers(&mut self, key: Key, timers: &mut Timers) {
+        if let Some(at) = self.grace_at.take() {
+            timers.remove(&(at, key, Timer::Grace));
+        }
+        if let Some(at) = self.leave_at.take() {
+            timers.remove(&(at, key, Timer::Leave));
         }
     }
 

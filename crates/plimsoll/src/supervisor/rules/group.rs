@@ -193,9 +193,10 @@ impl Rules {
     }
 
     pub(super) fn advance_all(&mut self, now: Duration) {
-        let origins: Vec<Key> = self.groups.keys().copied().collect();
-        for origin in origins {
+        let mut next = self.groups.keys().next().copied();
+        while let Some(origin) = next {
             self.advance(origin, now);
+            next = self.groups.range(origin + 1..).next().map(|(origin, _)| *origin);
         }
     }
 

@@ -59,7 +59,7 @@ impl Rules {
                 State::Starting { .. } => self.cancel_start(key, now),
                 State::Up { run, .. } => {
                     let run = *run;
-                    self.stopping(key, run, now);
+                    self.entry(key).state = stopping(run, now);
                     self.kill_now(key, Kill::Brutal, now);
                 }
                 State::Stopping { killed: None, left: false, .. } => self.kill_now(key, Kill::Brutal, now),
@@ -133,20 +133,16 @@ impl Rules {
 
     /// Stops a running child as its spec says.
     pub(super) fn begin_stop(&mut self, key: Key, now: Duration) {
-        let State::Up { run, .. } = self.entry(key).state else { return };
-        let shutdown = self.entry(key).rules.shutdown;
-        self.stopping(key, run, now);
+        let entry = self.entry(key);
+        let State::Up { run, .. } = entry.state else { return };
+        let shutdown = entry.rules.shutdown;
+        entry.state = stopping(run, now);
         match shutdown {
             Shutdown::Brutal => return self.kill_now(key, Kill::Brutal, now),
             Shutdown::After(grace) => self.set_timer(now + grace, key, Timer::Grace),
             Shutdown::Infinity => {}
         }
         self.actions.push_back(Action::Ask { run });
-    }
-
-    fn stopping(&mut self, key: Key, run: Run, now: Duration) {
-        self.entry(key).state =
-            State::Stopping { run, began: now, killed: None, ended_with: None, left: false, waiters: Vec::new() };
     }
 
     /// The grace is over.
@@ -228,9 +224,10 @@ impl Rules {
     /// The task of an incarnation has ended.
     pub(super) fn gone(&mut self, key: Key, ended: Run, now: Duration) {
         self.runs.remove(&ended);
-        self.cancel_timers(key);
-        let (restart, ask) = (self.entry(key).rules.restart, self.entry(key).rules.ask);
-        match &mut self.entry(key).state {
+        let entry = self.entries.get_mut(&key).expect("an entry lives as long as its key is in use");
+        entry.forget_timers(key, &mut self.timers);
+        let (restart, ask) = (entry.rules.restart, entry.rules.ask);
+        match &mut entry.state {
             State::Down { gone, pending, .. } => {
                 *gone = true;
                 if *pending {
@@ -283,4 +280,8 @@ impl Rules {
         let (closing, waited) = (self.is_closing(), now.saturating_sub(began));
         self.actions.push_back(Action::Note(Note::Trouble { key, run, trouble, closing, waited }));
     }
+}
+
+fn stopping(run: Run, began: Duration) -> State {
+    State::Stopping { run, began, killed: None, ended_with: None, left: false, waiters: Vec::new() }
 }
