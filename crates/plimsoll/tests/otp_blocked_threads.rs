@@ -102,7 +102,8 @@ async fn otp_terminate_of_a_blocked_thread_says_so_and_it_is_startable_once_it_i
     tell_id(&tree, "blocks", Do::Normal);
     until(|| blocked.load(Ordering::SeqCst)).await;
     assert_eq!(tree.terminate_child("blocks").await, Err(ChildError::LeftBehind));
-    assert_eq!(tree.restart_child("blocks").await, Err(ChildError::Running));
+    assert_eq!(tree.restart_child("blocks").await, Err(ChildError::LeftBehind));
+    assert_eq!(tree.delete_child("blocks").await, Err(ChildError::LeftBehind));
     drop(release);
     until(|| shown(&tree) == "blocks-").await;
     assert!(matches!(tree.restart_child("blocks").await, Ok(Started::Child(_))));

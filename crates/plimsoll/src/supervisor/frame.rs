@@ -283,14 +283,26 @@ pub(crate) fn watch<C: Crew>(crew: &Arc<C>, run: C::Run, mut join: JoinHandle<()
                 }
             }
         };
-        let unheard = watcher.joined(run, ended.err().and_then(panic_of));
-        if unheard {
-            turns_of_others(&*watcher).await;
-            if watcher.frame().anchor().send_message(actors::Word::Flush(run)).is_err() {
-                watcher.flushed(run);
-            }
-        }
+        joined(&watcher, run, ended).await;
     });
+}
+
+/// Waits for the task of `run`, however long it takes.
+pub(crate) fn watch_patiently<C: Crew>(crew: &Arc<C>, run: C::Run, join: JoinHandle<()>) {
+    let watcher = crew.clone();
+    crew.frame().runtime.spawn(async move {
+        let ended = join.await;
+        joined(&watcher, run, ended).await;
+    });
+}
+
+async fn joined<C: Crew>(crew: &Arc<C>, run: C::Run, ended: Result<(), JoinError>) {
+    if crew.joined(run, ended.err().and_then(panic_of)) {
+        turns_of_others(&**crew).await;
+        if crew.frame().anchor().send_message(actors::Word::Flush(run)).is_err() {
+            crew.flushed(run);
+        }
+    }
 }
 
 /// Waits until every anchor that was replaced had a turn, for what it was sent before; not for long.

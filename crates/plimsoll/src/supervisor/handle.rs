@@ -111,8 +111,8 @@ impl SupervisorRef {
     /// Starts the child of a spec that is kept.
     ///
     /// # Errors
-    /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`]; [`ChildError::Start`] when it does
-    /// not start, the spec being kept.
+    /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`]; [`ChildError::LeftBehind`] while its
+    /// last incarnation blocks its thread; [`ChildError::Start`] when it does not start, the spec being kept.
     ///
     /// Cancel safe: a caller that gives up leaves the start to the supervisor.
     pub async fn restart_child(&self, id: &str) -> Result<Started, ChildError> {
@@ -126,7 +126,7 @@ impl SupervisorRef {
     /// Drops the spec of a child that does not run.
     ///
     /// # Errors
-    /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`].
+    /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`], [`ChildError::LeftBehind`].
     ///
     /// Cancel safe: it happens before the first await, or waits for a stop that is under way and happens then.
     pub async fn delete_child(&self, id: &str) -> Result<(), ChildError> {

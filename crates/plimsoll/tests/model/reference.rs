@@ -400,6 +400,13 @@ impl Sup {
             for (uid, _) in taken {
                 self.ended(uid, book);
             }
+            // All it covers is taken down: the others have no child until it comes to them.
+            for uid in self.covered(origin) {
+                let kid = self.kid(uid).expect("a kid");
+                if uid != origin && kid.state == State::Restarting {
+                    kid.state = State::None;
+                }
+            }
         }
     }
 

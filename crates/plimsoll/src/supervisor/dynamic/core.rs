@@ -17,10 +17,10 @@ use crate::exit::{ExitReason, Failure};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::supervisor::child::{Child, Nested};
 use crate::supervisor::error::{ChildError, StartError};
-use crate::supervisor::frame::{Garbage, Heard, Rest, StartTask, ended_already, guarded, watch};
+use crate::supervisor::frame::{Garbage, Heard, Rest, StartTask, ended_already, guarded, watch, watch_patiently};
 use crate::supervisor::handle::{ChildCount, ChildEntry, ChildState};
 use crate::supervisor::log::{self, Log};
-use crate::supervisor::policy::Ask;
+use crate::supervisor::policy::{Ask, Shutdown};
 use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
 use crate::supervisor::rules::{
     DynamicAction as Action, DynamicPhase, DynamicRules, Exit, Gone, Numbered, Refusal, StartFailure, Ticket, Trouble,
@@ -587,7 +587,13 @@ impl<A: Send + 'static> Core<A> {
 
     fn ask_to_stop(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey) {
         self.make_sure(crew, key);
-        let Some(slot) = self.slots.get(key) else { return };
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        // No kill will find out that it unlinked itself in its stop hook: its task is waited for.
+        if crew.settings.shutdown == Shutdown::Infinity
+            && let Some(join) = slot.join.take()
+        {
+            watch_patiently(crew, key, join);
+        }
         let Some(actor) = &slot.actor else { return };
         let token = slot.more.as_ref().and_then(|more| more.token.as_ref());
         self.errands.push(match (token, crew.settings.ask) {

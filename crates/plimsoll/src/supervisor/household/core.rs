@@ -19,9 +19,9 @@ use crate::exit::{ExitReason, Failure};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::supervisor::child::{Child, ChildRef, Nested};
 use crate::supervisor::error::{ChildError, StartError};
-use crate::supervisor::frame::{Crew, Garbage, Heard, Rest, StartTask, discard, ended_already, watch};
+use crate::supervisor::frame::{Crew, Garbage, Heard, Rest, StartTask, discard, ended_already, watch, watch_patiently};
 use crate::supervisor::log::{self, Log};
-use crate::supervisor::policy::Ask;
+use crate::supervisor::policy::{Ask, Shutdown};
 use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
 use crate::supervisor::rules::{
     Action, Answer, Exit, Gone, Key, Note, Numbered, Phase, Refusal, Rules, Run, StartFailure, Ticket, Trouble,
@@ -440,7 +440,14 @@ impl Core {
 
     fn ask_to_stop(&mut self, household: &Arc<Household>, run: Run) {
         self.make_sure(household, run);
+        let key = self.rules.key_of_run(run);
+        let patient =
+            key.and_then(|key| self.rules.rules_of(key)).is_some_and(|rules| rules.shutdown == Shutdown::Infinity);
         let Some(live) = self.live.get_mut(&run) else { return };
+        // No kill will find out that it unlinked itself in its stop hook: its task is waited for.
+        if patient && let Some(join) = live.join.take() {
+            watch_patiently(household, run, join);
+        }
         match (&live.token, live.ask) {
             (Some(token), _) => token.cancel(),
             (None, Ask::Stop) => live.actor.stop(Some("shutdown".to_owned())),

@@ -133,6 +133,11 @@ impl Entry {
         }
     }
 
+    /// Whether its incarnation is waited for no longer, and is still there.
+    pub(super) fn left_behind(&self) -> bool {
+        matches!(self.state, State::Down { left: true, gone: false, .. } | State::Stopping { left: true, .. })
+    }
+
     /// Whether a start may begin.
     pub(super) fn startable(&self) -> bool {
         matches!(self.state, State::Vacant | State::Restarting)

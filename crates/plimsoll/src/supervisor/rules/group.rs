@@ -88,7 +88,7 @@ impl Rules {
         }
         let delay = self.next_delay(key);
         let cover = self.cover_of(key);
-        self.absorb(cover, now);
+        self.absorb(key, cover, now);
         let stage = Stage::Stopping { below: Key::MAX, then: Some(delay) };
         self.groups.insert(key, Group { cover, stage, retry: false, delay_at: None });
         self.advance(key, now);
@@ -105,7 +105,7 @@ impl Rules {
         let delay = self.next_delay(key);
         let cover = self.cover_of(key);
         self.entry(key).state = State::Restarting;
-        self.absorb(cover, now);
+        self.absorb(key, cover, now);
         // Also without a delay others are served first: a start that fails without end must not shut them out.
         self.groups.insert(key, Group { cover, stage: Stage::Waiting, retry: true, delay_at: None });
         self.wait(key, now + delay);
@@ -127,8 +127,9 @@ impl Rules {
         delay
     }
 
-    /// Takes over the restarts that `cover` includes, and those whose remaining starts it includes.
-    fn absorb(&mut self, cover: Cover, now: Duration) {
+    /// Takes over the restarts that `cover` includes, and those whose remaining starts it includes. What waited for one of
+    /// them, other than the new origin, has no child from now on, as after `terminate_children` in OTP.
+    fn absorb(&mut self, origin: Key, cover: Cover, now: Duration) {
         if broken("wider_restart_takes_nothing_over") {
             return;
         }
@@ -145,11 +146,19 @@ impl Rules {
             }
         };
         let absorbed: Vec<Key> = self.groups.iter().filter_map(covered).collect();
-        for origin in absorbed {
-            self.end_group(origin);
+        for absorbed in absorbed {
+            self.end_group(absorbed);
         }
-        if !matches!(cover, Cover::One(_)) {
-            self.absorb_deferred(cover, now);
+        if matches!(cover, Cover::One(_)) {
+            return;
+        }
+        self.absorb_deferred(cover, now);
+        for (_, entry) in self.entries.range_mut(cover.first()..).filter(|(key, _)| **key != origin) {
+            match &mut entry.state {
+                State::Restarting => entry.state = State::Vacant,
+                State::Down { restarting, .. } => *restarting = false,
+                _ => {}
+            }
         }
     }
 
@@ -167,7 +176,7 @@ impl Rules {
             return;
         }
         let Some(group) = self.groups.remove(&origin) else { return };
-        self.absorb(group.cover, now);
+        self.absorb(origin, group.cover, now);
         let stage = Stage::Stopping { below: Key::MAX, then: None };
         self.groups.insert(origin, Group { stage, delay_at: None, ..group });
         self.advance(origin, now);

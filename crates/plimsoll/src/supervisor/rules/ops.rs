@@ -209,6 +209,7 @@ impl Rules {
         let refusal = match self.entry(key).phase() {
             Phase::Vacant => return self.begin_start(key, Cause::Asked(ticket), false),
             Phase::Restarting => Refusal::Restarting,
+            Phase::Stopping(_) if self.entry(key).left_behind() => Refusal::LeftBehind,
             Phase::Up(_) | Phase::Starting | Phase::Stopping(_) => Refusal::Running,
         };
         self.answer(ticket, Answer::Failed(refusal));
@@ -222,6 +223,7 @@ impl Rules {
                 return self.answer(ticket, Answer::Done);
             }
             Phase::Restarting => Refusal::Restarting,
+            Phase::Stopping(_) if self.entry(key).left_behind() => Refusal::LeftBehind,
             Phase::Up(_) | Phase::Starting | Phase::Stopping(_) => Refusal::Running,
         };
         self.answer(ticket, Answer::Failed(refusal));
