@@ -180,6 +180,17 @@ fn terminate(pid: u32) {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
 }
 
+#[test]
+fn ctrl_c_stops_a_node_in_order() {
+    let folder = folder();
+    let (mut node, lines, _) = talks(&mut serve(&folder, "127.0.0.1:0", "echo"), "try: ");
+    let pid = nix::unistd::Pid::from_raw(node.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    let words: Vec<_> = lines.map(Result::unwrap).collect();
+    assert_eq!(node.wait().unwrap().code(), Some(0), "{words:#?}");
+    assert!(words.last().unwrap().ends_with("nobody had to be killed"), "{words:#?}");
+}
+
 /// Starts `command` and waits for a line of its stderr that contains `words`; the lines up to it.
 fn talks(command: &mut Command, words: &str) -> (Child, Lines<BufReader<ChildStderr>>, Vec<String>) {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
