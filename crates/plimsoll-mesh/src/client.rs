@@ -18,6 +18,7 @@ use crate::http3::{BidiStream, Connection, OpenStreams};
 use crate::identity::{self, IdentityError};
 use crate::names::{NodeId, ServiceName};
 use crate::problem;
+use crate::pubsub::{Filter, Topic};
 
 /// The largest answer that is read, in bytes.
 pub const MAX_ANSWER: usize = 16 << 20;
@@ -102,6 +103,9 @@ pub enum RequestError {
     /// The answer is longer than [`MAX_ANSWER`].
     #[error("the answer is longer than {MAX_ANSWER} bytes")]
     TooLong,
+    /// The node refused; this is its answer.
+    #[error("the node refused with {}", .0.status)]
+    Refused(Box<Answer>),
 }
 
 /// A UDP socket for clients of nodes whose addresses are of the same family as `address`.
@@ -121,7 +125,22 @@ impl Client {
     ///
     /// Cancel safe: the connection that was being made is given up.
     pub async fn connect(endpoint: &quinn::Endpoint, address: SocketAddr, pin: NodeId) -> Result<Self, ConnectError> {
-        let (config, stranger) = identity::pinned_client_config(pin, Arc::new(transport()))?;
+        Self::connect_over(endpoint, address, pin, transport()).await
+    }
+
+    /// As [`connect`](Self::connect), with windows, stream limits and times of the caller's choice.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    ///
+    /// Cancel safe: the connection that was being made is given up.
+    pub async fn connect_over(
+        endpoint: &quinn::Endpoint,
+        address: SocketAddr,
+        pin: NodeId,
+        transport: quinn::TransportConfig,
+    ) -> Result<Self, ConnectError> {
+        let (config, stranger) = identity::pinned_client_config(pin, Arc::new(transport))?;
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| ConnectError::Handshake { address, source };
         let connecting =
             endpoint.connect_with(config, address, identity::SERVER_NAME).map_err(|error| failed(error.into()))?;
@@ -166,6 +185,59 @@ impl Client {
         self.exchange(Method::POST, &path, call.headers, call.body).await
     }
 
+    /// Advertises `name` for as long as this connection lasts and `ttl`, or the node's default, allows; again, it is renewed.
+    ///
+    /// # Errors
+    /// [`RequestError`] when there is no answer; a refusal is one.
+    ///
+    /// Cancel safe, but it may have been advertised.
+    pub async fn advertise(&self, name: &ServiceName, ttl: Option<Duration>) -> Result<Answer, RequestError> {
+        let mut headers = HeaderMap::new();
+        if let Some(ttl) = ttl {
+            headers.insert("plimsoll-ttl-ms", milliseconds(ttl).into());
+        }
+        self.exchange(Method::PUT, &format!("/v1/services/{name}"), headers, Bytes::new()).await
+    }
+
+    /// Takes an advertisement of this connection back.
+    ///
+    /// # Errors
+    /// [`RequestError`] when there is no answer; a refusal is one.
+    ///
+    /// Cancel safe, but it may have been taken back.
+    pub async fn withdraw(&self, name: &ServiceName) -> Result<Answer, RequestError> {
+        self.exchange(Method::DELETE, &format!("/v1/services/{name}"), HeaderMap::new(), Bytes::new()).await
+    }
+
+    /// Publishes `text` to all who subscribe to a filter that `topic` matches.
+    ///
+    /// # Errors
+    /// [`RequestError`] when there is no answer; a refusal is one.
+    ///
+    /// Cancel safe, but it may have been published.
+    pub async fn publish(&self, topic: &Topic, text: impl Into<Bytes>) -> Result<Answer, RequestError> {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
+        self.exchange(Method::POST, &format!("/v1/publish/{topic}"), headers, text.into()).await
+    }
+
+    /// Subscribes to what is published from now on to topics that `filter` matches.
+    ///
+    /// # Errors
+    /// [`RequestError::Refused`] with the node's answer, or another when there is none.
+    ///
+    /// Cancel safe: the subscription ends.
+    pub async fn subscribe(&self, filter: &Filter) -> Result<Subscription, RequestError> {
+        let mut stream = self.open(Method::GET, &format!("/v1/subscribe/{filter}"), HeaderMap::new()).await?;
+        send(&mut stream, Bytes::new()).await?;
+        let head = stream.recv_response().await.map_err(|error| RequestError::Broken(error.into()))?;
+        if head.status() == StatusCode::OK {
+            return Ok(Subscription { stream, read: BytesMut::new(), looked: 0 });
+        }
+        let (head, ()) = head.into_parts();
+        let body = body(&mut stream).await?;
+        Err(RequestError::Refused(Box::new(Answer { status: head.status, headers: head.headers, body })))
+    }
+
     /// Gets `path`.
     ///
     /// # Errors
@@ -194,14 +266,7 @@ impl Client {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer, RequestError> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("https://{}{path}", self.authority))
-            .body(())
-            .map_err(|error| RequestError::Broken(error.into()))?;
-        *request.headers_mut() = headers;
-        let mut stream =
-            self.requests.clone().send_request(request).await.map_err(|error| RequestError::Broken(error.into()))?;
+        let mut stream = self.open(method, path, headers).await?;
         // A node that refuses early stops reading: its answer counts, not the failed send.
         let sent = send(&mut stream, body).await;
         let answered = answer(&mut stream).await;
@@ -211,17 +276,73 @@ impl Client {
             (_, Err(error)) => Err(error),
         }
     }
+
+    async fn open(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Stream, RequestError> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("https://{}{path}", self.authority))
+            .body(())
+            .map_err(|error| RequestError::Broken(error.into()))?;
+        *request.headers_mut() = headers;
+        self.requests.clone().send_request(request).await.map_err(|error| RequestError::Broken(error.into()))
+    }
 }
 
-async fn send(stream: &mut RequestStream<BidiStream, Bytes>, body: Bytes) -> Result<(), RequestError> {
+type Stream = RequestStream<BidiStream, Bytes>;
+
+/// A subscription; it ends when this is dropped.
+pub struct Subscription {
+    stream: Stream,
+    read: BytesMut,
+    /// So far no event ends.
+    looked: usize,
+}
+
+impl Subscription {
+    /// The next server-sent event as it came, without the empty line that ends it: a message, a heartbeat, or why it was
+    /// cut off. `None` at the end.
+    ///
+    /// # Errors
+    /// [`RequestError::Broken`] when the node or the connection broke it off, [`RequestError::TooLong`] when an event is
+    /// longer than [`MAX_ANSWER`].
+    ///
+    /// Cancel safe.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, RequestError> {
+        loop {
+            if let Some(end) = self.read[self.looked..].windows(2).position(|two| two == b"\n\n") {
+                let end = std::mem::take(&mut self.looked) + end;
+                return Ok(Some(self.read.split_to(end + 2).freeze().slice(..end)));
+            }
+            self.looked = self.read.len().saturating_sub(1);
+            let piece = self.stream.recv_data().await.map_err(|error| RequestError::Broken(error.into()))?;
+            let Some(mut piece) = piece else { return Ok(None) };
+            if self.read.len() + piece.remaining() > MAX_ANSWER {
+                return Err(RequestError::TooLong);
+            }
+            self.read.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
+        }
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("read", &self.read.len()).finish_non_exhaustive()
+    }
+}
+
+async fn send(stream: &mut Stream, body: Bytes) -> Result<(), RequestError> {
     if !body.is_empty() {
         stream.send_data(body).await.map_err(|error| RequestError::Broken(error.into()))?;
     }
     stream.finish().await.map_err(|error| RequestError::Broken(error.into()))
 }
 
-async fn answer(stream: &mut RequestStream<BidiStream, Bytes>) -> Result<Answer, RequestError> {
+async fn answer(stream: &mut Stream) -> Result<Answer, RequestError> {
     let (head, ()) = stream.recv_response().await.map_err(|error| RequestError::Broken(error.into()))?.into_parts();
+    Ok(Answer { status: head.status, headers: head.headers, body: body(stream).await? })
+}
+
+async fn body(stream: &mut Stream) -> Result<Bytes, RequestError> {
     let mut body = BytesMut::new();
     while let Some(mut piece) = stream.recv_data().await.map_err(|error| RequestError::Broken(error.into()))? {
         if body.len() + piece.remaining() > MAX_ANSWER {
@@ -229,13 +350,18 @@ async fn answer(stream: &mut RequestStream<BidiStream, Bytes>) -> Result<Answer,
         }
         body.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
     }
-    Ok(Answer { status: head.status, headers: head.headers, body: body.freeze() })
+    Ok(body.freeze())
 }
 
 fn transport() -> quinn::TransportConfig {
     let mut transport = quinn::TransportConfig::default();
     transport.max_concurrent_bidi_streams(0_u8.into()).max_concurrent_uni_streams(8_u8.into());
     transport
+}
+
+/// Whole milliseconds from 1.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 impl Call {
@@ -254,8 +380,7 @@ impl Call {
     /// Sets the deadline, in whole milliseconds from 1; the node clamps it to a minute.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        let milliseconds = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX).max(1);
-        self.headers.insert("plimsoll-deadline-ms", milliseconds.into());
+        self.headers.insert("plimsoll-deadline-ms", milliseconds(deadline).into());
         self
     }
 }

@@ -22,6 +22,7 @@ use plimsoll::inspect::{Details, Inspect};
 pub use events::{HEARTBEAT, cut_off_event};
 pub use topic::{Filter, InvalidTopic, MAX_LEVELS, MAX_TOPIC, Topic};
 
+use crate::controls::switched_off;
 use trie::Trie;
 
 /// The limits of a node's publish and subscribe.
@@ -203,7 +204,10 @@ impl Shared {
             return Err(Full { what: "filters", cap: self.caps.filters.get() });
         }
         let fanout = filters.get_or_insert_with(filter, || {
-            let PubsubCaps { subscribers, backlog, patience, .. } = self.caps;
+            let PubsubCaps { subscribers, mut backlog, mut patience, .. } = self.caps;
+            if switched_off("fanout-bound") {
+                (backlog, patience) = (ByteCap::of::<{ ByteCap::MAX }>(), Duration::MAX);
+            }
             let fanout = Fanout::new("filter", FanoutCaps { subscribers, backlog, patience });
             // One line for all of them, told by the topics.
             fanout.counters().hush();

@@ -25,6 +25,7 @@ use super::pump::Session;
 use super::routes::{self, CallHead, PublishHead, Refusal, Route};
 use super::subscribe;
 use super::within::{TimeUp, within};
+use crate::controls::switched_off;
 use crate::http3::{Connection, Left, SendStream};
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Request};
@@ -46,6 +47,9 @@ pub(super) fn hold(
     async move {
         let shared = &session.shared;
         let books = shared.requests.begin();
+        if switched_off("caller-death") {
+            left = Box::pin(std::future::pending());
+        }
         let first = poll_fn(|cx| resolver.frame_stream.poll_next(cx));
         let answer = match within(shared.limits.header_time, first).await {
             Ok(frame) => match open(&session, resolver, frame) {

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use plimsoll::inspect::{Details, Inspect, Kind, Snapshot, Status, TreeNode};
 use plimsoll::supervisor::SupervisorRef;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 
 use crate::names::{NodeId, ServiceName};
 use crate::rpc::Router;
@@ -33,6 +34,9 @@ pub struct NodeSnapshot {
     pub services: Vec<ServiceEntry>,
     /// All nodes it knows, itself first.
     pub nodes: Vec<NodeEntry>,
+    /// Tasks of its runtime, those of actors included; 0 when it is taken outside.
+    #[serde(default)]
+    pub tasks: usize,
 }
 
 /// What can be read of a node at any time, without a turn of any actor. Cloning shares it.
@@ -89,6 +93,7 @@ impl View {
             routing: self.0.routing(),
             services: meshed.services(),
             nodes: meshed.nodes(),
+            tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
         }
     }
 }

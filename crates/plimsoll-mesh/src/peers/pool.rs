@@ -15,6 +15,7 @@ use plimsoll::bounded::pool::{
 use plimsoll::bounded::{Cap, PoolSettings};
 use tokio::sync::oneshot;
 
+use crate::controls::switched_off;
 use crate::names::NodeId;
 
 use super::book::{Arrival, Known, LinkId, PeerState, Verdict};
@@ -173,7 +174,7 @@ impl Connections {
     }
 
     fn close(&mut self, closing: Closing, link: Arc<Link>, to_do: &mut Vec<ToDo>) {
-        if !self.open.contains_key(&link.id) {
+        if !self.open.contains_key(&link.id) || switched_off("close-on-evict") {
             self.pool.closed(closing, Outcome::Closed);
             return;
         }

@@ -57,7 +57,7 @@ impl Proxy {
         let program = if off.is_empty() { PathBuf::from(PROGRAM) } else { controls_program() };
         let mut command = Command::new(program);
         command.env("PLIMSOLL_CONTROLS_OFF", off.join(",")).arg("--store").arg(folder.path());
-        command.args(["--origin", &origin.to_string(), "--patience-ms", "5000"]);
+        command.args(["--origin", &origin.to_string(), "--patience-ms", "3000"]);
         command.args(["--store-delay-ms", &store_delay.as_millis().to_string()]);
         // Arenas of the C library would show as memory that differs from run to run.
         command.env("MALLOC_ARENA_MAX", "2").stdout(Stdio::piped());

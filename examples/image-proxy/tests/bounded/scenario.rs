@@ -51,7 +51,7 @@ impl Bench {
 
     /// Asks until the figure is within `most`, and gives up after a time; without all fixes it may never be.
     async fn settles(&self, most: u64, mut figure: impl AsyncFnMut() -> u64) -> u64 {
-        let end = Instant::now() + if self.proxy.complete { PATIENCE } else { Duration::from_secs(2) };
+        let end = Instant::now() + if self.proxy.complete { PATIENCE } else { Duration::from_secs(1) };
         loop {
             let now = figure().await;
             if now <= most || Instant::now() > end {

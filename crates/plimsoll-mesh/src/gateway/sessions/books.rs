@@ -14,6 +14,7 @@ use plimsoll::bounded::{
 use plimsoll::inspect::{Details, Inspect as _};
 use tokio_util::sync::CancellationToken;
 
+use crate::controls::switched_off;
 use crate::names::ServiceName;
 
 /// What clients of a gateway may advertise, and for how long.
@@ -142,13 +143,17 @@ impl Books {
     /// Takes a client out with all that it has, once: its calls and subscriptions end, its leases too.
     pub(super) fn leave(&mut self, session: SessionKey) {
         let Some(removed) = self.sessions.remove(session) else { return };
-        removed.client.cancel();
+        if !switched_off("caller-death") {
+            removed.client.cancel();
+        }
         for (_, held) in removed.resources {
             if let Held::Subscription(end) = held {
                 end.cancel();
             }
         }
-        self.advertised.write().owner_gone(&session);
+        if !switched_off("coordinated-cleanup") {
+            self.advertised.write().owner_gone(&session);
+        }
     }
 
     /// Enters a subscription, which `end` ends when its client is taken out.
@@ -201,6 +206,9 @@ impl Books {
 
     /// Takes out what has run out.
     pub(super) fn sweep(&mut self, now: Instant) {
+        if switched_off("sweep") {
+            return;
+        }
         let swept = self.advertised.write().sweep(now);
         for (_, _, resource) in swept {
             self.sessions.detach(resource);
