@@ -94,21 +94,24 @@ impl Connections {
 
     /// Enters a connection that was judged.
     pub(crate) fn arrive(&mut self, link: &Arc<Link>, arrival: Arrival, verdict: Verdict, now: Instant) -> Verdict {
-        let live = Live { link: Arc::clone(link), known: arrival.known() };
-        let entered = match (verdict, self.creations.remove(&arrival.node)) {
-            (Verdict::Stale | Verdict::Full, _) => return verdict,
-            (Verdict::Duplicate, _) => {
+        match verdict {
+            Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) => {}
+            Verdict::Stale | Verdict::Full => return verdict,
+            Verdict::Duplicate => {
                 link.retire();
                 self.open.insert(link.id, Arc::clone(link));
                 return verdict;
             }
-            (_, Some(creation)) => {
+        }
+        let live = Live { link: Arc::clone(link), known: arrival.known() };
+        let entered = match self.creations.remove(&arrival.node) {
+            Some(creation) => {
                 let entry = creation.entry();
                 self.pool.created(creation, live, now).map(|()| entry).map_err(|(closing, _)| {
                     self.pool.closed(closing, Outcome::Closed);
                 })
             }
-            (_, None) => self.pool.replace(arrival.node, live, now).map_err(drop),
+            None => self.pool.replace(arrival.node, live, now).map_err(drop),
         };
         let Ok(entry) = entered else { return Verdict::Full };
         link.entered(entry);
