@@ -240,6 +240,11 @@ impl<T> Slots<T> {
         self.slots.capacity()
     }
 
+    /// Slots taken or free: every index that was given out and can be again is below it.
+    pub fn span(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Bytes of one slot.
     pub const fn slot_bytes() -> usize {
         size_of::<Slot<T>>()

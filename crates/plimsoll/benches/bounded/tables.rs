@@ -97,7 +97,20 @@ fn pool_hit(entries: usize, rows: &mut Vec<Row>) {
         })
     };
     let (ours, theirs) = in_turns(ours, theirs, CALLS);
+    // What the memory alone costs: the same keys in the same order, in a map that is looked into and nothing more.
+    let mut bare: std::collections::HashMap<Key, u64, foldhash::fast::RandomState> =
+        keys.iter().map(|key| (*key, 1)).collect();
+    let look = || {
+        timed(|| {
+            for n in 0..CALLS {
+                *black_box(bare.get_mut(black_box(&keys[pick(n, entries)])).expect("there")) += 1;
+            }
+        })
+    };
+    let look = median(std::iter::repeat_with(look).take(ROUNDS).map(|time| ns_each(time, CALLS)).collect());
     rows.push(Row::absolute(format!("pool: hit and return, {entries} entries"), ours, "ns", Some(60.0)));
+    let bench = format!("pool: hit and return, {entries} entries");
+    rows.push(Row::against(bench, ours, "ns", "bare map look-up, same hash", look, None));
     rows.push(Row::against(
         format!("pool: hit and return, {entries} entries"),
         ours,

@@ -5,6 +5,8 @@
 
 use plimsoll_sync::slots::Slots;
 
+use super::{Compact, CompactPolicy, Compacted, Footprint};
+
 const NONE: u32 = u32::MAX;
 
 /// A row's place in one list.
@@ -42,6 +44,56 @@ macro_rules! linked {
 }
 pub(crate) use linked;
 
+/// Where the links of a list's rows are.
+pub(crate) trait Chain<const LIST: usize> {
+    fn links(&mut self, index: u32) -> Option<&mut Links>;
+    fn place(&self, index: u32) -> Option<Links>;
+}
+
+impl<T: Linked<LIST>, const LIST: usize> Chain<LIST> for Slots<T> {
+    fn links(&mut self, index: u32) -> Option<&mut Links> {
+        self.at_mut(index).map(|(_, row)| row.links())
+    }
+
+    fn place(&self, index: u32) -> Option<Links> {
+        self.at(index).map(|(_, row)| row.place())
+    }
+}
+
+/// Links by slot, apart from the rows: at eight bytes each they stay in the processor's cache where the rows do not, and a
+/// row that moves touches the links of its neighbours and not the neighbours.
+#[derive(Debug, Default)]
+pub(crate) struct Places(Vec<Links>);
+
+impl Places {
+    /// Makes a place for the row in slot `index`, which is in no list.
+    pub(crate) fn make(&mut self, index: u32) {
+        if self.0.len() <= index as usize {
+            self.0.resize_with(index as usize + 1, Links::default);
+        }
+    }
+
+    pub(crate) fn footprint(&self) -> Footprint {
+        self.0.footprint()
+    }
+
+    /// Keeps the places of the first `slots` slots, and shrinks where the policy says so.
+    pub(crate) fn compact(&mut self, slots: usize, policy: &CompactPolicy) -> Compacted {
+        self.0.truncate(slots);
+        self.0.compact(policy)
+    }
+}
+
+impl<const LIST: usize> Chain<LIST> for Places {
+    fn links(&mut self, index: u32) -> Option<&mut Links> {
+        self.0.get_mut(index as usize)
+    }
+
+    fn place(&self, index: u32) -> Option<Links> {
+        self.0.get(index as usize).copied()
+    }
+}
+
 /// First, last and number of the rows in a list; the rows themselves are in the table given to each operation.
 #[derive(Debug)]
 pub(crate) struct List<const LIST: usize> {
@@ -76,7 +128,7 @@ impl<const LIST: usize> List<LIST> {
     }
 
     /// Adds the row in slot `index`, which must not be in the list.
-    pub(crate) fn push_back<T: Linked<LIST>>(&mut self, rows: &mut Slots<T>, index: u32) {
+    pub(crate) fn push_back(&mut self, rows: &mut impl Chain<LIST>, index: u32) {
         let Some(links) = links(rows, index) else { return };
         *links = Links { previous: self.tail, next: NONE };
         match links_at(rows, self.tail) {
@@ -88,7 +140,7 @@ impl<const LIST: usize> List<LIST> {
     }
 
     /// Takes the row in slot `index`, which must be in the list, out of it.
-    pub(crate) fn unlink<T: Linked<LIST>>(&mut self, rows: &mut Slots<T>, index: u32) {
+    pub(crate) fn unlink(&mut self, rows: &mut impl Chain<LIST>, index: u32) {
         let Some(links) = links(rows, index) else { return };
         let Links { previous, next } = std::mem::take(links);
         match links_at(rows, previous) {
@@ -103,7 +155,7 @@ impl<const LIST: usize> List<LIST> {
     }
 
     /// Moves the row in slot `index`, which must be in the list, to its end.
-    pub(crate) fn move_to_back<T: Linked<LIST>>(&mut self, rows: &mut Slots<T>, index: u32) {
+    pub(crate) fn move_to_back(&mut self, rows: &mut impl Chain<LIST>, index: u32) {
         if self.tail != index {
             self.unlink(rows, index);
             self.push_back(rows, index);
@@ -111,7 +163,7 @@ impl<const LIST: usize> List<LIST> {
     }
 
     /// Takes the first row out of the list.
-    pub(crate) fn pop_front<T: Linked<LIST>>(&mut self, rows: &mut Slots<T>) -> Option<u32> {
+    pub(crate) fn pop_front(&mut self, rows: &mut impl Chain<LIST>) -> Option<u32> {
         let index = self.front()?;
         self.unlink(rows, index);
         Some(index)
@@ -119,34 +171,32 @@ impl<const LIST: usize> List<LIST> {
 
     /// The slots of all rows, first to last.
     #[cfg(test)]
-    pub(crate) fn iter<'a, T: Linked<LIST>>(&self, rows: &'a Slots<T>) -> impl Iterator<Item = u32> + use<'a, T, LIST> {
+    pub(crate) fn iter<'a, C: Chain<LIST>>(&self, rows: &'a C) -> impl Iterator<Item = u32> + use<'a, C, LIST> {
         std::iter::successors(self.front(), move |index| Self::next(rows, *index))
     }
 
     /// The slot of the row before the one in slot `index`.
-    pub(crate) fn previous<T: Linked<LIST>>(rows: &Slots<T>, index: u32) -> Option<u32> {
+    pub(crate) fn previous(rows: &impl Chain<LIST>, index: u32) -> Option<u32> {
         visits::count();
-        let (_, row) = rows.at(index)?;
-        let previous = row.place().previous;
+        let previous = rows.place(index)?.previous;
         (previous != NONE).then_some(previous)
     }
 
     /// The slot of the row after the one in slot `index`.
-    pub(crate) fn next<T: Linked<LIST>>(rows: &Slots<T>, index: u32) -> Option<u32> {
+    pub(crate) fn next(rows: &impl Chain<LIST>, index: u32) -> Option<u32> {
         visits::count();
-        let (_, row) = rows.at(index)?;
-        let next = row.place().next;
+        let next = rows.place(index)?.next;
         (next != NONE).then_some(next)
     }
 }
 
-fn links<T: Linked<LIST>, const LIST: usize>(rows: &mut Slots<T>, index: u32) -> Option<&mut Links> {
+fn links<const LIST: usize>(rows: &mut impl Chain<LIST>, index: u32) -> Option<&mut Links> {
     visits::count();
-    rows.at_mut(index).map(|(_, row)| row.links())
+    rows.links(index)
 }
 
 /// Like [`links`], for an index that may stand for "none", which is no visit.
-fn links_at<T: Linked<LIST>, const LIST: usize>(rows: &mut Slots<T>, index: u32) -> Option<&mut Links> {
+fn links_at<const LIST: usize>(rows: &mut impl Chain<LIST>, index: u32) -> Option<&mut Links> {
     if index == NONE { None } else { links(rows, index) }
 }
 

@@ -1,20 +1,22 @@
 //! The decisions of a pool: its rows, and how callers come to a lease.
 
 mod ending;
+mod index;
 #[cfg(test)]
 mod laws;
 mod making;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use plimsoll_sync::slots::{SlotKey, Slots};
 
+use self::index::Index;
 use super::actions::{EntryKey, Lease, PoolAction, PoolEvent, PoolRefusal, WaitKey};
 use super::settings::{PoolSettings, Sharing};
 use super::waiting::{Queue, Waiting};
-use crate::bounded::list::{Links, List, linked, visits};
+use crate::bounded::list::{List, Places, visits};
 use crate::bounded::recent::Recent;
 use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint};
 
@@ -44,7 +46,9 @@ pub struct LruPool<K, V, W = ()> {
     settings: PoolSettings,
     rows: Slots<Row<K, V>>,
     /// Rows that a caller can find: not those retired.
-    index: HashMap<K, SlotKey>,
+    index: Index,
+    /// The links of `idle` and `wanted`: a row is in one of them or in neither.
+    places: Places,
     /// Live rows without a lease; the one used longest ago is first.
     idle: List<0>,
     /// Rows that wait for a place. There is none while there is a free place or an idle row.
@@ -89,11 +93,7 @@ struct Row<K, V> {
     key: K,
     state: State<V>,
     queue: Queue,
-    /// In `idle` or in `wanted`, never in both.
-    links: Links,
 }
-
-linked!([K, V] Row<K, V>, 0, links);
 
 #[derive(Debug)]
 enum State<V> {
@@ -123,7 +123,8 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     pub fn new(settings: PoolSettings) -> Self {
         Self {
             rows: Slots::with_limit(most_rows(settings.cap, settings.waiting)),
-            index: HashMap::new(),
+            index: Index::default(),
+            places: Places::default(),
             idle: List::default(),
             wanted: List::default(),
             waiting: Waiting::new(settings.waiting),
@@ -141,8 +142,8 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
 
     /// A lease of the handle of `key`, if it is there and may be used. Nothing is counted when not.
     pub fn hit(&mut self, key: &K) -> Option<Lease> {
-        visits::count();
-        let row_key = *self.index.get(key)?;
+        let slot = self.index.get(&self.rows, key)?;
+        let (row_key, _) = self.rows.at(slot)?;
         self.lease(EntryKey(row_key))
     }
 
@@ -158,7 +159,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         }
         *leases += 1;
         if *leases == 1 {
-            self.idle.unlink(&mut self.rows, row_key.index());
+            self.idle.unlink(&mut self.places, row_key.index());
         }
         self.counters.tally(PoolEvent::Asked);
         self.counters.tally(PoolEvent::Hit);
@@ -191,7 +192,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         } else if self.waiting.is_full() {
             Some(PoolRefusal::TooManyWaiting { cap: self.settings.waiting.get() })
         } else {
-            match self.index.get(key).and_then(|row| self.rows.get(*row)).map(|row| &row.state) {
+            match self.row_of(key).map(|(_, row)| &row.state) {
                 Some(State::Creating) => None,
                 Some(State::Live { .. }) => refuse.then_some(PoolRefusal::Busy),
                 Some(State::Wanted) => refuse.then_some(self.at_capacity()),
@@ -204,8 +205,8 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         if let Some(refusal) = refusal {
             return Err((refusal, waiter));
         }
-        let row_key = match self.index.get(key) {
-            Some(row_key) => *row_key,
+        let row_key = match self.row_of(key) {
+            Some((row_key, _)) => row_key,
             None => self.want(key.clone(), Queue::default()),
         };
         let Some(row) = self.rows.get_mut(row_key) else { return Err((self.at_capacity(), waiter)) };
@@ -215,13 +216,19 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
 
     /// A row that waits for a place, with those that wait for it.
     fn want(&mut self, key: K, queue: Queue) -> SlotKey {
-        let row = Row { key: key.clone(), state: State::Wanted, queue, links: Links::default() };
+        let row = Row { key, state: State::Wanted, queue };
         // INVARIANT: each wanted row has a waiter of its own and each other row a place, its own or its successor's, so there
         // is a slot for it.
         let Ok(row_key) = self.rows.insert(row) else { unreachable!("rows are bounded by places and waiters") };
-        self.index.insert(key, row_key);
-        self.wanted.push_back(&mut self.rows, row_key.index());
+        self.index.insert(&self.rows, row_key.index());
+        self.places.make(row_key.index());
+        self.wanted.push_back(&mut self.places, row_key.index());
         row_key
+    }
+
+    /// The row that callers for `key` find.
+    fn row_of(&self, key: &K) -> Option<(SlotKey, &Row<K, V>)> {
+        self.rows.at(self.index.get(&self.rows, key)?)
     }
 
     /// Takes back a caller that waits; `false` when it has its answer already (then the lease, if it is one, is to be
@@ -234,7 +241,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         if row.queue.is_empty() {
             match row.state {
                 State::Wanted => {
-                    self.wanted.unlink(&mut self.rows, row_key.index());
+                    self.wanted.unlink(&mut self.places, row_key.index());
                     self.remove_row(row_key);
                 }
                 State::Creating => self.actions.push_back(PoolAction::Abandon { entry: EntryKey(row_key) }),
@@ -269,8 +276,11 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
 
     /// The handle of `key`, if there is one to be found, without using it.
     pub fn find(&self, key: &K) -> Option<(EntryKey, &V)> {
-        let row_key = *self.index.get(key)?;
-        self.value(EntryKey(row_key)).map(|value| (EntryKey(row_key), value))
+        let (row_key, row) = self.row_of(key)?;
+        match &row.state {
+            State::Live { value, .. } => Some((EntryKey(row_key), value)),
+            _ => None,
+        }
     }
 
     /// All open handles that can be found, with the number of their leases. O(rows).
@@ -336,12 +346,14 @@ fn most_rows(cap: Cap, waiting: Cap) -> u32 {
 
 impl<K: Eq + Hash, V, W> Compact for LruPool<K, V, W> {
     fn footprint(&self) -> Footprint {
-        let tables = self.rows.footprint().plus(self.index.footprint()).plus(self.failing.footprint());
+        let tables = self.rows.footprint().plus(self.index.footprint()).plus(self.places.footprint());
+        let tables = tables.plus(self.failing.footprint());
         tables.plus(self.waiting.footprint()).plus(self.actions.footprint())
     }
 
     fn compact(&mut self, policy: &CompactPolicy) -> Compacted {
-        let tables = Compact::compact(&mut self.rows, policy).plus(self.index.compact(policy));
+        let tables = Compact::compact(&mut self.rows, policy).plus(self.index.compact(&self.rows, policy));
+        let tables = tables.plus(self.places.compact(self.rows.span(), policy));
         let tables = tables.plus(self.failing.compact(policy)).plus(self.waiting.compact(policy));
         tables.plus(self.actions.compact(policy))
     }

@@ -30,7 +30,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
             self.counters.tally(PoolEvent::Granted);
             self.actions.push_back(PoolAction::Grant { waiter, lease: Lease(EntryKey(row_key)) });
         } else {
-            self.idle.push_back(&mut self.rows, row_key.index());
+            self.idle.push_back(&mut self.places, row_key.index());
             self.serve();
         }
     }
@@ -67,7 +67,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         *standing = becomes;
         let idle = *leases == 0;
         let queue = std::mem::take(&mut row.queue);
-        self.index.remove(&row.key);
+        self.index.remove(&row.key, row_key.index());
         if becomes == Standing::Replaced {
             self.replaced += 1;
             // Its place is taken by its successor in the same step.
@@ -75,7 +75,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         }
         self.counters.tally(PoolEvent::Retired);
         if idle {
-            self.idle.unlink(&mut self.rows, row_key.index());
+            self.idle.unlink(&mut self.places, row_key.index());
             self.close_row(row_key);
         }
         queue
@@ -99,7 +99,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// Closes what nobody has used for [`PoolSettings::idle_time`]. O(those).
     pub fn expire(&mut self, now: Instant) {
         while self.next_expiry().is_some_and(|due| due <= now) {
-            let Some(index) = self.idle.pop_front(&mut self.rows) else { break };
+            let Some(index) = self.idle.pop_front(&mut self.places) else { break };
             let Some(row_key) = self.rows.at(index).map(|(row_key, _)| row_key) else { break };
             self.counters.tally(PoolEvent::IdleClosed);
             self.close_row(row_key);
@@ -137,7 +137,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
             }
             match row.state {
                 State::Wanted => {
-                    self.wanted.unlink(&mut self.rows, row_key.index());
+                    self.wanted.unlink(&mut self.places, row_key.index());
                     self.remove_row(row_key);
                 }
                 State::Creating => self.actions.push_back(PoolAction::Abandon { entry: EntryKey(row_key) }),
@@ -158,7 +158,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
                 std::cmp::Ordering::Equal if !self.idle.is_empty() => self.evict(),
                 _ => break,
             };
-            self.wanted.unlink(&mut self.rows, index);
+            self.wanted.unlink(&mut self.places, index);
             self.occupied += 1;
             let Some((row_key, row)) = self.rows.at_mut(index) else { break };
             row.state = State::Creating;
@@ -170,7 +170,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
 
     /// Takes out the idle row used longest ago; its place is free for whatever it makes room for.
     pub(super) fn evict(&mut self) -> Option<(Closing, K, V)> {
-        let index = self.idle.pop_front(&mut self.rows)?;
+        let index = self.idle.pop_front(&mut self.places)?;
         let row_key = self.rows.at(index)?.0;
         let row = self.remove_row(row_key)?;
         let State::Live { value, .. } = row.state else { return None };
@@ -208,7 +208,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         visits::count();
         let row = self.rows.remove(row_key)?;
         if !matches!(row.state, State::Live { standing: Standing::Retired | Standing::Replaced, .. }) {
-            self.index.remove(&row.key);
+            self.index.remove(&row.key, row_key.index());
         }
         Some(row)
     }

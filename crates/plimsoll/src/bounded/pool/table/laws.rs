@@ -11,14 +11,15 @@ impl<K: Eq + Hash + Clone + std::fmt::Debug, V, W> LruPool<K, V, W> {
     pub(in crate::bounded::pool) fn check_law(&self) {
         let is = |wanted: fn(&State<V>) -> bool| self.rows.iter().filter(|(_, row)| wanted(&row.state)).count();
         let found = is(|state| !matches!(state, State::Live { standing: Standing::Retired | Standing::Replaced, .. }));
-        assert_eq!(self.index.len(), found);
-        for (key, row_key) in &self.index {
-            assert_eq!(self.rows.get(*row_key).map(|row| &row.key), Some(key));
+        assert_eq!(self.index.iter().len(), found);
+        for slot in self.index.iter() {
+            let (_, row) = self.rows.at(slot).expect("the index names rows");
+            assert_eq!(self.index.get(&self.rows, &row.key), Some(slot));
         }
         assert_eq!(self.idle.len(), is(|state| matches!(state, State::Live { leases: 0, .. })));
-        assert_eq!(self.idle.iter(&self.rows).count(), self.idle.len());
+        assert_eq!(self.idle.iter(&self.places).count(), self.idle.len());
         assert_eq!(self.wanted.len(), is(|state| matches!(state, State::Wanted)));
-        assert_eq!(self.wanted.iter(&self.rows).count(), self.wanted.len());
+        assert_eq!(self.wanted.iter(&self.places).count(), self.wanted.len());
         assert_eq!(self.replaced, is(|state| matches!(state, State::Live { standing: Standing::Replaced, .. })));
         assert_eq!(self.occupied, self.rows.len() - self.wanted.len() - self.replaced);
         let queued: usize = self.rows.iter().map(|(_, row)| row.queue.len()).sum();

@@ -6,7 +6,6 @@ use std::time::Instant;
 use plimsoll_sync::slots::SlotKey;
 
 use super::{Failing, LruPool, Row, Standing, State};
-use crate::bounded::list::Links;
 use crate::bounded::pool::actions::{Closing, Creation, EntryKey, Lease, PoolAction, PoolEvent, PoolRefusal};
 use crate::bounded::pool::settings::Sharing;
 use crate::bounded::pool::waiting::Queue;
@@ -86,15 +85,13 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         if !self.open {
             return Err((PoolRefusal::Closed, value));
         }
-        let row_key = match self.index.get(&key) {
-            Some(row_key) => match self.rows.get(*row_key).map(|row| &row.state) {
-                Some(State::Creating) => {
-                    self.actions.push_back(PoolAction::Abandon { entry: EntryKey(*row_key) });
-                    *row_key
-                }
-                Some(State::Live { .. }) => return Err((PoolRefusal::Occupied, value)),
-                Some(State::Wanted) | None => return Err((self.at_capacity(), value)),
-            },
+        let row_key = match self.row_of(&key).map(|(row_key, row)| (row_key, &row.state)) {
+            Some((row_key, State::Creating)) => {
+                self.actions.push_back(PoolAction::Abandon { entry: EntryKey(row_key) });
+                row_key
+            }
+            Some((_, State::Live { .. })) => return Err((PoolRefusal::Occupied, value)),
+            Some((_, State::Wanted)) => return Err((self.at_capacity(), value)),
             None => {
                 if !self.has_room() {
                     return Err((self.at_capacity(), value));
@@ -140,9 +137,10 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
 
     /// A row that is being created, in a place that is taken already.
     fn creating(&mut self, key: K, queue: Queue) -> SlotKey {
-        let row = Row { key: key.clone(), state: State::Creating, queue, links: Links::default() };
+        let row = Row { key, state: State::Creating, queue };
         let Ok(row_key) = self.rows.insert(row) else { unreachable!("there is a place, so there is a slot") };
-        self.index.insert(key, row_key);
+        self.index.insert(&self.rows, row_key.index());
+        self.places.make(row_key.index());
         row_key
     }
 
@@ -159,7 +157,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         }
         row.state = State::Live { value, leases: granted, used_at: now, standing: Standing::Found };
         if granted == 0 {
-            self.idle.push_back(&mut self.rows, row_key.index());
+            self.idle.push_back(&mut self.places, row_key.index());
         }
         self.serve();
     }
