@@ -1,11 +1,17 @@
-//! The decisions of a registry.
+//! The decisions of a registry: who may advertise what, and who is found.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+#[cfg(test)]
+mod laws;
+mod leases;
+mod rows;
+
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use plimsoll_sync::slots::{SlotKey, Slots};
 
+use self::leases::Leases;
 use super::{RegistryEvent, RegistryRefusal, RegistrySettings};
 use crate::bounded::admission::Bucket;
 use crate::bounded::list::{Links, List, linked, visits};
@@ -40,10 +46,8 @@ pub struct TtlRegistry<N, O, V> {
     pairs: HashMap<(SlotKey, SlotKey), SlotKey>,
     /// Owners without an entry, whose rate is remembered; those longest so first.
     quiet: List<0>,
-    /// Every row, in the order in which leases run out.
-    leases: BTreeSet<(Instant, SlotKey)>,
-    /// How many rows have a lease of this length.
-    ttls: BTreeMap<Duration, usize>,
+    /// When the lease of each row runs out.
+    leases: Leases,
     counters: Counters<RegistryEvent>,
 }
 
@@ -69,10 +73,12 @@ struct Row<V> {
     ends: Instant,
     of_name: Links,
     of_owner: Links,
+    of_lease: Links,
 }
 
 linked!([V] Row<V>, 0, of_name);
 linked!([V] Row<V>, 1, of_owner);
+linked!([V] Row<V>, 2, of_lease);
 
 #[derive(Debug)]
 struct Name<N> {
@@ -104,8 +110,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
             by_owner: HashMap::new(),
             pairs: HashMap::new(),
             quiet: List::default(),
-            leases: BTreeSet::new(),
-            ttls: BTreeMap::new(),
+            leases: Leases::new(settings.longest_ttl),
             counters: Counters::new(&settings.name, settings.entries),
             settings,
         }
@@ -267,7 +272,8 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         })
     }
 
-    /// Takes out everything whose lease has run out at `now`. O(those).
+    /// Takes out everything whose lease has run out at `now`. O(those): only leases that run out within
+    /// the same thousandth of the longest one are put in order.
     pub fn sweep(&mut self, now: Instant) -> Vec<(N, O, V)> {
         self.counters.tally(RegistryEvent::Swept);
         let mut expired = Vec::new();
@@ -276,11 +282,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
     }
 
     fn expire(&mut self, now: Instant, mut each: impl FnMut((N, O, V))) {
-        while let Some((ends, row_key)) = self.leases.first().copied() {
-            visits::count();
-            if ends > now {
-                break;
-            }
+        while let Some(row_key) = self.leases.due(&mut self.rows, now) {
             let Some(row) = self.remove_row(row_key) else { break };
             self.counters.tally(RegistryEvent::Expired);
             each(row);
@@ -289,7 +291,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
 
     /// How long nothing may go unswept: the smaller of [`RegistrySettings::sweep`] and a fifth of the shortest lease held.
     pub fn tick(&self) -> Duration {
-        let shortest = self.ttls.first_key_value().map(|(ttl, _)| *ttl / 5);
+        let shortest = self.leases.shortest().map(|ttl| ttl / 5);
         shortest.map_or(self.settings.sweep, |tick| tick.min(self.settings.sweep))
     }
 
@@ -336,162 +338,20 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         visits::count();
         self.owners.get(*self.by_owner.get(owner)?)
     }
-
-    /// Takes a token of the owner's rate; the owner is known from now on.
-    fn take_token(&mut self, owner: &O, now: Instant) -> SlotKey {
-        let key = match self.by_owner.get(owner) {
-            Some(key) => *key,
-            None => {
-                if self.quiet.len() >= self.settings.entries.get()
-                    && let Some(index) = self.quiet.pop_front(&mut self.owners)
-                    && let Some((key, _)) = self.owners.at(index)
-                    && let Some(forgotten) = self.owners.remove(key)
-                {
-                    self.by_owner.remove(&forgotten.owner);
-                }
-                let row = Owner {
-                    owner: owner.clone(),
-                    rows: List::default(),
-                    bucket: Bucket::default(),
-                    links: Links::default(),
-                };
-                // INVARIANT: owners with entries are at most as many as entries, and those without as well.
-                let Ok(key) = self.owners.insert(row) else {
-                    unreachable!("owners are bounded by entries and quiet ones")
-                };
-                self.by_owner.insert(owner.clone(), key);
-                self.quiet.push_back(&mut self.owners, key.index());
-                key
-            }
-        };
-        if let Some(row) = self.owners.get_mut(key) {
-            row.bucket.take(self.settings.owner_rate, now);
-        }
-        key
-    }
-
-    fn insert(&mut self, name: N, owner: SlotKey, value: V, ttl: Duration, now: Instant) -> SlotKey {
-        let name = match self.by_name.get(&name) {
-            Some(key) => *key,
-            None => {
-                let row = Name { name: name.clone(), rows: List::default() };
-                let Ok(key) = self.names.insert(row) else { unreachable!("each name has an entry") };
-                self.by_name.insert(name, key);
-                key
-            }
-        };
-        let ends = now + ttl;
-        let row = Row { name, owner, value, ttl, ends, of_name: Links::default(), of_owner: Links::default() };
-        let Ok(row_key) = self.rows.insert(row) else { unreachable!("room was made sure of") };
-        if let Some(name) = self.names.get_mut(name) {
-            name.rows.push_back(&mut self.rows, row_key.index());
-        }
-        if let Some(row) = self.owners.get_mut(owner) {
-            row.rows.push_back(&mut self.rows, row_key.index());
-            if row.rows.len() == 1 {
-                self.quiet.unlink(&mut self.owners, owner.index());
-            }
-        }
-        self.pairs.insert((name, owner), row_key);
-        self.leases.insert((ends, row_key));
-        *self.ttls.entry(ttl).or_default() += 1;
-        self.counters.entries().set(self.rows.len() as u64);
-        row_key
-    }
-
-    /// Begins a lease anew.
-    fn renew(&mut self, row_key: SlotKey, ttl: Duration, now: Instant) {
-        visits::count();
-        let Some(row) = self.rows.get_mut(row_key) else { return };
-        let (old_ends, old_ttl) = (row.ends, row.ttl);
-        (row.ends, row.ttl) = (now + ttl, ttl);
-        self.leases.remove(&(old_ends, row_key));
-        self.leases.insert((now + ttl, row_key));
-        if old_ttl != ttl {
-            self.drop_ttl(old_ttl);
-            *self.ttls.entry(ttl).or_default() += 1;
-        }
-        let name = self.rows.get(row_key).map(|row| row.name);
-        if let Some(name) = name.and_then(|name| self.names.get_mut(name)) {
-            name.rows.move_to_back(&mut self.rows, row_key.index());
-        }
-    }
-
-    fn drop_ttl(&mut self, ttl: Duration) {
-        if let Some(count) = self.ttls.get_mut(&ttl) {
-            *count -= 1;
-            if *count == 0 {
-                self.ttls.remove(&ttl);
-            }
-        }
-    }
-
-    /// Takes a row out of the table and of everything that names it: the only way out for a row.
-    fn remove_row(&mut self, row_key: SlotKey) -> Option<(N, O, V)> {
-        visits::count();
-        let row = self.rows.get(row_key)?;
-        let (name_key, owner_key) = (row.name, row.owner);
-        let name = self.names.get_mut(name_key)?;
-        name.rows.unlink(&mut self.rows, row_key.index());
-        let text = name.name.clone();
-        if name.rows.is_empty() {
-            self.names.remove(name_key);
-            self.by_name.remove(&text);
-        }
-        let owner_row = self.owners.get_mut(owner_key)?;
-        owner_row.rows.unlink(&mut self.rows, row_key.index());
-        let owner = owner_row.owner.clone();
-        if owner_row.rows.is_empty() {
-            self.quiet.push_back(&mut self.owners, owner_key.index());
-        }
-        let row = self.rows.remove(row_key)?;
-        self.pairs.remove(&(name_key, owner_key));
-        self.leases.remove(&(row.ends, row_key));
-        self.drop_ttl(row.ttl);
-        self.counters.entries().set(self.rows.len() as u64);
-        Some((text, owner, row.value))
-    }
-
-    /// Indexes = rows, leases = rows, lists = rows, names without a row do not exist, and the counters add up.
-    #[cfg(test)]
-    pub(super) fn check_law(&self) {
-        let rows = self.rows.len();
-        assert_eq!(self.pairs.len(), rows);
-        assert_eq!(self.leases.len(), rows, "live timers = live entries");
-        assert_eq!(self.ttls.values().sum::<usize>(), rows);
-        for (row_key, row) in self.rows.iter() {
-            assert!(self.leases.contains(&(row.ends, row_key)));
-            assert_eq!(self.pairs.get(&(row.name, row.owner)), Some(&row_key));
-        }
-        assert_eq!(self.by_name.len(), self.names.len());
-        assert!(self.by_name.iter().all(|(name, key)| self.names.get(*key).is_some_and(|row| row.name == *name)));
-        assert!(self.names.iter().all(|(_, name)| !name.rows.is_empty()));
-        assert_eq!(self.names.iter().map(|(_, name)| name.rows.iter(&self.rows).count()).sum::<usize>(), rows);
-        assert_eq!(self.by_owner.len(), self.owners.len());
-        assert!(self.by_owner.iter().all(|(owner, key)| self.owners.get(*key).is_some_and(|row| row.owner == *owner)));
-        assert_eq!(self.owners.iter().map(|(_, owner)| owner.rows.iter(&self.rows).count()).sum::<usize>(), rows);
-        assert_eq!(self.quiet.len(), self.owners.iter().filter(|(_, owner)| owner.rows.is_empty()).count());
-        let counted = |event| self.counters.counted(event);
-        let gone =
-            counted(RegistryEvent::Withdrawn) + counted(RegistryEvent::OwnerGone) + counted(RegistryEvent::Expired);
-        assert_eq!(counted(RegistryEvent::Added), rows as u64 + gone);
-        assert_eq!(self.counters.entries().level().used, rows as u64);
-    }
 }
 
 impl<N: Eq + Hash, O: Eq + Hash, V> Compact for TtlRegistry<N, O, V> {
     fn footprint(&self) -> Footprint {
         let tables = self.rows.footprint().plus(self.names.footprint()).plus(self.owners.footprint());
         let indexes = self.by_name.footprint().plus(self.by_owner.footprint()).plus(self.pairs.footprint());
-        tables.plus(indexes)
+        tables.plus(indexes).plus(self.leases.footprint())
     }
 
     fn compact(&mut self, policy: &CompactPolicy) -> Compacted {
-        // The ordered sets give their nodes back by themselves.
         let tables = Compact::compact(&mut self.rows, policy)
             .plus(Compact::compact(&mut self.names, policy))
             .plus(Compact::compact(&mut self.owners, policy));
         let indexes = self.by_name.compact(policy).plus(self.by_owner.compact(policy)).plus(self.pairs.compact(policy));
-        tables.plus(indexes)
+        tables.plus(indexes).plus(self.leases.compact())
     }
 }
