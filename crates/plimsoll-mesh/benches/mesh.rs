@@ -23,6 +23,10 @@ use mesh::report::{Pairs, Row, publish};
 use mesh::{bare, further, memory, ours, profile};
 use tokio::runtime::{Builder, Runtime};
 
+/// The node's allocator, for both sides.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 type Flavour = (&'static str, fn() -> Runtime);
 
 /// The flavours of tokio's runtime. The node ships with the first.

@@ -6,17 +6,22 @@ use std::process::{Child, Command, Stdio};
 use bytes::Bytes;
 
 use super::client::{BODY, Line, Target, call, connect, endpoint};
-use super::{bare, ours};
+use super::{bare, further, ours};
 
 /// Connections for the figure: so many that the allocator's granularity does not show.
 const CONNECTIONS: usize = 1_000;
 
-/// The argument that makes this program a server: `serve bare` or `serve ours`.
+/// The argument that makes this program a server: `serve bare`, `serve ours`, `serve relay` or `serve further`.
 pub const SERVE: &str = "serve";
 
 /// Runs as the server until it is killed.
 pub async fn serve(which: &str) {
-    let target = if which == "bare" { bare::echo() } else { ours::echo().await };
+    let target = match which {
+        "bare" => bare::echo(),
+        "relay" => further::relay().await,
+        "further" => further::node().await,
+        _ => ours::echo().await,
+    };
     println!("{} {}", target.address, target.pin);
     std::future::pending::<()>().await;
 }

@@ -30,6 +30,16 @@ async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> Test
     let (serve, gossip) = (Arc::new(Nothing), Arc::new(directory.clone()));
     let peers = Peers::new(identity, TrustStore::open(), endpoint, PeersConfig::new("default"), serve, gossip)?;
     let tree = directory.supervisor(&peers, &Services::new()).start().await?;
+    // A task child runs some time after its supervisor's start.
+    let engine = async {
+        loop {
+            match directory.0.inbox.load_full() {
+                Some(inbox) => return inbox,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let inbox = tokio::time::timeout(Duration::from_secs(10), engine).await?;
     let generation = || directory.0.known.read().me.map(|(_, generation)| generation);
     let until = async |holds: &dyn Fn() -> bool| {
         while !holds() {
@@ -48,7 +58,6 @@ async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> Test
     assert!(directory.deliver(attacker, syn.into()).is_ok());
     assert!(directory.deliver(attacker, ack.clone().into()).is_err());
     let poison = ChitchatMessage::deserialize(&mut &ack[..])?;
-    let inbox = directory.0.inbox.load_full().ok_or("no engine")?;
     inbox.send((attacker, poison)).await?;
 
     tokio::time::timeout(Duration::from_secs(10), until(&|| generation() != first)).await?;

@@ -50,6 +50,8 @@ pub(super) fn hold(
         if switched_off("caller-death") {
             left = Box::pin(std::future::pending());
         }
+        // Kept until the answer is on its way: dropping it wakes the pump, which would come before the transport.
+        let mut received = None;
         let first = poll_fn(|cx| resolver.frame_stream.poll_next(cx));
         let answer = match within(shared.limits.header_time, first).await {
             Ok(frame) => match open(&session, resolver, frame) {
@@ -59,10 +61,11 @@ pub(super) fn hold(
                     advertise::change(shared, &session.client, name, change).boxed().await.map_err(Broken::from)
                 }
                 Ok((Route::Nodes, _)) => Ok(Answer::nodes(&shared.overview.nodes())),
-                Ok((Route::Call(head), mut stream)) => {
+                Ok((Route::Call(head), stream)) => {
+                    let stream = received.insert(stream);
                     tokio::select! {
                         biased;
-                        called = call(&session, head, &mut stream) => called,
+                        called = call(&session, head, stream) => called,
                         _ = &mut left => Err(Broken::Left),
                     }
                 }

@@ -12,7 +12,6 @@ use plimsoll::ractor::{ActorCell, SpawnErr};
 use plimsoll::supervisor::Child;
 use quinn::Connection;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::names::NodeId;
@@ -178,28 +177,35 @@ async fn run(shared: &Arc<Shared>, link: &Arc<Link>, queue: mpsc::Receiver<Bytes
     }
 }
 
-/// Serves the peer's calls; the transport's limit on streams bounds them.
+/// Serves the peer's calls, each in a task of its own; the transport's limit on streams bounds them. They end with the
+/// connection at the latest: each waits on its stream.
 async fn calls(shared: &Arc<Shared>, link: &Arc<Link>) {
-    let mut serving = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = link.connection.accept_bi() => {
-                let Ok((send, recv)) = accepted else { return };
-                let in_use = shared.hold(link);
-                let call = serve::serve(Arc::clone(link), Arc::clone(&shared.serve), send, recv);
-                serving.spawn(async move {
-                    let _in_use = in_use;
-                    call.await
-                });
-            }
-            Some(served) = serving.join_next() => {
-                count(match served {
-                    Ok(Served::Answered) => &shared.counters.calls_answered,
-                    Ok(Served::Malformed) => &shared.counters.calls_malformed,
-                    Ok(Served::Abandoned) | Err(_) => &shared.counters.calls_abandoned,
-                });
-            }
-        }
+    while let Ok((send, recv)) = link.connection.accept_bi().await {
+        let settled = CallSettled { shared: Arc::clone(shared), served: Served::Abandoned };
+        let in_use = shared.hold(link);
+        let serving = serve::serve(Arc::clone(link), Arc::clone(&shared.serve), send, recv);
+        tokio::spawn(async move {
+            let (mut settled, _in_use) = (settled, in_use);
+            settled.served = serving.await;
+        });
+    }
+}
+
+/// Counts the end of a peer's call, also of one that panics or whose task is dropped. Collecting the tasks' results
+/// would wake this connection's actor for each.
+struct CallSettled {
+    shared: Arc<Shared>,
+    served: Served,
+}
+
+impl Drop for CallSettled {
+    fn drop(&mut self) {
+        let counters = &self.shared.counters;
+        count(match self.served {
+            Served::Answered => &counters.calls_answered,
+            Served::Malformed => &counters.calls_malformed,
+            Served::Abandoned => &counters.calls_abandoned,
+        });
     }
 }
 

@@ -3,10 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 
-use super::wire::{Expected, FrameError, PREFIX, Prefix};
+use super::wire::{Expected, FrameError, PREFIX, Prefix, SMALL};
 
-/// Bodies up to this size are copied behind their head, so that one write makes one packet.
-const SMALL: usize = 4 * 1024;
 /// Room made before the first bytes of a large frame are there; the rest grows as it arrives, whatever was announced.
 const FIRST_ROOM: usize = 16 * 1024;
 

@@ -20,6 +20,10 @@ use crate::service::{ApplicationError, Refusal, Response};
 pub(crate) const VERSION: u8 = 1;
 /// Length of the prefix.
 pub(crate) const PREFIX: usize = 8;
+/// Bodies up to this size are copied behind their head, so that one write makes one packet.
+pub(crate) const SMALL: usize = 4 * 1024;
+/// Room made for a head before it is encoded; few are longer.
+const USUAL_HEAD: usize = 120;
 /// The longest head.
 pub(crate) const MAX_HEAD: usize = 4 * 1024;
 /// The longest gossip message: what the gossip engine sends at most, and some room.
@@ -103,7 +107,9 @@ impl Expected {
 
 /// Prefix and head of a frame whose body, of this length, follows.
 pub(crate) fn encode<H: Serialize>(kind: Kind, head: &H, body_len: usize) -> Result<Vec<u8>, FrameError> {
-    let mut frame = postcard::to_extend(head, vec![0; PREFIX]).map_err(|_| FrameError::Head("it cannot be written"))?;
+    let mut frame = Vec::with_capacity(PREFIX + USUAL_HEAD + if body_len <= SMALL { body_len } else { 0 });
+    frame.resize(PREFIX, 0);
+    let mut frame = postcard::to_extend(head, frame).map_err(|_| FrameError::Head("it cannot be written"))?;
     let head_len = frame.len() - PREFIX;
     if head_len > MAX_HEAD {
         return Err(FrameError::HeadTooLong(head_len));

@@ -46,6 +46,9 @@ impl Standing {
 ///
 /// `random` answers a number below its argument.
 pub(crate) fn take_next(candidates: &mut Vec<Candidate>, mut random: impl FnMut(usize) -> usize) -> Option<Candidate> {
+    if candidates.len() <= 1 {
+        return candidates.pop();
+    }
     let best = candidates.iter().map(|candidate| candidate.standing.rank()).min()?;
     let best: Vec<usize> = (0..candidates.len()).filter(|&at| candidates[at].standing.rank() == best).collect();
     let first = random(best.len());

@@ -3,6 +3,7 @@
 //! `PLIMSOLL_E2E=full` runs each scenario in full size; otherwise it is about a tenth. The figures go to
 //! `target/e2e/mesh.json`.
 
+mod allocator;
 mod calls;
 mod census;
 mod crowd;
