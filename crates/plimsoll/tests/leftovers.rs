@@ -269,7 +269,7 @@ async fn no_second_incarnation_starts_before_the_first_has_ended() {
     }
     assert!(running("a").await);
     assert_eq!(tree.terminate_child("stubborn").await, Err(ChildError::LeftBehind));
-    assert_eq!(tree.restart_child("stubborn").await.unwrap_err(), ChildError::Running);
+    assert_eq!(tree.restart_child("stubborn").await.unwrap_err(), ChildError::LeftBehind);
     assert_eq!(most.load(Ordering::SeqCst), 1);
     let_go.store(true, Ordering::SeqCst);
     for _ in 0..5_000 {
