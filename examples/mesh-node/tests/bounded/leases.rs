@@ -111,8 +111,8 @@ async fn ten_thousand_advertisements_end_with_their_leases_and_renewed_ones_stay
             ),
             (
                 format!("{} renewed ones held in the end, {} renewals too late", ours.stayed, ours.lapsed),
-                format!("{OWNERS}, {}", if full() { "0" } else { "no claim in short form" }),
-                ours.stayed == OWNERS as u64 && (!full() || ours.lapsed == 0),
+                if full() { format!("{OWNERS}, 0") } else { "no claim in short form".into() },
+                !full() || ours.stayed == OWNERS as u64 && ours.lapsed == 0,
                 None,
             ),
         ],
