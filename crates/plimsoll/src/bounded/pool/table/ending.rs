@@ -96,7 +96,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         self.serve();
     }
 
-    /// Closes what nobody has used for [`PoolSettings::idle_time`]. O(those).
+    /// Closes what nobody has used for [`super::PoolSettings::idle_time`]. O(those).
     pub fn expire(&mut self, now: Instant) {
         while self.next_expiry().is_some_and(|due| due <= now) {
             let Some(index) = self.idle.pop_front(&mut self.places) else { break };
