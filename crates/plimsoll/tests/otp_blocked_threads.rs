@@ -75,6 +75,8 @@ async fn until(what: impl Fn() -> bool) {
 }
 
 const LEAVE: Duration = Duration::from_millis(50);
+/// The grace where a released child has to end in order: time for a busy machine to run it.
+const AMPLE: Shutdown = Shutdown::After(Duration::from_secs(2));
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn otp_a_blocked_thread_is_named_and_does_not_hold_up_the_rest() {
@@ -138,7 +140,7 @@ async fn otp_a_nested_supervisor_is_started_again_only_when_its_blocked_child_is
     let inner = stage.clone();
     let nested = ChildSpec::supervisor("nested", move || {
         let builder = Supervisor::builder("nested").intensity(0, Duration::from_secs(1)).leave_behind(LEAVE);
-        builder.child(spec.clone()).child(inner.child("x"))
+        builder.child(spec.clone().shutdown(AMPLE)).child(inner.child("x"))
     });
     let tree = Supervisor::builder("top").child(nested.backoff(Backoff::NONE)).start().await.unwrap();
     let first = tree.child("nested").unwrap().value::<SupervisorRef>().unwrap();
@@ -182,7 +184,7 @@ async fn otp_simple_a_blocked_thread_is_left_behind_and_frees_its_place_when_gon
         Blocks::spawn_linked(None, Blocks(Mutex::new(receiver), seen.clone()), (), parent)
     })
     .max_children(1)
-    .shutdown(Shutdown::After(Duration::from_millis(20)))
+    .shutdown(AMPLE)
     .leave_behind(LEAVE)
     .start()
     .await
@@ -273,7 +275,7 @@ async fn otp_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for_long()
         let Blocker { release, blocked, spec, .. } = blocks_at_once();
         let builder = Supervisor::builder("top").intensity(3, Duration::from_secs(60)).leave_behind(LEAVE);
         let tree = builder.child(stage.child("x")).child(stage.child("y")).start().await.unwrap();
-        tree.start_child(spec).await.unwrap();
+        tree.start_child(spec.shutdown(AMPLE)).await.unwrap();
         until(|| blocked.load(Ordering::SeqCst)).await;
         stage.did();
         for id in ["x", "y", "x"] {
@@ -323,7 +325,7 @@ async fn otp_simple_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for
             })
         }
     })
-    .shutdown(Shutdown::After(Duration::from_millis(20)))
+    .shutdown(AMPLE)
     .leave_behind(LEAVE)
     .restart(Restart::Temporary)
     .start()
