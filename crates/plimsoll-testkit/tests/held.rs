@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "alias",
         "sessions whose connection ended, each once, until the next turn: no more than there are clients",
     ),
-    ("Shared", "intake", "every item holds a permit of the server's cap, or a place of its bounded mailbox"),
+    ("Desk", "intake", "every item holds a permit of the server's cap, or a place of its bounded mailbox"),
     ("Turn", "next", "what a server's own handler says is to happen next, taken before the next message"),
     ("Wheel", "links", "one for each slot of the table of calls, which has a cap"),
 ];

@@ -98,13 +98,15 @@ async fn churn(node: &Node, time: Duration, at_once: usize) -> (usize, usize) {
     (visits, failed)
 }
 
-/// Waits until nothing is held, for as long as `patience`, and shows what is.
-async fn rest(node: &Node, patience: Duration, tasks: usize) -> (NodeSnapshot, usize) {
+/// Waits until nothing is held and no more tasks and descriptors than these are left, for as long as `patience`, and shows
+/// what is.
+async fn rest(node: &Node, patience: Duration, tasks: usize, open: usize) -> (NodeSnapshot, usize) {
     let end = Instant::now() + patience;
     loop {
         let snapshot = node.snapshot().await;
         let descriptors = node.process().descriptors().unwrap();
-        if sum(&snapshot) == 0 && snapshot.tasks <= tasks || Instant::now() > end {
+        let rests = sum(&snapshot) == 0 && snapshot.tasks <= tasks && descriptors <= open;
+        if rests || Instant::now() > end {
             return (snapshot, descriptors);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -124,24 +126,24 @@ async fn clients_that_are_gone_in_every_way_leave_nothing() {
     let node = start(Plan::new(&folder, "a"));
     // The first pay for what is started once.
     churn(&node, Duration::ZERO, WAYS).await;
-    let (mut before, mut descriptors) = rest(&node, Duration::from_secs(40), usize::MAX).await;
+    let (mut before, mut descriptors) = rest(&node, Duration::from_secs(40), usize::MAX, usize::MAX).await;
     assert_eq!(held(&before), []);
     // Tasks that have nothing left to do but to end.
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let (now, open) = rest(&node, Duration::ZERO, usize::MAX).await;
+        let (now, open) = rest(&node, Duration::ZERO, usize::MAX, usize::MAX).await;
         if now.tasks < before.tasks {
             (before, descriptors) = (now, open);
         }
     }
     let (visits, failed) = churn(&node, time, at_once).await;
-    let (after, descriptors_after) = rest(&node, Duration::from_secs(40), before.tasks).await;
+    let (after, descriptors_after) = rest(&node, Duration::from_secs(40), before.tasks, descriptors).await;
     let more = |after: usize, before: usize| after.cast_signed() - before.cast_signed();
     let (tasks, handles) = (more(after.tasks, before.tasks), more(descriptors_after, descriptors));
 
     let control = start(Plan::new(&folder, "b").without("coordinated-cleanup"));
     let (some, _) = churn(&control, Duration::ZERO, WAYS).await;
-    let (left, _) = rest(&control, Duration::from_secs(4), usize::MAX).await;
+    let (left, _) = rest(&control, Duration::from_secs(4), usize::MAX, usize::MAX).await;
     note(
         "4 clients gone in every way",
         &[
