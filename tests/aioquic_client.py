@@ -34,7 +34,7 @@ EXCESSIVE_LOAD = 0x107
 REQUEST_CANCELLED = 0x10C
 MESSAGE_ERROR = 0x10E
 MAX_CLIENTS_REACHED = "max_clients_reached"
-HEADERS_FRAME, GREASE_FRAME = 0x1, 0x21
+HEADERS_FRAME, GOAWAY_FRAME, GREASE_FRAME = 0x1, 0x7, 0x21
 
 
 class WrongNode(Exception):
@@ -331,6 +331,28 @@ async def malformed(options):
     return all(checks.values()), {"checks": checks}
 
 
+async def goodbye(options):
+    """Says GOAWAY while calls run: each is answered before the close, and so is one that comes later (RFC 9114, 5.2)."""
+    goaway = encode_uint_var(GOAWAY_FRAME) + encode_uint_var(1) + encode_uint_var(0)
+    answered = 0
+    for _ in range(options.rounds):
+        async with client(options) as node:
+            # All end at once, so that the last answers and the close would go out together.
+            begun = [node.open("POST", "/v1/call/sleep", (), b"50") for _ in range(options.calls)]
+            node._quic.send_stream_data(node.http._local_control_stream_id, goaway)
+            node.transmit()
+            for answer in begun:
+                with contextlib.suppress(asyncio.TimeoutError, StreamEnded):
+                    await asyncio.wait_for(answer.done, 10)
+            answered += sum(answer.status == 200 for answer in begun)
+            later = node.open("POST", "/v1/call/echo", (), b"one more")
+            with contextlib.suppress(asyncio.TimeoutError, StreamEnded):
+                await asyncio.wait_for(later.done, 10)
+            answered += later.body == b"one more"
+    wanted = options.rounds * (options.calls + 1)
+    return answered == wanted, {"wanted": wanted, "answered": answered}
+
+
 async def crowd(options):
     """`--clients` clients at once, each with one call, each holding its place until all have their answer."""
     decided = asyncio.Event()
@@ -396,6 +418,7 @@ def arguments():
     oversized = scenario(oversized_frame, announce=1 << 30, send=64 << 20)
     oversized.add_argument("--on", choices=["headers", "grease", "control"], default="headers", help="where")
     scenario(malformed)
+    scenario(goodbye, calls=10, rounds=5)
     scenario(crowd, clients=300, at_once=50, expect_served=None)
     return parser.parse_args()
 

@@ -3,8 +3,9 @@
 //! It takes streams as they come, starts a task for each, owns these tasks, and leads the connection through its end:
 //! GOAWAY, time for what is in flight, `503 shutting_down` for the rest, close.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,10 +71,13 @@ pub(super) async fn run(
         let _ = timeout(FAREWELL, pump.tasks.wait()).await;
         return;
     }
-    if stop.is_cancelled() {
+    let reason = if stop.is_cancelled() {
         pump.drain(grace).await;
-    }
-    close(&connection, H3Code::H3_NO_ERROR, "the node is stopping");
+        "the node is stopping"
+    } else {
+        "the client said GOAWAY and has its answers"
+    };
+    close(&connection, H3Code::H3_NO_ERROR, reason);
 }
 
 /// Dropped, it closes the connection (h3 does), and with it end all requests: each waits on its stream or watches it.
@@ -86,20 +90,38 @@ struct Pump {
 
 impl Pump {
     /// Until the client is done (`Ok`), `stop` is cancelled (`Ok`) or the connection is lost (`Err`).
+    ///
+    /// A client that says GOAWAY still reads: closing takes back what it has not acknowledged. So it is left to close,
+    /// for as long as any client may take to read an answer.
     async fn serve(&mut self, stop: &CancellationToken) -> Result<(), ConnectionError> {
         let mut stopped = std::pin::pin!(stop.cancelled());
+        let mut leaves = None;
         loop {
             tokio::select! {
                 biased;
-                accepted = poll_fn(|cx| self.h3.poll_accept_request_stream(cx)) => match accepted? {
-                    Some(stream) => self.start(stream),
-                    None => {
-                        self.h3.shutdown(0).await?;
-                        return Ok(());
+                accepted = poll_fn(|cx| self.poll_accept(cx, leaves.is_some())) => match accepted? {
+                    Some(stream) => {
+                        leaves = None;
+                        self.start(stream);
                     }
+                    None => leaves = Some(Instant::now() + self.session.shared.limits.answer_time),
                 },
                 () = &mut stopped => return Ok(()),
+                () = at(leaves) => {
+                    self.h3.shutdown(0).await?;
+                    return Ok(());
+                }
             }
+        }
+    }
+
+    /// The next request; `None` when the client has said GOAWAY and waits for no answer, which h3 says at every look and
+    /// is passed on unless it is `known`.
+    fn poll_accept(&mut self, cx: &mut Context<'_>, known: bool) -> Poll<Result<Option<BidiStream>, ConnectionError>> {
+        match self.h3.poll_accept_request_stream(cx) {
+            // h3 wakes for the next stream all the same.
+            Poll::Ready(Ok(None)) if known => Poll::Pending,
+            polled => polled,
         }
     }
 
@@ -134,7 +156,7 @@ impl Pump {
         loop {
             tokio::select! {
                 biased;
-                accepted = poll_fn(|cx| self.h3.poll_accept_request_stream(cx)) => match accepted {
+                accepted = poll_fn(|cx| self.poll_accept(cx, true)) => match accepted {
                     Ok(Some(stream)) => self.start(stream),
                     Ok(None) | Err(_) => return false,
                 },
@@ -142,5 +164,13 @@ impl Pump {
                 () = sleep_until(end) => return true,
             }
         }
+    }
+}
+
+/// Waits until `when`; without one, for ever.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => pending().await,
     }
 }

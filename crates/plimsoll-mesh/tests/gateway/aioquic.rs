@@ -67,6 +67,16 @@ async fn aioquic_requests_with_fields_of_http_1_are_malformed_and_told_so() {
     server.stop().await;
 }
 
+/// RFC 9114, 5.2: a client's GOAWAY is about pushes; what it asked for is answered, and arrives before the close.
+#[tokio::test]
+async fn what_an_aioquic_client_asked_for_is_answered_after_its_goaway() {
+    let server = Server::start(Limits::default()).await;
+    scenario(&server, &["goodbye"]).await;
+    eventually("nothing is in flight", || server.gateway.requests().in_flight == 0).await;
+    assert_eq!(server.gateway.requests().left, 0);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn of_an_aioquic_crowd_as_many_are_served_as_may_be() {
     let server = Server::start(Limits { clients: 20, desk_places: 8, ..Limits::default() }).await;

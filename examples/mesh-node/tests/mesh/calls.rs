@@ -36,6 +36,7 @@ async fn an_independent_client_is_served_by_its_node_and_by_others() {
         &["vanished"],
         &["wrong-certificate"],
         &["malformed"],
+        &["goodbye"],
     ] {
         let (good, report) = a.aioquic(scenario);
         rows.push((format!("{}: {}", scenario.join(" "), told(&report)), "as announced", good, None));
