@@ -187,11 +187,12 @@ fn millis(headers: &HeaderMap, name: &'static str, otherwise: Code) -> Result<Op
 }
 
 fn call_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
-    let Some(value) = headers.get("plimsoll-call-id") else { return Ok(None) };
+    let mut values = headers.get_all("plimsoll-call-id").iter();
+    let Some(value) = values.next() else { return Ok(None) };
     match visible(Some(value)) {
-        Some(id) if !id.is_empty() => Ok(Some(id)),
+        Some(id) if !id.is_empty() && values.next().is_none() => Ok(Some(id)),
         _ => {
-            let detail = format!("plimsoll-call-id is 1 to {LONGEST_ID} visible ASCII characters");
+            let detail = format!("plimsoll-call-id is there once, with 1 to {LONGEST_ID} visible ASCII characters");
             Err(Problem::new(Code::BadFrame, detail))
         }
     }
@@ -199,7 +200,12 @@ fn call_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
 
 /// The announced length of the body, which is within the cap.
 fn content_length(headers: &HeaderMap, limits: &Limits) -> Result<Option<usize>, Problem> {
-    let Some(value) = headers.get(CONTENT_LENGTH) else { return Ok(None) };
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.any(|other| other != value) {
+        // Somebody on the way may have believed the other one (RFC 9110, 8.6).
+        return Err(Problem::new(Code::BadFrame, "content-length is there twice, with different values"));
+    }
     let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
     match digits.map(|digits| digits.parse().unwrap_or(usize::MAX)) {
         Some(length) if length > limits.body_bytes => Err(body_too_large(limits)),

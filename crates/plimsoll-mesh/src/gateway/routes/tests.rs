@@ -129,3 +129,16 @@ fn a_call_id_is_short_and_a_broken_trace_is_dropped() {
     assert_eq!(refused("POST", "https://node/v1/call/echo", &[("plimsoll-call-id", "")]).0, Code::BadFrame);
     assert_eq!(call(&[("traceparent", &long)]).traceparent, None);
 }
+
+/// RFC 9110, 8.6: of two lengths somebody on the way may have believed the other one.
+#[test]
+fn what_is_said_twice_is_taken_only_if_it_is_the_same() {
+    let twice = |name, [one, other]: [&'static str; 2]| [(name, one), (name, other)];
+    assert_eq!(call(&twice("content-length", ["12", "12"])).content_length, Some(12));
+    for (name, values) in
+        [("content-length", ["2", "3"]), ("content-length", ["2", "02"]), ("plimsoll-call-id", ["a", "b"])]
+    {
+        let refusal = refused("POST", "https://node/v1/call/echo", &twice(name, values));
+        assert_eq!(refusal, (Code::BadFrame, None), "{name} {values:?}");
+    }
+}
