@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -89,7 +90,7 @@ struct Followed {
     path: PathBuf,
     trust: TrustStore,
     /// `None` before the first look: a change since the start of the node must not be lost.
-    seen: Option<Option<(SystemTime, u64)>>,
+    seen: Option<Option<Stamp>>,
 }
 
 /// What a look at the file led to.
@@ -125,10 +126,25 @@ impl Followed {
     }
 }
 
-/// What changes when the file does: its time stamp, its size, or that it is there.
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+/// What changes when the file does. A list of the same length may be put in its place with an earlier time stamp, from a
+/// backup or another machine: then it is another file, or its change of state is later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    length: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// The stamp of the file now; `None` when it is not there.
+fn stamp(path: &Path) -> Option<Stamp> {
     let found = fs::metadata(path).ok()?;
-    Some((found.modified().ok()?, found.len()))
+    Some(Stamp {
+        file: (found.dev(), found.ino()),
+        length: found.len(),
+        modified: (found.mtime(), found.mtime_nsec()),
+        changed: (found.ctime(), found.ctime_nsec()),
+    })
 }
 
 #[cfg(test)]
@@ -169,6 +185,22 @@ mod tests {
         fs::remove_file(&path).unwrap();
         assert_eq!(file.look(), Look::Taken);
         assert!(!trust.allows(&id("c")), "no file is an empty list");
+    }
+
+    #[test]
+    fn a_list_put_in_place_is_taken_also_with_the_length_and_time_stamp_of_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("allowed-nodes"), folder.path().join("prepared"));
+        fs::write(&path, format!("{}\n", id("a"))).unwrap();
+        let trust = TrustStore::listed([]).unwrap();
+        let mut file = Followed::new(path.clone(), trust.clone());
+        assert_eq!(file.look(), Look::Taken);
+        fs::write(&other, format!("{}\n", id("b"))).unwrap();
+        let before = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::File::options().write(true).open(&other).unwrap().set_modified(before).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert_eq!(file.look(), Look::Taken);
+        assert!(trust.allows(&id("b")) && !trust.allows(&id("a")));
     }
 
     #[tokio::test(start_paused = true)]
