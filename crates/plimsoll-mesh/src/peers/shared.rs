@@ -10,6 +10,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use plimsoll::bounded::Edge;
 use plimsoll::inspect::{Details, Inspect};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     /// Locked after the book, where both are.
     pub(crate) connections: Mutex<Connections>,
     expelled: Mutex<HashMap<NodeId, (Instant, String)>>,
+    /// Connections without a certificate, for the log.
+    anonymous: Mutex<Edge>,
     pub(crate) greeting: Arc<Semaphore>,
     pub(crate) start: ArcSwapOption<Start>,
     pub(crate) changed: watch::Sender<u64>,
@@ -110,6 +113,7 @@ impl Shared {
             book: Mutex::new(book),
             connections: Mutex::new(Connections::new(config.connections, config.redial)),
             expelled: Mutex::default(),
+            anonymous: Mutex::default(),
             greeting: Arc::new(Semaphore::new(config.greeting)),
             config,
             start: ArcSwapOption::empty(),
@@ -188,20 +192,30 @@ impl Shared {
         }
         match node {
             Some(peer) => {
-                warn!(target: "plimsoll::mesh", node = %self.me, %peer, %remote, reason = ended.reason, "peer refused");
+                if !self.is_known(&peer, &ended) {
+                    let reason = &ended.reason;
+                    warn!(target: "plimsoll::mesh", node = %self.me, %peer, %remote, reason, "peer refused");
+                }
                 self.book.lock().note(peer, None, ended, Instant::now());
                 self.tell_change();
             }
             None => {
-                warn!(target: "plimsoll::mesh", node = %self.me, %remote, reason = ended.reason, "peer refused");
+                if let Some(unsaid) = self.anonymous.lock().strike(Instant::now()) {
+                    let reason = ended.reason;
+                    warn!(target: "plimsoll::mesh", node = %self.me, %remote, reason, unsaid, "peer refused");
+                }
             }
         }
     }
 
+    /// Whether `peer` ended just so the last time. Who is turned away comes again and again; the log tells of the first.
+    fn is_known(&self, peer: &NodeId, ended: &Ended) -> bool {
+        self.book.lock().state(peer).is_some_and(|(_, reason)| reason == Some(&*ended.reason))
+    }
+
     /// Logs that `peer` turned this node away; once, and not at every attempt that ends alike.
     pub(crate) fn say_if_refused(&self, peer: &NodeId, ended: &Ended) {
-        let known = self.book.lock().state(peer).is_some_and(|(_, reason)| reason == Some(&*ended.reason));
-        if ended.how == How::Refused && !known {
+        if ended.how == How::Refused && !self.is_known(peer, ended) {
             warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason = ended.reason, "peer refused");
         }
     }

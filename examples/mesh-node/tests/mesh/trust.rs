@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use plimsoll_mesh::names::NodeId;
 use serde_json::Value;
 
-use crate::harness::{Node, PATIENCE, PROGRAM, Plan, call, folder, full, note};
+use crate::harness::{Node, PATIENCE, PROGRAM, Plan, call, counter, folder, full, note};
 use plimsoll_testkit::process::until;
 
 /// The identity that a node with this data folder has or will have.
@@ -62,6 +62,13 @@ async fn strangers_and_wrong_keys_are_refused_by_name_on_both_sides() {
     let stranger_node = listed("stranger").meets(&host).start();
     assert_eq!(stranger_node.id, stranger);
     both_refuse(&stranger_node, &host, "is not on the allow-list").await;
+
+    // It comes again and again; the logs tell of the first time.
+    host.until("three attempts", |now| counter(now, &["peers", "keeper"], "refused") >= 3).await;
+    for node in [&host, &stranger_node] {
+        let log = node.log();
+        assert_eq!(log.lines().filter(|line| line.contains("peer refused")).count(), 1, "{log}");
+    }
 
     // Who expects another key at that address takes nobody else for it.
     let expected = NodeId::from_digest([7; 32]);
