@@ -109,7 +109,19 @@ pub(crate) fn table(paint: Paint, head: &[&str], rows: &[Vec<String>]) -> String
 }
 
 /// Counters that say most, first.
-const FIRST: [&str; 8] = ["in_flight", "started", "settled", "clients", "offered", "served", "up", "members"];
+const FIRST: [&str; 11] = [
+    "in_flight",
+    "started",
+    "settled",
+    "clients",
+    "offered",
+    "served",
+    "told",
+    "turned_away",
+    "failed_handshakes",
+    "up",
+    "members",
+];
 
 /// Parts of counters' names that only the whole listing shows: settings, and details of what stands beside them.
 const DETAILS: [&str; 7] = ["_ns", "method_", "settled_", "limit", "cap", "high_water", "children"];
@@ -203,6 +215,11 @@ node        running    in flight 2
 ";
         assert_eq!(drawn, wanted);
         assert!(!tree(Paint(false), &root, Some(30)).contains("in flight"), "no room");
+        let mut door = place("listener", 0, vec![]);
+        let attempts = [("failed_handshakes", 1), ("offered", 9), ("peers", 3), ("served", 4), ("told", 1)];
+        door.details.counters = attempts.map(|(name, value)| (name.to_owned(), value)).into();
+        let drawn = tree(Paint(false), &door, Some(70));
+        assert!(drawn.contains("offered 9, served 4, told 1, failed handshakes 1"), "who was not let in: {drawn}");
         assert!(tree(Paint(false), &root, None).contains("in flight 2, clients cap 5"), "everything");
     }
 }
