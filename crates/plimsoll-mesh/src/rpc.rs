@@ -11,5 +11,6 @@ mod overview;
 mod router;
 mod services;
 
+pub use choice::Choice;
 pub use router::{Forward, Router};
 pub use services::{MAX_SERVICES, NotProvided, Registration, Served, Services, provide};

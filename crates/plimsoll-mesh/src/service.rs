@@ -30,11 +30,11 @@ pub struct Request {
 }
 
 /// Who is behind a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Caller {
-    /// A client of this node's gateway.
-    Client,
+    /// A client of this node's gateway, by the number of its connection.
+    Client(u64),
     /// Another node. Its requests are served here or not at all: no call makes a third hop.
     Peer(NodeId),
 }

@@ -69,7 +69,7 @@ fn request(service: &str, body: &'static str) -> Result<Request, Box<dyn Error>>
         deadline: Instant::now() + Duration::from_secs(5),
         call_id: "test".into(),
         traceparent: None,
-        caller: Caller::Client,
+        caller: Caller::Client(0),
     })
 }
 

@@ -16,6 +16,7 @@ use plimsoll_mesh::gateway::{AdmissionLimits, AdvertisementLimits};
 use plimsoll_mesh::names::ServiceName;
 use plimsoll_mesh::peers::Seed;
 use plimsoll_mesh::pubsub::PubsubCaps;
+use plimsoll_mesh::rpc::Choice;
 
 pub(crate) use keys::{ENVIRONMENT_PREFIX, KEYS, Key};
 pub(crate) use layers::{Layers, SettingsError};
@@ -44,6 +45,7 @@ pub(crate) struct Settings {
     pub(crate) pubsub: PubsubCaps,
     pub(crate) max_in_flight: u32,
     pub(crate) call_deadline: Duration,
+    pub(crate) choice: Choice,
     pub(crate) service_ttl: Duration,
     pub(crate) budget: Budget,
     pub(crate) log: String,
@@ -75,6 +77,7 @@ impl Settings {
             pubsub: pubsub(layers)?,
             max_in_flight: layers.value("calls.max_in_flight", values::small_cap)?,
             call_deadline: layers.value("calls.deadline", values::deadline)?,
+            choice: layers.value("calls.choice", values::choice)?,
             service_ttl: layers.value("directory.ttl", values::lease)?,
             budget: layers.value("memory.budget", values::budget)?,
             log: layers.value("log.filter", values::text)?,

@@ -194,7 +194,7 @@ async fn call(session: &Arc<Session>, head: CallHead, stream: &mut RequestStream
         deadline,
         call_id: Arc::clone(&call_id),
         traceparent: head.traceparent,
-        caller: Caller::Client,
+        caller: Caller::Client(session.client.nth()),
     };
     let answer = dispatch(session, request).await;
     Ok(if named { answer.with_call_id(&call_id) } else { answer })

@@ -90,8 +90,8 @@ impl Clients {
     pub(super) async fn enter(&self) -> Result<Entered, Problem> {
         let Some(running) = self.running.load_full() else { return Err(not_running()) };
         let nth = self.entered.fetch_add(1, Relaxed);
-        let guard = Entered { running: Arc::clone(&running), session: None, streams: CancellationToken::new() };
-        match ask(&running, Ask::Enter { nth, guard }).await? {
+        let guard = Entered { running: Arc::clone(&running), nth, session: None, streams: CancellationToken::new() };
+        match ask(&running, Ask::Enter { guard }).await? {
             Told::Entered(entered) => Ok(entered),
             _ => Err(unexpected()),
         }
@@ -186,12 +186,18 @@ fn problem(refused: &Refused) -> Problem {
 #[must_use = "the client leaves when this is dropped"]
 pub(super) struct Entered {
     running: Arc<Running>,
+    nth: u64,
     /// `None` on its way in.
     session: Option<SessionKey>,
     streams: CancellationToken,
 }
 
 impl Entered {
+    /// Which client of this node it is, ever since.
+    pub(super) fn nth(&self) -> u64 {
+        self.nth
+    }
+
     /// The session, once the client is in.
     pub(super) fn session(&self) -> Option<SessionKey> {
         self.session
@@ -256,7 +262,7 @@ struct Keeper {
 }
 
 enum Ask {
-    Enter { nth: u64, guard: Entered },
+    Enter { guard: Entered },
     Advertise { client: SessionKey, name: ServiceName, ttl: Option<Duration> },
     Withdraw { client: SessionKey, name: ServiceName },
     Subscribe { client: SessionKey, guard: Subscribed },
@@ -288,7 +294,7 @@ impl Server for Keeper {
         self.take_out();
         let now = Instant::now();
         let told = match ask {
-            Ask::Enter { nth, mut guard } => self.books.enter(nth, guard.streams.clone()).map(|session| {
+            Ask::Enter { mut guard } => self.books.enter(guard.nth, guard.streams.clone()).map(|session| {
                 guard.session = Some(session);
                 Told::Entered(guard)
             }),

@@ -98,7 +98,7 @@ impl NodeBuilder {
             Arc::new(directory.clone()),
         )?;
         let (seen, forward) = (Arc::new(directory.clone()), Arc::new(peers.clone()));
-        let router = Router::meshed(me, advertised, services.clone(), seen, forward);
+        let router = Router::meshed(me, advertised, services.clone(), seen, forward, config.choice);
         let server = identity::server_config(&identity, Arc::new(config.gateway.transport()))?;
         let behind = Behind {
             dispatch: Arc::new(router.clone()),

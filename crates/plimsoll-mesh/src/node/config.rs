@@ -9,6 +9,7 @@ use plimsoll::bounded::Cap;
 use crate::gateway::Limits;
 use crate::names::ServiceName;
 use crate::peers::Seed;
+use crate::rpc::Choice;
 
 /// The settings of a node.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct NodeConfig {
     pub gossip_interval: Duration,
     /// How long the services of a silent node are kept. Default 300 s.
     pub service_ttl: Duration,
+    /// Which of several providers on other nodes is asked. Default: the better of two.
+    pub choice: Choice,
     /// Limits of the gateway.
     pub gateway: Limits,
     /// Bytes that all caps together must fit. Default: three quarters of what this process may use; all there can be
@@ -64,6 +67,7 @@ impl NodeConfig {
             max_peers: Cap::of::<1_000>(),
             gossip_interval: Duration::from_millis(500),
             service_ttl: Duration::from_secs(300),
+            choice: Choice::default(),
             gateway: Limits::default(),
             memory_budget: super::memory().map_or(u64::MAX, |(bytes, _)| bytes / 4 * 3),
         }

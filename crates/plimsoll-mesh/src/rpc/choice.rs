@@ -1,8 +1,9 @@
 //! Which provider to ask: rules without I/O.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::names::NodeId;
+use crate::names::{NodeId, ServiceName};
 
 /// A provider on another node, as this node has seen it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,25 +42,88 @@ impl Standing {
     }
 }
 
-/// Takes out whom to ask next: of those that stand best, the better of two at random. Two random choices keep the load
-/// nearly even without anybody's knowing it exactly (Mitzenmacher 2001), and do not send everybody to the same best.
-///
-/// `random` answers a number below its argument.
-pub(crate) fn take_next(candidates: &mut Vec<Candidate>, mut random: impl FnMut(usize) -> usize) -> Option<Candidate> {
+/// Which of the providers on other nodes that stand best is asked. This node itself always comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Choice {
+    /// The better of two taken at random, by this node's own calls in flight there and how long an answer took of late.
+    /// Two random choices keep the load nearly even without anybody's knowing it exactly (Mitzenmacher 2001), and do not
+    /// send everybody to the same best. The default.
+    #[default]
+    BetterOfTwo,
+    /// One after the other, for each service by itself.
+    RoundRobin,
+    /// The same one for all calls of a client's connection to a service, as long as it can be reached. When a provider comes
+    /// or goes, only the calls that it takes or leaves change their place (rendezvous hashing).
+    Sticky,
+}
+
+/// A choice with what it goes by.
+pub(crate) enum Rule<'a> {
+    /// Answers a number below its argument.
+    BetterOfTwo(&'a mut dyn FnMut(usize) -> usize),
+    /// Who was asked last.
+    After(Option<NodeId>),
+    /// The weight of a node for this client and service.
+    Heaviest(&'a dyn Fn(&NodeId) -> u64),
+}
+
+/// Takes out whom to ask next, of those that stand best.
+pub(crate) fn take_next(candidates: &mut Vec<Candidate>, rule: Rule<'_>) -> Option<Candidate> {
     if candidates.len() <= 1 {
         return candidates.pop();
     }
-    let best = candidates.iter().map(|candidate| candidate.standing.rank()).min()?;
-    let best: Vec<usize> = (0..candidates.len()).filter(|&at| candidates[at].standing.rank() == best).collect();
-    let first = random(best.len());
-    let chosen = if best.len() == 1 {
-        first
-    } else {
-        let second = (first + 1 + random(best.len() - 1)) % best.len();
-        let cost = |at: usize| candidates[best[at]].standing.cost();
-        if cost(second) < cost(first) { second } else { first }
+    // Who sticks to a node that must be dialled dials it.
+    let rank = |candidate: &Candidate| match rule {
+        Rule::Heaviest(_) => candidate.standing.rank().max(Standing::Promising.rank()),
+        _ => candidate.standing.rank(),
     };
-    Some(candidates.swap_remove(best[chosen]))
+    let best = candidates.iter().map(rank).min()?;
+    let best: Vec<usize> = (0..candidates.len()).filter(|&at| rank(&candidates[at]) == best).collect();
+    let node = |&&at: &&usize| candidates[at].node;
+    let chosen = match rule {
+        Rule::BetterOfTwo(random) => better_of_two(candidates, &best, random),
+        Rule::After(last) => {
+            let later = best.iter().filter(|at| last.is_none_or(|last| node(at) > last)).min_by_key(node);
+            *later.or(best.iter().min_by_key(node))?
+        }
+        Rule::Heaviest(weight) => *best.iter().max_by_key(|at| (weight(&node(at)), node(at)))?,
+    };
+    Some(candidates.swap_remove(chosen))
+}
+
+fn better_of_two(candidates: &[Candidate], best: &[usize], random: &mut dyn FnMut(usize) -> usize) -> usize {
+    let first = random(best.len());
+    if best.len() == 1 {
+        return best[first];
+    }
+    let second = (first + 1 + random(best.len() - 1)) % best.len();
+    let cost = |at: usize| candidates[best[at]].standing.cost();
+    best[if cost(second) < cost(first) { second } else { first }]
+}
+
+/// Who was asked last for each service.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(BTreeMap<ServiceName, NodeId>);
+
+/// Services whose turns are remembered. There are seldom more; then all begin anew.
+const MOST_TURNS: usize = 10_000;
+
+impl Turns {
+    /// Takes out whose turn it is.
+    pub(crate) fn take_next(&mut self, service: &ServiceName, candidates: &mut Vec<Candidate>) -> Option<Candidate> {
+        let next = take_next(candidates, Rule::After(self.0.get(service).copied()))?;
+        match self.0.get_mut(service) {
+            Some(last) => *last = next.node,
+            None => {
+                if self.0.len() >= MOST_TURNS {
+                    self.0.clear();
+                }
+                self.0.insert(service.clone(), next.node);
+            }
+        }
+        Some(next)
+    }
 }
 
 #[cfg(test)]
@@ -75,7 +139,8 @@ mod tests {
     }
 
     fn order(mut candidates: Vec<Candidate>, mut random: impl FnMut(usize) -> usize) -> Vec<u8> {
-        std::iter::from_fn(|| take_next(&mut candidates, &mut random)).map(|it| it.node.as_bytes()[0]).collect()
+        let next = || take_next(&mut candidates, Rule::BetterOfTwo(&mut random));
+        std::iter::from_fn(next).map(|it| it.node.as_bytes()[0]).collect()
     }
 
     #[test]
@@ -108,9 +173,52 @@ mod tests {
             for second in 0..3 {
                 let mut dice = [first, second].into_iter();
                 let mut candidates = vec![up(1, 9, 100), up(2, 0, 100), up(3, 0, 100), up(4, 0, 100)];
-                let chosen = take_next(&mut candidates, |_| dice.next().unwrap_or_default());
+                let mut roll = |_| dice.next().unwrap_or_default();
+                let chosen = take_next(&mut candidates, Rule::BetterOfTwo(&mut roll));
                 assert_ne!(chosen.map(|it| it.node), Some(NodeId::from_digest([1; 32])));
             }
         }
+    }
+
+    #[test]
+    fn everybody_has_a_turn_for_each_service_by_itself() -> Result<(), crate::names::InvalidName> {
+        let (mut turns, mut asked) = (Turns::default(), Vec::new());
+        let services = ["here".parse()?, "there".parse()?];
+        for call in 0..12 {
+            // One that must be dialled has no turn while others are connected.
+            let mut candidates = vec![up(3, 9, 900), up(1, 0, 1), candidate(4, Standing::Promising), up(2, 5, 5)];
+            let next = turns.take_next(&services[call % 2], &mut candidates).map(|it| it.node.as_bytes()[0]);
+            asked.extend(next);
+        }
+        assert_eq!(asked, [1, 1, 2, 2, 3, 3, 1, 1, 2, 2, 3, 3]);
+        // Who joins or leaves meanwhile does not give anybody two turns.
+        let mut fewer = vec![up(1, 0, 1), up(2, 0, 1)];
+        assert_eq!(turns.take_next(&services[0], &mut fewer).map(|it| it.node.as_bytes()[0]), Some(1));
+        let mut more = vec![up(1, 0, 1), up(2, 0, 1), up(9, 0, 1)];
+        assert_eq!(turns.take_next(&services[0], &mut more).map(|it| it.node.as_bytes()[0]), Some(2));
+        Ok(())
+    }
+
+    /// M-20: what is remembered of services is bounded.
+    #[test]
+    fn turns_are_remembered_of_so_many_services_and_no_more() -> Result<(), crate::names::InvalidName> {
+        let mut turns = Turns::default();
+        for service in 0..=MOST_TURNS {
+            turns.take_next(&format!("s{service}").parse()?, &mut vec![up(1, 0, 1), up(2, 0, 1)]);
+        }
+        assert_eq!(turns.0.len(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn who_sticks_to_a_provider_leaves_it_only_when_it_goes() {
+        let weight = |node: &NodeId| [0, 10, 30, 20][usize::from(node.as_bytes()[0])];
+        let next = |candidates: &[Candidate]| {
+            take_next(&mut candidates.to_vec(), Rule::Heaviest(&weight)).map(|it| it.node.as_bytes()[0])
+        };
+        assert_eq!(next(&[up(1, 0, 1), up(2, 99, 9_999), up(3, 0, 1)]), Some(2), "however busy it is");
+        assert_eq!(next(&[up(1, 0, 1), candidate(2, Standing::Promising), up(3, 0, 1)]), Some(2), "it is dialled");
+        assert_eq!(next(&[up(1, 0, 1), candidate(2, Standing::Doubtful), up(3, 0, 1)]), Some(3));
+        assert_eq!(next(&[up(1, 0, 1), up(3, 0, 1)]), Some(3));
     }
 }

@@ -1,11 +1,13 @@
 //! Where every edge ends: a request is served here, or by a node that offers the service.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use plimsoll::inspect::{Details, Inspect};
 
 use crate::directory::Directory;
@@ -14,7 +16,7 @@ use crate::peers::{Load, Peer, Peers};
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Dispatch, Refusal, Request, Response, ServePeer};
 
-use super::choice::{self, Candidate, Standing};
+use super::choice::{Candidate, Choice, Rule, Standing, Turns, take_next};
 use super::failover::{Failed, more_telling};
 use super::services::Services;
 
@@ -51,6 +53,9 @@ pub(super) struct Inner {
 pub(super) struct Mesh {
     pub(super) directory: Arc<dyn Directory>,
     pub(super) forward: Arc<dyn Forward>,
+    choice: Choice,
+    turns: Mutex<Turns>,
+    weights: RandomState,
 }
 
 /// How requests were routed, ever since.
@@ -73,15 +78,18 @@ impl Router {
         Self(Arc::new(Inner { me, listens, services, mesh: None, counters: Counters::default() }))
     }
 
-    /// A router that passes on what this node does not serve itself, to whom `directory` names, by `forward`.
+    /// A router that passes on what this node does not serve itself, to whom `directory` names, by `forward`; to which of
+    /// several is `choice`.
     pub fn meshed(
         me: NodeId,
         listens: Option<SocketAddr>,
         services: Services,
         directory: Arc<dyn Directory>,
         forward: Arc<dyn Forward>,
+        choice: Choice,
     ) -> Self {
-        let mesh = Some(Mesh { directory, forward });
+        let (turns, weights) = (Mutex::default(), RandomState::new());
+        let mesh = Some(Mesh { directory, forward, choice, turns, weights });
         Self(Arc::new(Inner { me, listens, services, mesh, counters: Counters::default() }))
     }
 }
@@ -115,14 +123,12 @@ impl Inner {
             }
             last = Some(refusal);
         }
-        let Some(mesh) = self.mesh.as_ref().filter(|_| request.caller == Caller::Client) else {
+        let Some(mesh) = self.mesh.as_ref().filter(|_| matches!(request.caller, Caller::Client(_))) else {
             return Err(last.unwrap_or_else(|| self.no_provider(request)));
         };
         let mut asked = vec![self.me];
         // Looked up anew each time: who was lost meanwhile is known by then, and so is who has joined.
-        while let Some(chosen) =
-            choice::take_next(&mut mesh.candidates(request, &asked), |below| rand::random_range(0..below))
-        {
+        while let Some(chosen) = mesh.choose(request, &asked) {
             count(if last.is_some() { &self.counters.failed_over } else { &self.counters.remote });
             attempts += 1;
             asked.push(chosen.node);
@@ -144,6 +150,21 @@ impl Inner {
 }
 
 impl Mesh {
+    /// Whom to ask next, of those not asked yet.
+    fn choose(&self, request: &Request, asked: &[NodeId]) -> Option<Candidate> {
+        let mut candidates = self.candidates(request, asked);
+        match self.choice {
+            Choice::BetterOfTwo => {
+                take_next(&mut candidates, Rule::BetterOfTwo(&mut |below| rand::random_range(0..below)))
+            }
+            Choice::RoundRobin => self.turns.lock().take_next(&request.service, &mut candidates),
+            Choice::Sticky => {
+                let weight = |node: &NodeId| self.weights.hash_one((request.caller, &request.service, node));
+                take_next(&mut candidates, Rule::Heaviest(&weight))
+            }
+        }
+    }
+
     fn candidates(&self, request: &Request, asked: &[NodeId]) -> Vec<Candidate> {
         let providers = self.directory.providers(&request.service);
         let candidate = |provider: crate::directory::Provider| Candidate {

@@ -1,10 +1,11 @@
 //! Whom the router asks, and when it asks somebody else.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use plimsoll_mesh::identity::TrustStore;
 use plimsoll_mesh::problem::Code;
+use plimsoll_mesh::rpc::Choice;
 
 use super::support::{PATIENCE, Plan, TestResult};
 
@@ -32,6 +33,61 @@ async fn a_call_is_served_here_if_it_can_be_and_elsewhere_otherwise() -> TestRes
     for node in [first, second, third] {
         node.stop().await;
     }
+    Ok(())
+}
+
+/// Two services at once: each goes round by itself.
+#[tokio::test]
+async fn in_turn_every_provider_is_asked_as_often_as_the_others() -> TestResult {
+    let offers = [("here", true), ("there", true)];
+    let first = Plan { choice: Choice::RoundRobin, ..Plan::new(&[], &[])? }.start().await?;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(Plan::new(&offers, &[first.address])?.start().await?);
+    }
+    let all: Vec<_> = others.iter().collect();
+    first.sees_providers("here", &all).await?;
+    first.sees_providers("there", &all).await?;
+    first.eventually("all are up", || all.iter().all(|node| first.state_of(node.id).as_deref() == Some("up"))).await?;
+    let mut asked: HashMap<_, usize> = HashMap::new();
+    for _ in 0..30 {
+        for service in ["here", "there"] {
+            *asked.entry((service, first.call(service, "").await.map_err(|problem| problem.detail)?)).or_default() += 1;
+        }
+    }
+    assert!(asked.len() == 6 && asked.values().all(|&calls| calls == 10), "{asked:?}");
+    first.stop().await;
+    for node in others {
+        node.stop().await;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_stays_with_its_provider_until_that_is_gone() -> TestResult {
+    let first = Plan { choice: Choice::Sticky, ..Plan::new(&[], &[])? }.start().await?;
+    let second = Plan::new(&[("work", false)], &[first.address])?.start().await?;
+    let third = Plan::new(&[("work", false)], &[first.address])?.start().await?;
+    first.sees_providers("work", &[&second, &third]).await?;
+    let within = Duration::from_secs(5);
+    let mut served = HashMap::new();
+    for client in 0..32 {
+        let theirs = first.call_of(client, "work", "", within).await.map_err(|problem| problem.detail)?;
+        for _ in 0..5 {
+            assert_eq!(first.call_of(client, "work", "", within).await, Ok(theirs));
+        }
+        served.insert(client, theirs);
+    }
+    let both: HashSet<_> = served.values().copied().collect();
+    assert_eq!(both, HashSet::from([second.id, third.id]), "the clients are spread over both");
+    let gone = third.id;
+    third.stop().await;
+    first.eventually("it is gone", || first.state_of(gone).as_deref() != Some("up")).await?;
+    for client in 0..32 {
+        assert_eq!(first.call_of(client, "work", "", within).await, Ok(second.id));
+    }
+    first.stop().await;
+    second.stop().await;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use plimsoll_mesh::identity::{Identity, TrustStore};
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::peers::{Peers, PeersConfig, Seed};
 use plimsoll_mesh::problem::Problem;
-use plimsoll_mesh::rpc::{Router, Services, provide};
+use plimsoll_mesh::rpc::{Choice, Router, Services, provide};
 use plimsoll_mesh::service::{ApplicationError, Caller, Dispatch as _, Overview as _, Request, Response};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
@@ -69,6 +69,7 @@ pub struct Plan {
     pub offers: Vec<(&'static str, bool)>,
     /// Calls that each service serves at once.
     pub at_once: u32,
+    pub choice: Choice,
 }
 
 impl Plan {
@@ -82,6 +83,7 @@ impl Plan {
             ttl: Duration::from_secs(300),
             offers: offers.to_vec(),
             at_once: 100,
+            choice: Choice::default(),
         })
     }
 
@@ -102,7 +104,7 @@ impl Plan {
         let gossip = Arc::new(directory.clone());
         let peers = Peers::new(self.identity.clone(), self.trust, endpoint.clone(), config, Arc::new(local), gossip)?;
         let (seen, forward) = (Arc::new(directory.clone()), Arc::new(peers.clone()));
-        let router = Router::meshed(id, Some(address), services.clone(), seen, forward);
+        let router = Router::meshed(id, Some(address), services.clone(), seen, forward, self.choice);
 
         let release = Arc::new(Semaphore::new(0));
         let mut servers = Supervisor::builder("services").strategy(Strategy::OneForOne);
@@ -155,6 +157,17 @@ impl Node {
     }
 
     pub async fn call_within(&self, service: &str, body: &'static str, within: Duration) -> Result<NodeId, Problem> {
+        self.call_of(0, service, body, within).await
+    }
+
+    /// Calls as this one of several clients.
+    pub async fn call_of(
+        &self,
+        client: u64,
+        service: &str,
+        body: &'static str,
+        within: Duration,
+    ) -> Result<NodeId, Problem> {
         let request = Request {
             service: service.parse().unwrap_or_else(|error| panic!("{error}")),
             body: body.into(),
@@ -162,7 +175,7 @@ impl Node {
             deadline: Instant::now() + within,
             call_id: "test".into(),
             traceparent: None,
-            caller: Caller::Client,
+            caller: Caller::Client(client),
         };
         let response = self.router.dispatch(request).await?;
         let id = String::from_utf8_lossy(&response.body).parse();

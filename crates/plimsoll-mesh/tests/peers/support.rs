@@ -248,7 +248,7 @@ pub fn request(service: &str, body: &'static [u8], within: Duration) -> Request 
         deadline: Instant::now() + within,
         call_id: "call-1".into(),
         traceparent: None,
-        caller: Caller::Client,
+        caller: Caller::Client(0),
     }
 }
 

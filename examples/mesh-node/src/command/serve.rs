@@ -100,6 +100,7 @@ async fn start(settings: &Settings) -> Result<Node, Failure> {
     config.max_peers = settings.max_peers;
     config.gossip_interval = settings.gossip_interval;
     config.service_ttl = settings.service_ttl;
+    config.choice = settings.choice;
     config.gateway.clients = settings.max_clients;
     config.gateway.idle_time = settings.client_idle;
     config.gateway.body_bytes = settings.max_body;

@@ -65,6 +65,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("pubsub.patience", "5s", "TIME", "how long half of that may wait before it is cut off: at most 10min"),
     key("calls.max_in_flight", "1024", "COUNT", "calls in flight for each service; one more is refused"),
     key("calls.deadline", "5s", "TIME", "deadline of a call that brings none: at most 60s"),
+    key(
+        "calls.choice",
+        "better-of-two",
+        "CHOICE",
+        "which of several other providers is asked: better-of-two, round-robin, or sticky (one for all calls of a connection)",
+    ),
     key("directory.ttl", "300s", "TIME", "how long a silent node's services are kept: 1s to 300s"),
     key(
         "memory.budget",

@@ -9,6 +9,7 @@ use plimsoll_mesh::client;
 use plimsoll_mesh::gateway::Limits;
 use plimsoll_mesh::names::ServiceName;
 use plimsoll_mesh::peers::Seed;
+use plimsoll_mesh::rpc::Choice;
 
 use crate::services::Builtin;
 
@@ -64,6 +65,15 @@ pub(crate) fn seed(value: &str) -> Read<Seed> {
         None => (None, value),
     };
     Ok(Seed { node, address: address(place)? })
+}
+
+pub(crate) fn choice(value: &str) -> Read<Choice> {
+    match value {
+        "better-of-two" => Ok(Choice::BetterOfTwo),
+        "round-robin" => Ok(Choice::RoundRobin),
+        "sticky" => Ok(Choice::Sticky),
+        _ => Err("better-of-two, round-robin or sticky is needed".into()),
+    }
 }
 
 pub(crate) fn flag(value: &str) -> Read<bool> {

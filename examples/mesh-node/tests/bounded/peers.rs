@@ -131,7 +131,7 @@ async fn run(plan: Plan, folder: &tempfile::TempDir, cap: usize, leased: usize, 
                 deadline: Instant::now() + Duration::from_secs(60),
                 call_id: "held".into(),
                 traceparent: None,
-                caller: Caller::Client,
+                caller: Caller::Client(0),
             };
             peers.call(to, &request).await.map_err(|refusal| refusal.problem.detail.to_string())
         });
