@@ -15,6 +15,7 @@ mod ledger {
 }
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ledger::callers::caller;
@@ -56,9 +57,10 @@ fn run(seed: u64, calls: usize) -> String {
         for caller in callers {
             caller.await.expect("a caller");
         }
-        troubles.abort();
+        stage.over.store(true, Ordering::Relaxed);
+        troubles.await.expect("the trouble-maker");
         sampler.abort();
-        let _ = (troubles.await, sampler.await);
+        let _ = sampler.await;
         let came_to = stage.end().await;
         for _ in 0..1_000 {
             tokio::task::yield_now().await;

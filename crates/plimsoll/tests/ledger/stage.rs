@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,6 +22,7 @@ pub struct Stage {
     places: Vec<Place>,
     /// All servers that have ended. Callers may still hold clients of them, whose calls are counted there.
     past: Mutex<Vec<Arc<dyn Inspect>>>,
+    pub over: AtomicBool,
 }
 
 pub enum Client {
@@ -44,7 +46,7 @@ impl Stage {
             Place::Served(Mutex::default()),
             Place::Served(Mutex::default()),
         ];
-        let stage = Self { ledger: Arc::default(), places, past: Mutex::default() };
+        let stage = Self { ledger: Arc::default(), places, past: Mutex::default(), over: AtomicBool::new(false) };
         for place in 0..stage.places.len() {
             stage.fill(place, seed).await;
         }
@@ -59,10 +61,11 @@ impl Stage {
         }
     }
 
-    /// One server after the other is killed, stopped or drained, and followed by another; those that failed as well.
+    /// One server after the other is killed, stopped or drained, and followed by another; those that failed as well. Until
+    /// it is over, and then to the end of a round: a server that is being ended belongs to no place and to no past.
     pub async fn trouble(self: Arc<Self>, seed: u64) {
         let mut random = StdRng::seed_from_u64(seed ^ 0x5eed);
-        loop {
+        while !self.over.load(Ordering::Relaxed) {
             sleep(Duration::from_micros(random.random_range(500..8_000))).await;
             let place = random.random_range(0..self.places.len());
             self.clear(place, random.random_range(0..3)).await;
