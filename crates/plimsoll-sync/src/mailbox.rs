@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use crate::permits::{Load, PermitGate, Refused};
+use crate::permits::{Load, PermitGate, Refused, Scarce};
 use crate::sync::{Mutex, lock};
 
 /// What went through a mailbox. `sent = taken + dropped_oldest + dropped_unserved + returned + queued`.
@@ -133,13 +133,19 @@ impl<M, W> Mailbox<M, W> {
     /// Puts a message in and drops as many of the oldest as that takes; those come back.
     ///
     /// # Errors
-    /// [`NotSent::Full`] when the message would not even fit alone, and [`NotSent::Closed`].
+    /// [`NotSent::Full`] when the message would not even fit alone, and then none is dropped; and [`NotSent::Closed`].
     pub fn offer_dropping(&self, message: M, bytes: u64, wake: impl FnMut(W)) -> Result<(Put, Vec<M>), NotSent<M>> {
         let (mut woken, mut dropped) = (Vec::new(), Vec::new());
         let result = {
             let mut queue = lock(&self.queue);
             if queue.closed {
                 return Err(NotSent::Closed(message));
+            }
+            let limit = self.gate.limit();
+            if bytes > limit.bytes {
+                // However many made room for it: they stay.
+                let refused = Refused { scarce: Scarce::Bytes, used: self.gate.used(), limit };
+                return Err(NotSent::Full(message, refused));
             }
             loop {
                 match self.gate.try_acquire(bytes) {

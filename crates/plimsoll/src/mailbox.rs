@@ -3,7 +3,8 @@
 //! ractor's own mailboxes have none, so the bound is kept at the door. The actor's message type is [`Bounded<M>`], which
 //! nobody but a [`BoundedRef<M>`] can make: there is no way round the bound. Each message gets in with a credit, in
 //! messages and in bytes, and its credit comes back when it is taken or dropped, also from the full mailbox of an actor
-//! that was killed. A stop, a kill and pressure always get through.
+//! that was killed. A delivery that is handed on untaken, to another actor or wherever else, keeps its credit of the
+//! mailbox that it was sent to. A stop, a kill and pressure always get through.
 //!
 //! ```
 //! use plimsoll::mailbox::{Bounded, Delivery, MailboxBuilder};

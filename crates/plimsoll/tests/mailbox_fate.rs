@@ -269,8 +269,8 @@ async fn f11_drop_oldest_makes_room() {
     assert_eq!(sender.send(Tell::Note(5)).unwrap(), Sent::InPlaceOf(2));
     assert!(matches!(sender.send(Tell::Note(11)), Err(SendError::Full(Overload::Bytes { .. }, _))), "too big for ever");
     gate.open();
-    sender.send(Tell::Note(1)).unwrap();
-    assert_eq!(probe.next().await, 1);
+    assert_eq!(sender.send(Tell::Note(1)).unwrap(), Sent::Queued);
+    assert_eq!(probe.take(3).await, [4, 5, 1]);
     assert_eq!(counters(&sender)["bytes"], 0);
 }
 
@@ -318,4 +318,87 @@ async fn waiting_time_and_room_are_accounted_for() {
         assert!(seen["waited_ms"] >= 60 * 50 && seen["waited_max_ms"] >= 50, "{overflow:?}: {seen:?}");
         assert_eq!(sender.compact(2) > 0, overflow == Overflow::DropOldest, "the others have no queue of their own");
     }
+}
+
+/// F-15: one that is larger than the whole mailbox makes room for itself in vain: it comes back, and nobody is dropped.
+#[tokio::test(start_paused = true)]
+async fn f15_what_can_never_fit_drops_nobody() {
+    let weigh = |tell: &Tell| if let Tell::Note(n) = tell { u64::from(*n) } else { 0 };
+    let builder = MailboxBuilder::messages(8).overflow(Overflow::DropOldest).bytes(10, weigh);
+    let (sender, _ended, mut probe) = notes(builder).await;
+    for _ in 0..3 {
+        sender.send(Tell::Note(3)).unwrap();
+    }
+    let refused = sender.send(Tell::Note(11));
+    assert!(matches!(
+        refused,
+        Err(SendError::Full(Overload::Bytes { held: 9, limit: 10, wanted: 11 }, Tell::Note(11)))
+    ));
+    let seen = counters(&sender);
+    assert_eq!((seen["depth"], seen["dropped_oldest"], seen["refused"]), (3, 0, 1));
+    until(|| counters(&sender)["depth"] == 0).await;
+    assert_eq!(probe.waiting(), [3, 3, 3]);
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("a drop that panics");
+    }
+}
+
+/// Hands every delivery on, untaken; or never takes one.
+struct HandsOn<M>(Option<ractor::ActorCell>, std::marker::PhantomData<fn(M)>);
+
+impl<M: Send + 'static> Actor for HandsOn<M> {
+    type Msg = Bounded<M>;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: ActorRef<Self::Msg>, bounded: Self::Msg, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        if let Some(to) = &self.0 {
+            to.send_message(bounded)?;
+        }
+        Ok(())
+    }
+}
+
+/// A message whose own drop panics gives its credit back all the same.
+#[tokio::test(start_paused = true)]
+async fn a_message_whose_drop_panics_gives_its_credit_back() {
+    for overflow in POLICIES {
+        let actor = HandsOn::<Bomb>(None, std::marker::PhantomData);
+        let (sender, ended) = MailboxBuilder::messages(4).overflow(overflow).spawn(None, actor, ()).await.unwrap();
+        sender.send(Bomb).unwrap();
+        assert!(ended.await.is_ok(), "the actor fails, and its task ends in order");
+        let seen = sender.inspector().inspect().counters;
+        assert_eq!((seen["depth"], seen["credits_used"], seen["dropped_unserved"]), (0, 0, 1), "{overflow:?}");
+    }
+}
+
+/// F-16: what is handed on untaken keeps the credit of the mailbox that it was sent to until somebody takes it: its bound
+/// is not got round by passing messages along.
+#[tokio::test(start_paused = true)]
+async fn f16_what_is_handed_on_untaken_keeps_its_credit() {
+    let (last, _ended, mut probe) = notes(MailboxBuilder::messages(8)).await;
+    let gate = Gate::closed();
+    last.send(Tell::Pass(gate.clone())).unwrap();
+    gate.until_waiting(1).await;
+    let hands_on = HandsOn::<Tell>(Some(last.actor()), std::marker::PhantomData);
+    let (first, _ended) = MailboxBuilder::messages(2).spawn(None, hands_on, ()).await.unwrap();
+    for n in 0..2 {
+        first.send(Tell::Note(n)).unwrap();
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(first.send(Tell::Note(2)), Err(SendError::Full(..))), "both are still underway");
+    gate.open();
+    until(|| counters(&first)["depth"] == 0).await;
+    assert_eq!(probe.waiting(), [0, 1]);
 }

@@ -182,8 +182,9 @@ impl<M> Drop for Bounded<M> {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.what, What::Nothing) {
             What::Message { message, bytes, .. } => {
-                drop(message);
+                // Before its message, whose own drop may panic.
                 self.core.left(UNSERVED, bytes);
+                drop(message);
             }
             What::Announced => {
                 if let Lane::Aside(mailbox) = &self.core.lane {
