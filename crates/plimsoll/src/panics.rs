@@ -86,6 +86,11 @@ pub(crate) fn located(message: &str, task: Option<tokio::task::Id>) -> Failure {
     }
 }
 
+/// Drops what a user's type made. Where the books of others are kept, a `Drop` of it that panics must end nothing else.
+pub(crate) fn discard<T>(value: T) {
+    let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(value)));
+}
+
 /// The message of a panic.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);

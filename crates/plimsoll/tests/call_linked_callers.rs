@@ -111,6 +111,25 @@ async fn a_bound_caller_that_dies_during_a_drain_is_noticed_at_once() {
     }
 }
 
+/// M-15: so is that of one which was bound as the server had been told to stop, and before it came to that.
+#[tokio::test(start_paused = true)]
+async fn a_caller_bound_as_a_stop_is_underway_is_watched_during_the_drain() {
+    let mut server = server().start().await.unwrap();
+    let (caller, ended) = Caller::spawn(None, Caller(server.client()), ()).await.unwrap();
+    server.actor().stop(None);
+    let bound = server.client().bind(&caller.get_cell()).unawaited();
+    let mut call = Box::pin(bound.call(Do::Hold(Arc::default())));
+    assert!(futures::poll!(&mut call).is_pending());
+    until(|| counters(&server)["workers"] == 1).await;
+    let before = tokio::time::Instant::now();
+    caller.kill();
+    ended.await.unwrap();
+    assert_eq!(call.await, Err(CallError::Cancelled));
+    assert_eq!(tokio::time::Instant::now(), before, "not at the deadline");
+    server.ended().await;
+    assert_nothing_left(&counters(&server));
+}
+
 /// One watch for a caller, however many clients are bound to it, and none when the last of them has gone.
 #[tokio::test(start_paused = true)]
 async fn a_caller_is_watched_once_and_only_while_a_client_is_bound() {

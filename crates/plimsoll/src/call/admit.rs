@@ -1,7 +1,7 @@
 //! Admission: permit, then slot and timer, all in the caller's task.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use plimsoll_sync::permits::{Refused, Scarce};
@@ -29,7 +29,7 @@ impl<P: Protocol> Calling<P> {
         shared: &Arc<Shared<P>>,
         request: P::Request,
         deadline: Instant,
-        (awaited, inside): (bool, bool),
+        (awaited, inside): (bool, Option<u64>),
         waker: &Waker,
     ) -> Result<State<P>, CallError<P::Error>> {
         let mut caller = None;
@@ -43,7 +43,7 @@ impl<P: Protocol> Calling<P> {
             caller = Some((binding.key, Arc::clone(&binding.party)));
         }
         let bytes = shared.limits.weigh.as_ref().map_or(0, |weigh| weigh(&request));
-        let opening = Opening { request, deadline, bytes, caller };
+        let opening = Opening { request, deadline, bytes, caller, awaited };
         let refused = match shared.gate.try_acquire(bytes) {
             Ok(()) => {
                 let opened = shared.open(opening, true, waker).map_err(|(why, bytes)| {
@@ -58,8 +58,8 @@ impl<P: Protocol> Calling<P> {
         if shared.limits.queue == 0 {
             return Err(shared.overload(refused, bytes).into());
         }
-        if inside && awaited {
-            let own = OwnWait::begin(shared)?;
+        if let (Some(worker), true) = (inside, awaited) {
+            let own = OwnWait::begin(shared, worker)?;
             self.ties.get_or_insert_default().own = Some(own);
         }
         let place = shared.gate.enqueue(bytes, waker.clone(), Waker::wake);
@@ -75,14 +75,21 @@ impl<P: Protocol> Calling<P> {
 }
 
 /// A worker waits for a permit of its own server, until this is dropped.
-pub(crate) struct OwnWait<P: Protocol>(Arc<Shared<P>>);
+pub(crate) struct OwnWait<P: Protocol> {
+    shared: Arc<Shared<P>>,
+    worker: u64,
+}
 
 impl<P: Protocol> OwnWait<P> {
     /// Refused when every permit is held by a worker that waits like this: none would ever come back.
-    fn begin(shared: &Arc<Shared<P>>) -> Result<Self, CallError<P::Error>> {
-        let waiting = shared.own_waiting.fetch_add(1, Ordering::AcqRel) + 1;
-        let wait = Self(Arc::clone(shared));
-        if waiting < shared.gate.used().count {
+    fn begin(shared: &Arc<Shared<P>>, worker: u64) -> Result<Self, CallError<P::Error>> {
+        let waiting = {
+            let mut waiting = shared.own_waiting.lock();
+            *waiting.entry(worker).or_default() += 1;
+            waiting.len()
+        };
+        let wait = Self { shared: Arc::clone(shared), worker };
+        if waiting < shared.gate.used().count as usize {
             return Ok(wait);
         }
         let server = shared.actor().map(|actor| Party::from(&actor.get_cell()).label.to_string()).unwrap_or_default();
@@ -92,7 +99,13 @@ impl<P: Protocol> OwnWait<P> {
 
 impl<P: Protocol> Drop for OwnWait<P> {
     fn drop(&mut self) {
-        self.0.own_waiting.fetch_sub(1, Ordering::AcqRel);
+        let mut waiting = self.shared.own_waiting.lock();
+        if let Entry::Occupied(mut calls) = waiting.entry(self.worker) {
+            *calls.get_mut() -= 1;
+            if *calls.get() == 0 {
+                calls.remove();
+            }
+        }
     }
 }
 

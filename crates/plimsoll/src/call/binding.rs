@@ -6,6 +6,7 @@ use plimsoll_sync::slots::SlotKey;
 use ractor::{ActorCell, ActorStatus};
 
 use super::Protocol;
+use super::book::Door;
 use super::shared::Shared;
 use super::waits::Party;
 
@@ -23,7 +24,7 @@ impl<P: Protocol> Binding<P> {
             // Watched under the lock, so that the last client's going and the next one's coming cannot cross.
             let mut desk = shared.desk.lock();
             let bound = desk.book.callers().bind(actor);
-            if let (_, true) = bound {
+            if bound.1 && desk.book.door() != Door::Closed {
                 shared.watch.begin(shared, actor);
             }
             bound

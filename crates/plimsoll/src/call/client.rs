@@ -35,13 +35,13 @@ pub struct CallClient<P: Protocol> {
     binding: Option<Arc<Binding<P>>>,
     /// Whether the bound actor itself waits for the replies.
     awaited: bool,
-    /// Whether these calls are made by a worker of this very server.
-    inside: bool,
+    /// The worker of this very server that makes these calls, if one does.
+    inside: Option<u64>,
 }
 
 impl<P: Protocol> CallClient<P> {
     pub(crate) fn new(shared: Arc<Shared<P>>) -> Self {
-        Self { shared, within: None, binding: None, awaited: true, inside: false }
+        Self { shared, within: None, binding: None, awaited: true, inside: None }
     }
 
     /// Calls with the server's default deadline.
@@ -110,8 +110,8 @@ impl<P: Protocol> CallClient<P> {
         Self { awaited: false, ..self.clone() }
     }
 
-    pub(crate) fn inside(mut self, server: usize) -> Self {
-        self.inside = self.shared.identity() == server;
+    pub(crate) fn inside(mut self, server: usize, worker: u64) -> Self {
+        self.inside = (self.shared.identity() == server).then_some(worker);
         self
     }
 
@@ -154,6 +154,7 @@ pub(crate) struct Opening<P: Protocol> {
     pub(crate) deadline: Instant,
     pub(crate) bytes: u64,
     pub(crate) caller: Option<(SlotKey, Arc<waits::Party>)>,
+    pub(crate) awaited: bool,
 }
 
 /// A call: the future that [`CallClient::call`] returns. It starts when it is first polled; dropping it gives it up.
@@ -193,7 +194,7 @@ pub(crate) struct New<P: Protocol> {
     /// Its deadline had passed when it was asked for.
     pub(crate) late: bool,
     pub(crate) awaited: bool,
-    pub(crate) inside: bool,
+    pub(crate) inside: Option<u64>,
 }
 
 // Nothing in here is ever pinned.

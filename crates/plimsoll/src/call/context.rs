@@ -14,8 +14,9 @@ pub struct CallContext {
     pub(crate) deadline: Instant,
     pub(crate) worker: Option<ActorCell>,
     pub(crate) caller: Option<ActorId>,
-    /// Tells the server that this call runs in from all others.
+    /// Tells the server that this call runs in from all others, and the call from all others of that server.
     pub(crate) server: usize,
+    pub(crate) call: u64,
 }
 
 impl CallContext {
@@ -44,7 +45,7 @@ impl CallContext {
     /// bound to the worker, if that is an actor.
     #[must_use]
     pub fn client<P: Protocol>(&self, client: &CallClient<P>) -> CallClient<P> {
-        let client = client.within(self.deadline).inside(self.server);
+        let client = client.within(self.deadline).inside(self.server, self.call);
         match &self.worker {
             Some(worker) => client.bind(worker),
             None => client,

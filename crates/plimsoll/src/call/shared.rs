@@ -1,7 +1,7 @@
 //! What callers, workers, clock and actor of one server share, and how a call settles.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use super::watch::Watch;
 use super::work::Work;
 use super::{CallError, Died, Protocol};
 use crate::exit::ExitReason;
+use crate::panics::discard;
 
 /// What a call of `P` ends with.
 pub(crate) type Settled<P> = Result<<P as Protocol>::Reply, CallError<<P as Protocol>::Error>>;
@@ -35,8 +36,9 @@ pub(crate) struct Call<P: Protocol> {
     pub(crate) key: SlotKey,
     pub(crate) deadline: Instant,
     pub(crate) bytes: u64,
-    /// The bound actor that waits for the reply.
+    /// The bound actor, and whether it waits for the reply in its own turn.
     pub(crate) caller: Option<Arc<waits::Party>>,
+    pub(crate) awaited: bool,
 }
 
 /// What waits for a turn of the server's actor.
@@ -77,8 +79,8 @@ pub(crate) struct Shared<P: Protocol> {
     pub(crate) watch: Watch,
     pub(crate) refusals: Refusals,
     pub(crate) gauges: Gauges,
-    /// Calls of the server's own workers that wait for one of its permits.
-    pub(crate) own_waiting: AtomicU32,
+    /// The server's own workers that wait for one of its permits, and each with how many calls.
+    pub(crate) own_waiting: Mutex<HashMap<u64, u32>>,
     draining: AtomicBool,
     /// Why the server ended, once something but a kill ended it.
     pub(crate) exit: OnceLock<ExitReason>,
@@ -116,7 +118,7 @@ impl<P: Protocol> Shared<P> {
             watch: Watch::default(),
             refusals: Refusals::default(),
             gauges: Gauges::default(),
-            own_waiting: AtomicU32::new(0),
+            own_waiting: Mutex::default(),
             draining: AtomicBool::new(false),
             exit: OnceLock::new(),
             alarm: Notify::new(),
@@ -145,6 +147,11 @@ impl<P: Protocol> Shared<P> {
         since.as_secs().saturating_mul(1_000).saturating_add(u64::from(since.subsec_nanos().div_ceil(1_000_000)))
     }
 
+    /// The tick after `delay`, or the last one there is.
+    pub(crate) fn due_in(&self, delay: Duration) -> u64 {
+        Instant::now().checked_add(delay).map_or(u64::MAX, |time| self.due(time))
+    }
+
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -157,13 +164,13 @@ impl<P: Protocol> Shared<P> {
         permitted: bool,
         waker: &Waker,
     ) -> Result<Arc<Call<P>>, (NotOpened, u64)> {
-        let Opening { request, deadline, bytes, caller } = opening;
+        let Opening { request, deadline, bytes, caller, awaited } = opening;
         let (bound, caller) = caller.unzip();
         let (cell, due, shared) = (CallCell::awaited_by(waker.clone()), self.due(deadline), Arc::clone(self));
         let mut opened = None;
         let mut desk = self.desk.lock();
         let result = desk.book.open(due, bound, request, |key| {
-            let call = Call { cell, shared, key, deadline, bytes, caller };
+            let call = Call { cell, shared, key, deadline, bytes, caller, awaited };
             Arc::clone(opened.insert(Arc::new(call)))
         });
         let ring = permitted && opened.as_ref().is_some_and(|call| desk.put(Item::Call(Arc::clone(call))));
@@ -216,8 +223,9 @@ impl<P: Protocol> Shared<P> {
             let request = desk.book.take_request(call.key);
             drop(desk);
             let bytes = call.bytes;
-            if let (Some(request), Some(work)) = (request, Work::begin(call)) {
-                return Some((Next::Call(work, request), last));
+            match (request, Work::begin(call)) {
+                (Some(request), Some(work)) => return Some((Next::Call(work, request), last)),
+                (request, _) => discard(request),
             }
             // It has settled already.
             self.release(bytes);
@@ -243,7 +251,7 @@ impl<P: Protocol> Shared<P> {
             self.gauges.overrunning.fetch_add(1, Ordering::Relaxed);
         }
         let entry = self.desk.lock().book.close(call.key, outcome);
-        drop(entry);
+        discard(entry);
         let waiters = call.cell.fill(value);
         if let Some(caller) = waiters.caller {
             caller.wake();
@@ -354,11 +362,11 @@ impl<P: Protocol> Shared<P> {
             match item {
                 Item::Call(call) => self.release(call.bytes),
                 Item::Post(post) => {
-                    drop(post);
+                    discard(post);
                     self.gauges.casts_dropped.fetch_add(1, Ordering::Relaxed);
                     self.release(0);
                 }
-                Item::Due(post) => drop(post),
+                Item::Due(post) => discard(post),
             }
         }
     }

@@ -37,9 +37,14 @@ impl Watch {
         let (Some(runtime), Some(server)) = (self.runtime.get(), shared.actor()) else { return };
         let watching = self.actor.get_or_init(|| {
             let _runtime = runtime.enter();
-            let (shared, server) = (Arc::clone(shared), server.get_cell());
-            match ActorRuntime::spawn_linked_instant(None, Watching(shared), (), server) {
-                Ok((watching, _)) => watching.get_cell(),
+            // Linked here and not by its start, which comes later and fails when the server has begun to stop by then: the
+            // calls that it serves still need their callers watched. A link to a stopping server is not made, and `end`
+            // does what it would have done.
+            match ActorRuntime::spawn_instant(None, Watching(Arc::clone(shared)), ()) {
+                Ok((watching, _)) => {
+                    watching.link(server.get_cell());
+                    watching.get_cell()
+                }
                 Err(_) => unreachable!("an actor without a name can always be made"),
             }
         });
@@ -53,9 +58,12 @@ impl Watch {
         }
     }
 
-    /// The server has ended, and ractor ends the watching actor with it.
+    /// The server has ended, and the watching actor with it.
     pub(crate) fn end(&self, callers: Vec<ActorCell>) {
         callers.iter().for_each(|caller| self.leave(caller));
+        if let Some(watching) = self.actor.get() {
+            watching.kill();
+        }
     }
 
     /// Whether this was the watching actor, without which dead callers would go unnoticed.

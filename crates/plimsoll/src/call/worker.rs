@@ -32,7 +32,8 @@ impl<S: Service> Work<S> {
     /// service is dropped where it awaits.
     async fn serve(&self, request: S::Request, worker: Option<ActorCell>) -> Result<(), String> {
         let (call, shared) = (&*self.call, self.shared());
-        let _waiting = call.caller.as_ref().zip(worker.as_ref()).and_then(|(caller, worker)| {
+        let awaiting = call.caller.as_ref().filter(|_| call.awaited);
+        let _waiting = awaiting.zip(worker.as_ref()).and_then(|(caller, worker)| {
             // Nobody waits for this worker yet, so that this closes no circle.
             Waiting::begin(caller, &Party::from(worker)).ok()
         });
@@ -41,6 +42,7 @@ impl<S: Service> Work<S> {
             worker,
             caller: call.caller.as_ref().map(|c| c.id),
             server: shared.identity(),
+            call: call.key.generation(),
         };
         let running = shared.host.timings.begin(S::method(&request));
         let mut serving = pin!(shared.host.service.call(ctx, request));

@@ -20,7 +20,7 @@ use super::{BoxError, Reply, Server, Serving, Turn};
 use crate::call::book::Outcome;
 use crate::call::clock::Clock;
 use crate::call::shared::{Bell, Next, Shared};
-use crate::exit::ExitReason;
+use crate::exit::{ExitReason, Failure};
 use crate::panics;
 
 /// Things handled in one turn, before whatever else the actor has to hear.
@@ -102,7 +102,10 @@ impl<S: Server> ServerActor<S> {
                 self.shared.gauges.casts_handled.fetch_add(1, Ordering::Relaxed);
             }
             Next::Due(Post::Timer(key)) => {
-                let (fired, wakes) = self.shared.host.timers.lock().fire(key, self.shared.now());
+                let now = self.shared.now();
+                // What an interval brings is made by a closure of the user's.
+                let fired = catch_unwind(AssertUnwindSafe(|| self.shared.host.timers.lock().fire(key, now)));
+                let (fired, wakes) = fired.map_err(|panic| self.fails(panics::failure_here(panic.as_ref())))?;
                 if wakes {
                     self.shared.alarm.notify_one();
                 }
@@ -158,10 +161,14 @@ impl<S: Server> ServerActor<S> {
         })
         .await;
         cut_short.armed = false;
-        let Some(failure) = failure else { return Ok(()) };
+        failure.map_or(Ok(()), |failure| Err(self.fails(failure)))
+    }
+
+    /// Makes a failure the server's exit reason.
+    fn fails(&self, failure: Failure) -> ActorProcessingErr {
         let message = failure.message.to_string();
         let _ = self.shared.exit.set(ExitReason::Failed(failure));
-        Err(message.into())
+        message.into()
     }
 
     /// Calls whose reply handle was dropped by a handler that goes on, or went well: forgotten.
@@ -177,7 +184,7 @@ impl<S: Server> ServerActor<S> {
 
     fn restart_idle(&self) {
         if let Some(idle) = self.idle {
-            let when = self.shared.due(tokio::time::Instant::now() + idle);
+            let when = self.shared.due_in(idle);
             if self.shared.host.timers.lock().restart_idle(when) {
                 self.shared.alarm.notify_one();
             }

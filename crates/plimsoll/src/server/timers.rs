@@ -58,7 +58,8 @@ impl<M> Timers<M> {
         make: Box<dyn FnMut() -> M + Send>,
     ) -> Result<(TimerKey, bool), TimersFull> {
         let period = period.max(1);
-        self.set(now + period, What::Every { make, period, last: now + period })
+        let first = now.saturating_add(period);
+        self.set(first, What::Every { make, period, last: first })
     }
 
     /// Something came: the idle time begins anew. Whether the clock must be told.
@@ -104,7 +105,8 @@ impl<M> Timers<M> {
             Some(What::Idle) => ((!self.wheel.is_armed(index)).then_some(Fired::Idle), false),
             Some(What::Every { make, period, last }) => {
                 let message = make();
-                *last += (now.saturating_sub(*last) / *period + 1) * *period;
+                let periods = now.saturating_sub(*last) / *period + 1;
+                *last = last.saturating_add(periods.saturating_mul(*period));
                 let when = *last;
                 self.wheel.insert(index, when);
                 (Some(Fired::Message(message)), self.wakes(when))

@@ -73,8 +73,7 @@ impl<S: Server> Turn<S> {
     /// # Errors
     /// [`TimersFull`] when as many timers are set as may be.
     pub fn send_after(&mut self, delay: Duration, message: S::Message) -> Result<TimerKey, TimersFull> {
-        let now = Instant::now();
-        let when = now.checked_add(delay).map_or(u64::MAX, |when| self.shared.due(when));
+        let when = self.shared.due_in(delay);
         let set = self.shared.host.timers.lock().once(when, message);
         self.set(set)
     }
