@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "sessions whose connection ended, each once, until the next turn: no more than there are clients",
     ),
     ("Desk", "intake", "every item holds a permit of the server's cap, or a place of its bounded mailbox"),
+    ("Shared", "own_waiting", "a waiting call has a place in the server's queue, which has a cap"),
     ("Turn", "next", "what a server's own handler says is to happen next, taken before the next message"),
     ("Wheel", "links", "one for each slot of the table of calls, which has a cap"),
 ];
