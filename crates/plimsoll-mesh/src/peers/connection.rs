@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use plimsoll::ractor::{ActorCell, SpawnErr};
 use plimsoll::supervisor::Child;
-use quinn::Connection;
+use quinn::{Connection, ConnectionError};
 use tokio::sync::mpsc;
 use tracing::debug;
 
@@ -142,9 +142,11 @@ struct Registered<'a> {
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        let closed = self.link.connection.close_reason();
-        let stopping = || CloseReason::Stopping { me: self.shared.me }.ended();
-        let ended = closed.as_ref().map_or_else(stopping, ended_by);
+        let ended = match self.link.connection.close_reason() {
+            // Why this node closed it is the link's to know; without a reason of its own its actor was stopped.
+            None | Some(ConnectionError::LocallyClosed) => CloseReason::Stopping { me: self.shared.me }.ended(),
+            Some(error) => ended_by(&error),
+        };
         self.shared.ended(self.link, ended);
     }
 }

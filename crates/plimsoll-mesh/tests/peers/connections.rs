@@ -13,7 +13,10 @@ async fn a_pair_is_up_on_both_sides_after_one_exchange() -> TestResult {
     assert_eq!(left.peer(right.id).and_then(|peer| peer.address), Some(right.address));
     assert_eq!(right.peer(left.id).and_then(|peer| peer.address), Some(left.address), "the listening address is told");
     assert_eq!((left.counter("open"), right.counter("open")), (1, 1));
+    let (left_id, right_id, peers) = (left.id, right.id, left.peers.clone());
     left.stop().await;
+    let of_right = peers.list().into_iter().find(|peer| peer.node == right_id).and_then(|peer| peer.reason);
+    assert_eq!(of_right, Some(format!("node {left_id} is stopping")), "it knows why itself");
     let told = right.peer(right.id);
     assert_eq!(told, None, "a node is not its own peer");
     right.stop().await;
