@@ -132,4 +132,26 @@ mod tests {
             let _ = service.offer(1, Duration::from_secs(1));
         }
     }
+
+    /// RFC 3339, UTC, to the millisecond; now.
+    #[tokio::test]
+    async fn the_time_is_told_as_the_rfc_says() {
+        let request = Request {
+            service: "time".parse().unwrap(),
+            body: Bytes::new(),
+            content_type: None,
+            deadline: std::time::Instant::now() + Duration::from_secs(5),
+            call_id: "test".into(),
+            traceparent: None,
+            caller: plimsoll_mesh::service::Caller::Client(0),
+        };
+        let before = jiff::Timestamp::now().as_millisecond();
+        let told = Builtin::Time.answer(request).await.unwrap();
+        let after = jiff::Timestamp::now().as_millisecond();
+        let text = String::from_utf8(told.body.to_vec()).unwrap();
+        let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{text}");
+        let time = text.parse::<jiff::Timestamp>().unwrap().as_millisecond();
+        assert!((before..=after).contains(&time), "{before} {text} {after}");
+    }
 }
