@@ -303,17 +303,22 @@ async def oversized_frame(options):
 
 
 async def malformed(options):
-    """Requests with fields that HTTP/3 does not know (RFC 9114, 4.2): each is told so, and the connection lives."""
+    """Requests with fields that do not belong there (RFC 9114, 4.2 and 4.3): each is told so, and the connection lives."""
     bad = {
-        "connection": "close",
-        "keep-alive": "timeout=5",
-        "proxy-connection": "keep-alive",
-        "transfer-encoding": "chunked",
-        "upgrade": "h2c",
-        "te": "gzip",
+        "connection": [("connection", "close")],
+        "keep-alive": [("keep-alive", "timeout=5")],
+        "proxy-connection": [("proxy-connection", "keep-alive")],
+        "transfer-encoding": [("transfer-encoding", "chunked")],
+        "upgrade": [("upgrade", "h2c")],
+        "te": [("te", "gzip")],
+        "two paths": [(":path", "/v1/call/sleep")],
+        "two methods": [(":method", "GET")],
+        "late": [("accept", "*/*"), (":protocol", "webtransport")],
+        "of an answer": [(":status", "200")],
+        "two lengths": [("content-length", "5"), ("content-length", "6")],
     }
     async with client(options) as node:
-        answers = {name: await node.call("echo", b"hello", [(name, value)]) for name, value in bad.items()}
+        answers = {name: await node.call("echo", b"hello", fields) for name, fields in bad.items()}
         trailers = await node.call("echo", b"hello", [("te", "trailers")])
         # A body that is still to come is not wanted any more.
         unfinished = node.open("POST", "/v1/call/echo", [("connection", "close")], b"half", finish=False)

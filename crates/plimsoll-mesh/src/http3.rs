@@ -10,16 +10,19 @@
 //! - [`BidiStream::stopped`] tells when **the other side leaves**, also after it has sent its whole request;
 //! - a server may take the sending half out ([`BidiStream::take_send`]) and answer by itself: h3 then reads the request,
 //!   and the answer is **one write**, head and body together;
+//! - **pseudo-header fields** that are there twice or too late are found: h3 takes the last of them;
 //! - an empty DATA frame inside a body is taken out: h3 would report the end of the body there.
 
 mod connection;
 mod guard;
 mod head;
+mod pseudo;
 mod recv;
 mod send;
 
 pub use connection::{BidiStream, Connection, Left, OpenStreams};
 pub use guard::{ANY_FRAME_CAP, HEADERS_FRAME_CAP};
+pub(crate) use pseudo::fault as pseudo_fault;
 pub use recv::RecvStream;
 pub use send::SendStream;
 

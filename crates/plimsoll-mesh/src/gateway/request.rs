@@ -26,7 +26,7 @@ use super::routes::{self, CallHead, PublishHead, Refusal, Route};
 use super::subscribe;
 use super::within::{TimeUp, within};
 use crate::controls::switched_off;
-use crate::http3::{Connection, Left, SendStream};
+use crate::http3::{Connection, Left, SendStream, pseudo_fault};
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Request};
 
@@ -143,6 +143,10 @@ type FirstFrame = Result<Option<Frame<PayloadLen>>, FrameStreamError>;
 
 /// From the first frame to the route and the body's stream.
 fn open(session: &Session, resolver: Resolver, first: FirstFrame) -> Result<(Route, RequestStream), Broken> {
+    let pseudo = match &first {
+        Ok(Some(Frame::Headers(section))) => pseudo_fault(section),
+        _ => None,
+    };
     let resolved = resolver.accept_with_frame(first).map_err(stream_error)?.resolve();
     // It is async only because it may answer by itself, which goes nowhere: the sending half is not h3's.
     let resolved = resolved.now_or_never().unwrap_or(Err(StreamError::RemoteClosing));
@@ -154,10 +158,14 @@ fn open(session: &Session, resolver: Resolver, first: FirstFrame) -> Result<(Rou
         }
         Err(error) => return Err(stream_error(error)),
     };
-    if let Some(name) = fields::of_another_version(request.headers()) {
+    let malformed = match (pseudo, fields::of_another_version(request.headers())) {
+        (Some(fault), _) => Some(format!("a request with {fault} is malformed (RFC 9114, 4.3)")),
+        (None, Some(name)) => Some(format!("a request with the field {name} is malformed in HTTP/3 (RFC 9114, 4.2)")),
+        (None, None) => None,
+    };
+    if let Some(words) = malformed {
         // It may be told before the stream ends (RFC 9114, 4.1.2).
         stream.stop_sending(H3Code::H3_MESSAGE_ERROR);
-        let words = format!("a request with the field {name} is malformed in HTTP/3 (RFC 9114, 4.2)");
         return Err(Problem::new(Code::BadFrame, words).into());
     }
     if session.is_draining() {

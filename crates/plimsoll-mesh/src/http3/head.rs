@@ -65,13 +65,13 @@ fn put_status(out: &mut BytesMut, status: StatusCode) {
 }
 
 /// A string without Huffman code: its length behind `flags` in `bits` bits, then its bytes.
-fn put_string(out: &mut BytesMut, flags: u8, bits: u32, text: &[u8]) {
+pub(super) fn put_string(out: &mut BytesMut, flags: u8, bits: u32, text: &[u8]) {
     put_integer(out, flags, bits, text.len());
     out.put_slice(text);
 }
 
 /// An integer with a prefix of `bits` bits (RFC 7541, 5.1).
-fn put_integer(out: &mut BytesMut, flags: u8, bits: u32, value: usize) {
+pub(super) fn put_integer(out: &mut BytesMut, flags: u8, bits: u32, value: usize) {
     let most = (1usize << bits) - 1;
     if value < most {
         return out.put_u8(flags | value as u8);

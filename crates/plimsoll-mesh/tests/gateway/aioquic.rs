@@ -59,9 +59,10 @@ async fn aioquic_frames_that_announce_a_gibibyte_are_refused() {
     server.stop().await;
 }
 
-/// RFC 9114, 4.2: `connection`, `transfer-encoding` and their like do not exist in HTTP/3.
+/// RFC 9114, 4.2 and 4.3: `connection`, `transfer-encoding` and their like do not exist in HTTP/3; pseudo-header fields come
+/// once and first.
 #[tokio::test]
-async fn aioquic_requests_with_fields_of_http_1_are_malformed_and_told_so() {
+async fn aioquic_requests_with_fields_that_do_not_belong_there_are_malformed_and_told_so() {
     let server = Server::start(Limits::default()).await;
     scenario(&server, &["malformed"]).await;
     server.stop().await;
