@@ -160,16 +160,14 @@ impl<K: Eq + Hash + Clone> ByteCache<K> {
 
     /// Keeps `payload` until `now` plus the time to live, in place of what `key` had.
     ///
-    /// The payload is not copied, unless it is known to be less than a quarter of a buffer of more than 4 KiB. That is known
-    /// when it is the only reference to its buffer; for a piece of a shared one use [`insert_slice`](Self::insert_slice).
+    /// The payload is not copied, unless it is known to be less than a quarter of a buffer of more than 4 KiB, or the buffer to
+    /// be over the cap of an entry. That is known when it is the only reference to its buffer; for a piece of a shared one use
+    /// [`insert_slice`](Self::insert_slice).
     ///
     /// # Errors
     /// [`PayloadTooLarge`]; what `key` had stays.
     pub fn insert(&self, key: K, payload: Bytes, now: Instant) -> Result<(), PayloadTooLarge> {
-        self.check(payload.len())?;
-        let (payload, pinned, copied) = store::own(payload);
-        self.keep(key, payload, pinned, copied, now);
-        Ok(())
+        self.keep_own(key, payload, now).map(drop).map_err(|(too_large, _)| too_large)
     }
 
     /// Keeps the piece `range` of `whole`: as a reference that weighs as much as all of `whole`, or as a copy when it is less
@@ -322,6 +320,16 @@ impl<K: Eq + Hash + Clone> ByteCache<K> {
         }
         self.shared.counters.count(CacheEvent::RefusedTooLarge);
         Err(PayloadTooLarge { bytes: bytes as u64, cap })
+    }
+
+    /// Keeps a payload, copied out of its buffer where that is called for, and returns what it keeps.
+    fn keep_own(&self, key: K, payload: Bytes, now: Instant) -> Result<Bytes, (PayloadTooLarge, Bytes)> {
+        if let Err(too_large) = self.check(payload.len()) {
+            return Err((too_large, payload));
+        }
+        let (payload, pinned, copied) = store::own(payload, self.shared.entry_cap);
+        self.keep(key, payload.clone(), pinned, copied, now);
+        Ok(payload)
     }
 
     fn keep(&self, key: K, payload: Bytes, pinned: usize, copied: bool, now: Instant) {

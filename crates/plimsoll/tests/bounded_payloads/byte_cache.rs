@@ -168,6 +168,35 @@ fn a_short_piece_of_a_large_buffer_is_copied_out() {
     }
 }
 
+/// a fill copies a short piece of a large buffer out, too: those who waited and the cache share the copy, and the buffer
+/// goes.
+#[tokio::test(start_paused = true)]
+async fn a_fill_lets_a_large_buffer_go() {
+    let cache = cache(1 << 20, 1 << 18);
+    let now = Instant::now();
+    let Ok(Lookup::Fill(fill)) = cache.lookup(&1, now) else { panic!("nobody fills it") };
+    let Ok(Lookup::Wait(wait)) = cache.lookup(&1, now) else { panic!("it is being filled") };
+    let mut buffer = BytesMut::zeroed(100_000);
+    let piece = buffer.split_to(100).freeze();
+    drop(buffer);
+    let from = piece.as_ptr();
+    let published = fill.publish(piece, now);
+    assert_ne!(published.as_ptr(), from);
+    assert_eq!(wait.result().await.unwrap().unwrap().as_ptr(), published.as_ptr());
+    assert_eq!(cache.get(&1, now).unwrap().as_ptr(), published.as_ptr());
+    assert_eq!((cache.weight(), cache.counters().counted(CacheEvent::CopiedOut)), (100 + OVERHEAD, 1));
+}
+
+/// R-8, F-8: what an entry holds on to is within the cap of an entry, and not its payload alone.
+#[test]
+fn a_buffer_over_the_cap_of_an_entry_is_not_held_on_to() {
+    let cache = cache(1 << 20, 1_000);
+    let mut roomy = BytesMut::with_capacity(4_000);
+    roomy.extend_from_slice(&[0; 1_000]);
+    cache.insert(1, roomy.freeze(), Instant::now()).unwrap();
+    assert_eq!(cache.weight(), 1_000 + OVERHEAD);
+}
+
 /// what is not copied weighs all that it holds on to.
 #[test]
 fn a_referenced_piece_weighs_its_whole_buffer() {

@@ -124,9 +124,8 @@ impl<K: Eq + Hash + Clone> Fill<K> {
     /// Keeps the payload and gives it to everybody who waits. One that is over the cap of an entry is given all the same, and
     /// not kept.
     pub fn publish(self, payload: Bytes, now: Instant) -> Bytes {
-        let kept = self.cache.insert(self.key.clone(), payload.clone(), now);
-        // A short piece of a large buffer was copied: the copy is what is handed on, so that the buffer can go.
-        let payload = kept.ok().and_then(|()| self.cache.peek(&self.key, now)).unwrap_or(payload);
+        // What is kept is what is handed on: where a short piece was copied out of a large buffer, the buffer can go.
+        let payload = self.cache.keep_own(self.key.clone(), payload, now).unwrap_or_else(|(_, payload)| payload);
         self.settle(Ok(payload.clone()));
         payload
     }

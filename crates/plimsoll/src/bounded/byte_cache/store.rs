@@ -146,16 +146,18 @@ pub(super) fn is_short(len: usize, whole: usize) -> bool {
     whole > PINNED && len < whole / 4
 }
 
-/// The payload, the bytes that it holds on to, and whether it had to be copied out of its buffer.
+/// The payload, the bytes that it holds on to, and whether it had to be copied out of its buffer: one that it is a short
+/// piece of, or that is over `cap`, which the payload itself is not.
 ///
 /// [`Bytes`] does not tell how large its buffer is. The only reference to a buffer can be turned into its mutable form and
 /// back without copying, and that form can be asked whether it has room for so much more.
-pub(super) fn own(payload: Bytes) -> (Bytes, usize, bool) {
+pub(super) fn own(payload: Bytes, cap: u64) -> (Bytes, usize, bool) {
     let len = payload.len();
     match payload.try_into_mut() {
         Err(shared) => (shared, len, false),
         Ok(mut only) => {
-            let long = (4 * len + 3).max(PINNED) + 1;
+            let most = usize::try_from(cap).unwrap_or(usize::MAX).max(len);
+            let long = (4 * len + 3).max(PINNED).min(most) + 1;
             if only.try_reclaim(long - len) {
                 return (Bytes::copy_from_slice(&only), len, true);
             }
