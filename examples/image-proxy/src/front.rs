@@ -20,17 +20,29 @@ use plimsoll::call::{CallClient, CallError};
 use plimsoll::supervisor::{CancellationToken, SupervisorRef};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::body::Body;
 use crate::images::{Image, ImageError, Images, Wanted};
 use crate::key::ImageKey;
 use crate::origin::FetchError;
+use crate::patient::Patient;
 
 type Answer = Response<UnsyncBoxBody<Bytes, FetchError>>;
 
 /// How long a client may take to send its request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a connection may go on when the proxy stops; less than the supervisor's grace of five seconds.
+const LAST: Duration = Duration::from_secs(3);
+
+/// Whose connections, how many, and how long one of them may take nothing of its answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) connections: Cap,
+    pub(crate) patience: Duration,
+}
 
 /// What every connection knows.
 #[derive(Debug, Default)]
@@ -41,34 +53,37 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    /// Serves connections, at most `connections` at once, until `stop`; those that are open end with their request.
+    /// Serves connections, so many at once, until `stop`; those that are open end with their request, or a moment later
+    /// without it.
     ///
-    /// A connection over the cap is not accepted: it waits in the kernel's queue, which is bounded too.
+    /// A connection over the cap is not accepted: it waits in the kernel's queue, which is bounded too. All of them end when
+    /// this is dropped.
     pub(crate) async fn serve(
         self: Arc<Self>,
         listener: Arc<TcpListener>,
-        connections: Cap,
+        bounds: Bounds,
         stop: CancellationToken,
     ) -> io::Result<()> {
-        let (permits, open) = (Arc::new(Semaphore::new(connections.get())), TaskTracker::new());
+        let (permits, mut open) = (Arc::new(Semaphore::new(bounds.connections.get())), JoinSet::new());
         let next = async || {
             let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
             Ok::<_, io::Error>((listener.accept().await?.0, permit))
         };
         while let Some(accepted) = stop.run_until_cancelled(next()).await {
             let (stream, permit) = accepted?;
-            let (front, stop) = (self.clone(), stop.clone());
+            // As many tasks as permits, and those that have ended.
+            while open.try_join_next().is_some() {}
+            let (front, stop, stream) = (self.clone(), stop.clone(), Patient::new(stream, bounds.patience));
             open.spawn(async move {
                 front.connection(stream, stop).await;
                 drop(permit);
             });
         }
-        open.close();
-        open.wait().await;
+        while open.join_next().await.is_some() {}
         Ok(())
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, stop: CancellationToken) {
+    async fn connection(self: Arc<Self>, stream: Patient<TcpStream>, stop: CancellationToken) {
         let service = service_fn(move |request| {
             let front = self.clone();
             async move { Ok::<_, Infallible>(front.answer(request).await) }
@@ -79,7 +94,7 @@ impl Front {
         // How a connection ended is its client's business: it hung up, or the body could not be had to its end.
         if stop.run_until_cancelled(connection.as_mut()).await.is_none() {
             connection.as_mut().graceful_shutdown();
-            drop(connection.await);
+            drop(timeout(LAST, connection).await);
         }
     }
 
@@ -132,6 +147,7 @@ fn refused(error: CallError<ImageError>) -> Answer {
     let status = match &error {
         CallError::App(ImageError::Fetch(FetchError::Status(StatusCode::NOT_FOUND))) => StatusCode::NOT_FOUND,
         CallError::App(ImageError::Fetch(FetchError::Silent(_))) | CallError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        CallError::App(ImageError::Fetch(FetchError::NoClient(_))) => StatusCode::SERVICE_UNAVAILABLE,
         CallError::App(ImageError::Fetch(_)) => StatusCode::BAD_GATEWAY,
         CallError::App(ImageError::Busy) | CallError::Overloaded(_) | CallError::ShuttingDown => {
             StatusCode::SERVICE_UNAVAILABLE

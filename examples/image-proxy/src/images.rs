@@ -1,7 +1,7 @@
 //! The work: one image for one request, in a worker of its own.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Method;
@@ -47,6 +47,8 @@ pub(crate) struct Images {
     pub(crate) store: Store,
     pub(crate) background: TaskPool,
     pub(crate) largest: ByteCap,
+    /// How long a request waits for another's fetch.
+    pub(crate) patience: Duration,
 }
 
 impl Service for Images {
@@ -82,12 +84,13 @@ impl Images {
         loop {
             match self.cache.lookup(&key, Instant::now()).map_err(refused)? {
                 Lookup::Hit(image) => return Ok(whole(image)),
-                Lookup::Wait(wait) => {
-                    if let Some(result) = wait.result().await {
-                        return result.map(whole).map_err(refused);
-                    }
+                Lookup::Wait(wait) => match tokio::time::timeout(self.patience, wait.result()).await {
+                    Ok(Some(result)) => return result.map(whole).map_err(refused),
                     // Whoever fetched it left, or it is too large to be shared: look again.
-                }
+                    Ok(None) => {}
+                    // It comes no faster than the client it is fetched for takes it: no reason for others to wait.
+                    Err(_) => return self.beside(&key).await,
+                },
                 Lookup::Fill(fill) => {
                     if let Some(image) = self.store.read(&key).await {
                         return Ok(whole(fill.publish(image, Instant::now())));
@@ -99,6 +102,12 @@ impl Images {
                 }
             }
         }
+    }
+
+    /// Beside the fetch that others wait for, and without a copy.
+    async fn beside(&self, key: &ImageKey) -> Result<Image, ImageError> {
+        let Fetched { length, pieces } = self.origin.fetch(Method::GET, key).await?;
+        Ok(Image { length, body: Body::Stream(pieces) })
     }
 
     /// The client gets the pieces as they come; the copy beside them fills the cache and then, if there is a permit, the

@@ -15,6 +15,7 @@ mod heap;
 mod images;
 mod key;
 mod origin;
+mod patient;
 mod settings;
 mod store;
 mod tree;

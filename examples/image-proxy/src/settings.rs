@@ -51,9 +51,12 @@ pub(crate) struct Settings {
     /// slow reader
     #[arg(long, default_value = "64 KiB")]
     pub(crate) socket: ByteCap,
-    /// How long the origin may be silent
+    /// How long the origin may be silent, and an image be fetched for another client before it is fetched apart
     #[arg(long, default_value = "2000")]
     patience_ms: u64,
+    /// How long a client may take nothing of its answer
+    #[arg(long, default_value = "5000")]
+    client_patience_ms: u64,
 }
 
 impl Settings {
@@ -76,6 +79,10 @@ impl Settings {
 
     pub(crate) fn patience(&self) -> Duration {
         Duration::from_millis(self.patience_ms)
+    }
+
+    pub(crate) fn client_patience(&self) -> Duration {
+        Duration::from_millis(self.client_patience_ms)
     }
 }
 

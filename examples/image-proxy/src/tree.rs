@@ -22,7 +22,7 @@ use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorRef};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::controls::switched_off;
-use crate::front::Front;
+use crate::front::{Bounds, Front};
 use crate::images::Images;
 use crate::origin::{Clients, Origin};
 use crate::settings::Settings;
@@ -82,7 +82,8 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<(SupervisorRef, 
     });
     let listening = ChildSpec::task("listener", {
         let front = front.clone();
-        move |stop| front.clone().serve(listener.clone(), settings.connections, stop)
+        let bounds = Bounds { connections: settings.connections, patience: settings.client_patience() };
+        move |stop| front.clone().serve(listener.clone(), bounds, stop)
     });
     let tree = Supervisor::builder("image-proxy")
         .strategy(Strategy::RestForOne)
@@ -124,5 +125,6 @@ fn images(settings: &Settings) -> anyhow::Result<Images> {
         store: store.with_context(|| format!("cannot use the folder {}", settings.store.display()))?,
         background: TaskPool::new("writes", TaskPoolCaps::default()),
         largest: settings.image,
+        patience: settings.patience(),
     })
 }

@@ -265,6 +265,38 @@ async fn the_load_settles_and_before_it_did_not() {
     publish("image-proxy-load", &rows);
 }
 
+/// clients that stop reading hold up nobody who asks for the same image, or for another when all clients of
+/// the origin are leased for them; they are given up on after a time, and a stop does not wait for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_stop_reading_hold_up_nobody() {
+    let bench = Bench::start(&[]).await;
+    let before = bench.seen.requests.load(SeqCst);
+    let mut stalled = vec![clients::ask(bench.address(), "/t0/hot-1").await];
+    let asked = |more: u64| {
+        let seen = &bench.seen;
+        async move || (seen.requests.load(SeqCst) >= before + more).then_some(())
+    };
+    until("its image is fetched", PATIENCE, asked(1)).await;
+    let (status, image) = clients::get(bench.address(), "/t0/hot-1").await.unwrap();
+    assert_eq!((status.as_u16(), image.len()), (200, HOT), "the same image, while the first does not read");
+    // As many tenants as clients of the origin are kept.
+    for tenant in 1..100 {
+        stalled.push(clients::ask(bench.address(), &format!("/t{tenant}/hot-{tenant}")).await);
+    }
+    until("their images are fetched", PATIENCE, asked(101)).await;
+    until("another tenant is served", PATIENCE, async || {
+        let (status, _) = clients::get(bench.address(), "/other/img-1").await.unwrap();
+        assert!(matches!(status.as_u16(), 200 | 503), "{status}");
+        (status.as_u16() == 200).then_some(())
+    })
+    .await;
+    assert_eq!(bench.settles(0, async || bench.stray().await).await, 0, "they have been given up on");
+    stalled.push(clients::ask(bench.address(), "/t0/large-1").await);
+    until("the last image is fetched", PATIENCE, async || (bench.seen.large.load(SeqCst) > 0).then_some(())).await;
+    assert_eq!(bench.proxy.stop(), 0, "a stop does not wait for who does not read");
+    drop(stalled);
+}
+
 /// the size of an image costs one request, or none once it is in memory; an image of which it is known costs one
 /// request, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
