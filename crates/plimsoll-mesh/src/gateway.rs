@@ -79,6 +79,8 @@ struct Shared {
     node: NodeId,
     limits: Limits,
     door: admission::Door,
+    /// The turn to take up a handshake.
+    taking_up: tokio::sync::Mutex<()>,
     clients: sessions::Clients,
     connections: ArcSwapOption<connection::Connections>,
     requests: requests::Requests,
@@ -127,6 +129,7 @@ impl Gateway {
         let shared = Shared {
             node,
             door: admission::Door::new(limits.clients, limits.desk_places, &limits.admission),
+            taking_up: tokio::sync::Mutex::new(()),
             clients: sessions::Clients::new(
                 limits.clients,
                 limits.pubsub.subscribers,

@@ -11,15 +11,14 @@ use tokio::time::{Instant, timeout_at};
 use super::Shared;
 use super::admission::{Outcome, Place};
 use super::answer::Answer;
-use super::listener::{close, is_peer};
+use super::listener::{close, is_peer, shake_hands};
 use crate::http3::Connection;
 use crate::problem::{Code, Problem};
 
 /// Does the handshake, moves a peer on, and answers anyone else's first request with 503.
 pub(super) async fn attend(shared: Arc<Shared>, incoming: quinn::Incoming, mut place: Place) {
     let end = Instant::now() + shared.limits.desk_time;
-    let Ok(connecting) = incoming.accept() else { return };
-    let Ok(Ok(connection)) = timeout_at(end, connecting).await else { return };
+    let Ok(Ok(connection)) = timeout_at(end, shake_hands(&shared, incoming)).await else { return };
     if is_peer(&connection) {
         place.settle(Outcome::Peer);
         return shared.peers.accept_peer(connection);

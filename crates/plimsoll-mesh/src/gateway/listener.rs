@@ -56,10 +56,28 @@ fn consider(gateway: &Gateway, incoming: quinn::Incoming, newcomers: &mut JoinSe
     }
 }
 
+/// Does the handshake. To take one up is most of its work, done under the endpoint's lock, so a crowd takes turns: between
+/// two of them all that is ready runs once, the calls of those inside among it.
+///
+/// Cancel safe: the attempt ends.
+pub(super) async fn shake_hands(
+    shared: &Shared,
+    incoming: quinn::Incoming,
+) -> Result<quinn::Connection, quinn::ConnectionError> {
+    let connecting = {
+        let _turn = shared.taking_up.lock().await;
+        let connecting = incoming.accept()?;
+        tokio::task::yield_now().await;
+        connecting
+    };
+    connecting.await
+}
+
 /// Does the handshake and shows the newcomer to its place.
 async fn welcome(shared: Arc<Shared>, incoming: quinn::Incoming, mut place: Place) {
-    let Ok(connecting) = incoming.accept() else { return };
-    let Ok(Ok(connection)) = timeout(shared.limits.handshake_time, connecting).await else { return };
+    let Ok(Ok(connection)) = timeout(shared.limits.handshake_time, shake_hands(&shared, incoming)).await else {
+        return;
+    };
     if is_peer(&connection) {
         place.settle(Outcome::Peer);
         drop(place);
