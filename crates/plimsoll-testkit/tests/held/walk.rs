@@ -146,7 +146,9 @@ impl Sources {
                 continue;
             }
             let nearest = self.nearest(&name, &from);
-            if nearest.is_empty() && !self.parameters.contains(&name) {
+            // What begins with a small letter is a number, or a renamed module.
+            let is_type = name.starts_with(char::is_uppercase);
+            if nearest.is_empty() && is_type && !self.parameters.contains(&name) {
                 unknown.insert(name.clone());
             }
             for known in nearest {
