@@ -1,6 +1,7 @@
 //! The real dynamic supervisor, its rules and its table of slots, against a naive list of children: random starts, ends,
-//! terminations and delays under paused time. The normal run begins at the same seed each time; `PLIMSOLL_FIRST_SEED`
-//! (`random`: somewhere new) looks further, `PLIMSOLL_SEED` replays one case.
+//! terminations and delays under paused time. The normal run tries the cases from seed 0 and some that nobody has seen
+//! before, whose first seed it prints; `PLIMSOLL_FIRST_SEED` (`random`: somewhere new) looks further, `PLIMSOLL_SEED`
+//! replays one case.
 
 #[allow(dead_code, unreachable_pub, reason = "only the generator is used here")]
 #[path = "model/plan.rs"]
@@ -12,13 +13,15 @@ use std::time::Duration;
 
 use plan::{Begin, End, Random};
 use plimsoll::supervisor::{
-    Backoff, BoxError, Child, DynamicSupervisor, DynamicSupervisorRef, Restart, Shutdown, Start, StartError, Started,
+    AutoShutdown, Backoff, BoxError, Child, DynamicSupervisor, DynamicSupervisorRef, Restart, Shutdown, Start,
+    StartError, Started,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
-const FIRST_SEED: u64 = 1 << 32;
 const CASES: u64 = 3_000;
+/// Further cases of the normal run, from a seed that is another each time.
+const NEW_CASES: u64 = 600;
 const MAX: u32 = 3;
 
 /// How the `n`-th start of this child goes.
@@ -103,6 +106,7 @@ struct Model {
     intensity: usize,
     period: u64,
     backoff: u64,
+    auto_shutdown: AutoShutdown,
     kids: Vec<Kid>,
     charges: Vec<u64>,
     starts: HashMap<u32, u32>,
@@ -187,7 +191,19 @@ impl Model {
             self.events.push(format!("{serial} stop"));
         }
         let again = self.restart == Restart::Permanent || (self.restart == Restart::Transient && failed);
-        if again { self.again(index) } else { self.gone(index) }
+        if again {
+            return self.again(index);
+        }
+        self.gone(index);
+        let over = match self.auto_shutdown {
+            AutoShutdown::Never => false,
+            AutoShutdown::AnySignificant => true,
+            // One that is being terminated does not count any more.
+            AutoShutdown::AllSignificant => self.kids.iter().all(|kid| matches!(kid.state, State::Stopping { .. })),
+        };
+        if over {
+            self.stop();
+        }
     }
 
     fn again(&mut self, index: usize) {
@@ -267,6 +283,7 @@ async fn case(seed: u64) -> Result<(), String> {
         intensity: random.pick(&[0, 1, 3, 5]),
         period: random.pick(&[1_000, 5_000]),
         backoff: random.pick(&[0, 170, 430]),
+        auto_shutdown: AutoShutdown::Never,
         kids: Vec::new(),
         charges: Vec::new(),
         starts: HashMap::new(),
@@ -275,9 +292,14 @@ async fn case(seed: u64) -> Result<(), String> {
         told: Vec::new(),
         killed: 0,
     };
+    if model.restart != Restart::Permanent {
+        model.auto_shutdown =
+            random.pick(&[AutoShutdown::Never, AutoShutdown::AnySignificant, AutoShutdown::AllSignificant]);
+    }
     let shared = Shared::default();
     let dynamic = start(&model, &shared).await;
-    let mut history = vec![format!("{:?} {} in {}, {}", model.restart, model.intensity, model.period, model.backoff)];
+    let Model { restart, intensity, period, backoff, auto_shutdown, .. } = &model;
+    let mut history = vec![format!("{restart:?} {intensity} in {period}, {backoff}, {auto_shutdown:?}")];
     for op in 0..30 {
         if model.closing {
             break;
@@ -363,6 +385,8 @@ async fn start(model: &Model, shared: &Shared) -> DynamicSupervisorRef<(u32, u64
     };
     builder
         .restart(model.restart)
+        .significant(model.auto_shutdown != AutoShutdown::Never)
+        .auto_shutdown(model.auto_shutdown)
         .intensity(model.intensity as u32, Duration::from_millis(model.period))
         .backoff(backoff)
         .shutdown(Shutdown::After(Duration::from_millis(GRACE)))
@@ -443,14 +467,22 @@ fn run(seed: u64) -> Result<(), String> {
 #[test]
 fn the_dynamic_supervisor_does_what_the_reference_says() {
     let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let (first, cases) = match number("PLIMSOLL_SEED") {
-        Some(seed) => (seed, 1),
-        None if std::env::var("PLIMSOLL_FIRST_SEED").is_ok_and(|seed| seed == "random") => {
-            (u64::from(std::process::id()) << 32, number("PLIMSOLL_CASES").unwrap_or(CASES))
+    let cases = number("PLIMSOLL_CASES").unwrap_or(CASES);
+    let somewhere = std::env::var("PLIMSOLL_FIRST_SEED").is_ok_and(|seed| seed == "random");
+    let anew = rand::random::<u64>() >> 16;
+    match (number("PLIMSOLL_SEED"), number("PLIMSOLL_FIRST_SEED")) {
+        (Some(seed), _) => explore(seed, 1),
+        (None, Some(first)) => explore(first, cases),
+        (None, None) if somewhere => explore(anew, cases),
+        (None, None) => {
+            explore(0, cases);
+            explore(anew, NEW_CASES.min(cases));
         }
-        None => (number("PLIMSOLL_FIRST_SEED").unwrap_or(FIRST_SEED), number("PLIMSOLL_CASES").unwrap_or(CASES)),
-    };
-    println!("{cases} cases from PLIMSOLL_SEED={first}");
+    }
+}
+
+fn explore(first: u64, cases: u64) {
+    println!("{cases} cases from PLIMSOLL_FIRST_SEED={first}");
     for seed in first..first + cases {
         if let Err(difference) = run(seed) {
             panic!("replay with PLIMSOLL_SEED={seed}\n{difference}");

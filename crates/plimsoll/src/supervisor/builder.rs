@@ -16,7 +16,7 @@ use super::household::{Launch, launch};
 use super::policy::{AutoShutdown, Restart, Strategy};
 use super::report::ShutdownReport;
 use super::rules::Flags;
-use super::spec::ChildSpec;
+use super::spec::{ChildSettings, ChildSpec};
 
 /// Restarts within the period that are not yet too many (OTP's default).
 pub const DEFAULT_INTENSITY: u32 = 1;
@@ -189,10 +189,20 @@ impl SupervisorBuilder {
 }
 
 pub(crate) fn check_spec(spec: &ChildSpec, auto_shutdown: AutoShutdown) -> Result<(), SpecError> {
-    let id = || spec.settings.id.clone();
-    match (spec.settings.significant, spec.settings.restart) {
-        (true, Restart::Permanent) => Err(SpecError::SignificantPermanent { id: id() }),
-        (true, _) if auto_shutdown == AutoShutdown::Never => Err(SpecError::SignificantNever { id: id() }),
+    let ChildSettings { id, significant, restart, .. } = &spec.settings;
+    check_significant(id, *significant, *restart, auto_shutdown)
+}
+
+pub(crate) fn check_significant(
+    id: &Arc<str>,
+    significant: bool,
+    restart: Restart,
+    auto_shutdown: AutoShutdown,
+) -> Result<(), SpecError> {
+    match restart {
+        _ if !significant => Ok(()),
+        Restart::Permanent => Err(SpecError::SignificantPermanent { id: id.clone() }),
+        _ if auto_shutdown == AutoShutdown::Never => Err(SpecError::SignificantNever { id: id.clone() }),
         _ => Ok(()),
     }
 }

@@ -13,12 +13,14 @@ use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
 
 use self::crew::{Dynamic, DynamicLaunch, Keep, TemplateFn};
-use super::builder::{DEFAULT_INTENSITY, DEFAULT_LEAVE_BEHIND, DEFAULT_PERIOD, Observer, Tree, sealed};
+use super::builder::{
+    DEFAULT_INTENSITY, DEFAULT_LEAVE_BEHIND, DEFAULT_PERIOD, Observer, Tree, check_significant, sealed,
+};
 use super::child::{Child, Start, Started};
 use super::error::{BoxError, ChildError, SpecError, StartError};
 use super::frame::{self, Crew, NestedCrew};
 use super::handle::{ChildCount, ChildEntry};
-use super::policy::{Ask, Backoff, Restart, Shutdown};
+use super::policy::{Ask, AutoShutdown, Backoff, Restart, Shutdown};
 use super::report::ShutdownReport;
 use super::rules::Template;
 use super::spec::{ChildSettings, WORKER_GRACE, answer, put};
@@ -113,6 +115,7 @@ where
 /// | shutdown | five seconds, under one common timer when the supervisor stops |
 /// | intensity | 1 in 5 s, of all children together |
 /// | backoff | 50 ms doubling to 30 s, full jitter |
+/// | significant, auto_shutdown | no, never |
 #[must_use = "a supervisor does nothing until it is started"]
 pub struct DynamicBuilder<A> {
     name: Arc<str>,
@@ -138,6 +141,8 @@ impl<A: Send + 'static> DynamicBuilder<A> {
                 shutdown: Shutdown::After(WORKER_GRACE),
                 ask: Ask::default(),
                 backoff: Backoff::default(),
+                significant: false,
+                auto_shutdown: AutoShutdown::default(),
                 leave_behind: DEFAULT_LEAVE_BEHIND,
             },
             start_timeout: None,
@@ -188,6 +193,19 @@ impl<A: Send + 'static> DynamicBuilder<A> {
         self
     }
 
+    /// Whether the end of a child may end the supervisor. Default: no.
+    pub fn significant(mut self, significant: bool) -> Self {
+        self.child.significant = significant;
+        self
+    }
+
+    /// Whether the end of significant children ends the supervisor: that of the first, or that of the last there is. One
+    /// that is starting or restarting is there, one that was terminated is not. Default: never.
+    pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Self {
+        self.child.auto_shutdown = auto_shutdown;
+        self
+    }
+
     /// Whether the children are counted as workers or as supervisors. Default: workers.
     pub fn kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
@@ -216,7 +234,8 @@ impl<A: Send + 'static> DynamicBuilder<A> {
     /// Starts the supervisor, without children and as nobody's child.
     ///
     /// # Errors
-    /// [`StartError::Spec`] for a period or a maximum of zero.
+    /// [`StartError::Spec`] for a period or a maximum of zero, and for significant children that are permanent or whose
+    /// supervisor never shuts down by itself.
     ///
     /// Cancel safe: dropping the future ends what had started.
     pub async fn start(self) -> Result<DynamicSupervisorRef<A>, StartError> {
@@ -241,12 +260,13 @@ impl<A: Send + 'static> DynamicBuilder<A> {
         if self.max_children == 0 {
             return Err(SpecError::ZeroMaxChildren.into());
         }
+        check_significant(&self.name, self.child.significant, self.child.restart, self.child.auto_shutdown)?;
         let settings = ChildSettings {
             id: self.name.clone(),
             kind: self.kind,
             restart: self.child.restart,
             shutdown: self.child.shutdown,
-            significant: false,
+            significant: self.child.significant,
             ask: self.child.ask,
             backoff: self.child.backoff,
             start_timeout: self.start_timeout,

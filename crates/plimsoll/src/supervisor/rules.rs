@@ -33,7 +33,7 @@ pub(crate) use entry::Phase;
 use entry::{Cause, Entry, State};
 use group::Group;
 pub(crate) use ops::{Answer, Refusal, StartFailure};
-use stop::Closing;
+use stop::{Closing, Stop};
 pub(crate) use window::{IntensityWindow, Verdict};
 
 /// Names a child spec; later ones are larger.
@@ -67,6 +67,12 @@ pub(crate) struct ChildRules {
     pub(crate) significant: bool,
     pub(crate) ask: Ask,
     pub(crate) backoff: Backoff,
+}
+
+impl ChildRules {
+    fn stop(&self) -> Stop {
+        Stop { restart: self.restart, shutdown: self.shutdown, ask: self.ask }
+    }
 }
 
 /// What is to be done.

@@ -251,7 +251,7 @@ impl Sup {
             if end == End::Kill {
                 let said = self.kid(uid).and_then(|kid| kid.sup.as_mut()).map(Sup::said).unwrap_or_default();
                 self.take_over_report(uid, said);
-                self.trouble(uid, "killed by somebody");
+                self.end_trouble(uid, end);
                 self.ended(uid, book);
             }
             return;
@@ -271,13 +271,7 @@ impl Sup {
         match self.life {
             Life::Over => {}
             Life::Closing(_) => {
-                let permanent = self.kid(uid).is_some_and(|kid| kid.plan.restart == Restart::Permanent);
-                match end {
-                    End::Fail => self.trouble(uid, "failed"),
-                    End::Kill => self.trouble(uid, "killed by somebody"),
-                    End::Normal | End::Upgrade if permanent => self.trouble(uid, "ended"),
-                    _ => {}
-                }
+                self.end_trouble(uid, end);
                 self.ended(uid, book);
             }
             Life::Serving => {
@@ -307,7 +301,8 @@ impl Sup {
         }
         let last = |sup: &Self| {
             !sup.kids.iter().any(|other| {
-                let pending = sup.again.iter().any(|again| {
+                // Between two tries those that follow have no child.
+                let pending = sup.again.iter().filter(|again| !(again.retry && again.waits())).any(|again| {
                     again.todo.contains(&Todo::Start(other.uid))
                         || (sup.covers(again.origin, other.uid)
                             && !again.todo.iter().any(|todo| matches!(todo, Todo::Start(_))))
@@ -352,12 +347,12 @@ impl Sup {
     }
 
     fn retry(&mut self, uid: u32, book: &mut Book) {
-        if !self.charge(book) {
+        let pause = self.kid(uid).expect("a kid").plan.backoff;
+        // Without a pause it is charged when it is made.
+        if pause > 0 && !self.charge(book) {
             return;
         }
-        let kid = self.kid(uid).expect("a kid");
-        kid.state = State::Restarting;
-        let pause = kid.plan.backoff;
+        self.kid(uid).expect("a kid").state = State::Restarting;
         self.take_over(uid, book);
         self.again.push(Again { origin: uid, retry: true, todo: vec![Todo::Until(book.now + pause)] });
     }
@@ -418,13 +413,7 @@ impl Sup {
         let order = self.kids.iter().rev().map(|kid| kid.uid).collect();
         self.life = Life::Closing(order);
         for (uid, end) in std::mem::take(&mut self.deferred) {
-            let permanent = self.kid(uid).is_some_and(|kid| kid.plan.restart == Restart::Permanent);
-            match end {
-                End::Fail => self.trouble(uid, "failed"),
-                End::Kill => self.trouble(uid, "killed by somebody"),
-                End::Normal | End::Upgrade if permanent => self.trouble(uid, "ended"),
-                _ => {}
-            }
+            self.end_trouble(uid, end);
             self.ended(uid, book);
         }
         for (op, _) in std::mem::take(&mut self.queue) {
@@ -448,6 +437,21 @@ impl Sup {
         self.close(book);
         for sup in self.kids.iter_mut().filter_map(|kid| kid.sup.as_mut()) {
             sup.killed(book);
+        }
+    }
+
+    /// What an end by itself is worth in the report of a stop.
+    fn end_trouble(&mut self, uid: u32, end: End) {
+        let Some(kid) = self.kid(uid) else { return };
+        let permanent = kid.plan.restart == Restart::Permanent;
+        match (end, kid.plan.shutdown) {
+            (End::Fail, _) => self.trouble(uid, "failed"),
+            (End::Kill, Shutdown::Brutal) => {}
+            (End::Kill, _) => self.trouble(uid, "killed by somebody"),
+            (End::Normal | End::Upgrade, _) | (End::Shutdown, Shutdown::Brutal) if permanent => {
+                self.trouble(uid, "ended");
+            }
+            _ => {}
         }
     }
 
@@ -739,6 +743,10 @@ impl Sup {
             Todo::Until(then) if book.now < then => return false,
             Todo::Until(_) => {
                 let again = self.again.remove(index);
+                let owed = again.retry && self.kid(origin).is_some_and(|kid| kid.plan.backoff == 0);
+                if owed && !self.charge(book) {
+                    return true;
+                }
                 self.take_over(origin, book);
                 let todo = self.again_from(origin);
                 self.again.push(Again { todo, ..again });

@@ -301,7 +301,7 @@ impl<A: Send + 'static> Core<A> {
             };
             let since = slot.since;
             let reason = panic.map_or(reason, ExitReason::Failed);
-            self.rules.exited(key, since, reason, Gone::Yes, now);
+            self.exited(key, since, reason, Gone::Yes, now);
             return None;
         }
         slot.more().ending.heard.get_or_insert(reason);
@@ -367,7 +367,7 @@ impl<A: Send + 'static> Core<A> {
         if let (Some(reason), false) = (&ending.heard, ending.told) {
             ending.told = true;
             let reason = reason.clone();
-            self.rules.exited(key, since, reason, Gone::Lingers, now);
+            self.exited(key, since, reason, Gone::Lingers, now);
         }
     }
 
@@ -393,6 +393,11 @@ impl<A: Send + 'static> Core<A> {
         unwanted
     }
 
+    fn exited(&mut self, key: SlotKey, since: Duration, reason: ExitReason, gone: Gone, now: Duration) {
+        let others = self.slots.len() - 1;
+        self.rules.exited(key, since, reason, gone, others, now);
+    }
+
     /// Tells the rules what is known by now of an end.
     fn tell_end(&mut self, key: SlotKey, now: Duration) {
         let Some(slot) = self.slots.get_mut(key) else { return };
@@ -407,8 +412,8 @@ impl<A: Send + 'static> Core<A> {
         ending.told = true;
         match (joined, told) {
             (true, true) => self.rules.ended(key, now),
-            (true, false) => self.rules.exited(key, since, reason, Gone::Yes, now),
-            (false, _) => self.rules.exited(key, since, reason, Gone::StragglersLeft, now),
+            (true, false) => self.exited(key, since, reason, Gone::Yes, now),
+            (false, _) => self.exited(key, since, reason, Gone::StragglersLeft, now),
         }
     }
 
@@ -547,6 +552,7 @@ impl<A: Send + 'static> Core<A> {
                 self.log.restart_failed(&name, &name, &failure.to_string(), crew.frame.now());
             }
             Action::GaveUp => log::gave_up(&crew.frame.name, &crew.frame.name),
+            Action::AutoShutdown(key) => log::auto_shutdown(&crew.frame.name, &self.name(key)),
             Action::Trouble { key, trouble, closing, waited } => self.trouble(crew, key, trouble, closing, waited),
             Action::Finish(exit) => self.exit = Some(exit),
         }

@@ -11,10 +11,10 @@ use plimsoll_sync::slots::SlotKey;
 
 use super::entry::Kill;
 use super::exit::restarts;
-use super::stop::classify;
+use super::stop::{Stop, classify};
 use super::{Exit, Gone, IntensityWindow, Numbered, Refusal, StartFailure, Ticket, Trouble, Verdict, random};
 use crate::exit::ExitReason;
-use crate::supervisor::policy::{Ask, Backoff, Restart, Shutdown};
+use crate::supervisor::policy::{Ask, AutoShutdown, Backoff, Restart, Shutdown};
 
 /// What the children have in common.
 #[derive(Debug, Clone)]
@@ -23,7 +23,15 @@ pub(crate) struct Template {
     pub(crate) shutdown: Shutdown,
     pub(crate) ask: Ask,
     pub(crate) backoff: Backoff,
+    pub(crate) significant: bool,
+    pub(crate) auto_shutdown: AutoShutdown,
     pub(crate) leave_behind: Duration,
+}
+
+impl Template {
+    fn stop(&self) -> Stop {
+        Stop { restart: self.restart, shutdown: self.shutdown, ask: self.ask }
+    }
 }
 
 /// What is to be done.
@@ -51,6 +59,7 @@ pub(crate) enum DynamicAction {
         failure: StartFailure,
     },
     GaveUp,
+    AutoShutdown(SlotKey),
     Trouble {
         key: SlotKey,
         trouble: Trouble,
@@ -169,8 +178,16 @@ impl DynamicRules {
         self.finish_if_done();
     }
 
-    /// The child of `key`, up since `since`, said its last.
-    pub(crate) fn exited(&mut self, key: SlotKey, since: Duration, reason: ExitReason, gone: Gone, now: Duration) {
+    /// The child of `key`, up since `since`, said its last; there are so many `others`.
+    pub(crate) fn exited(
+        &mut self,
+        key: SlotKey,
+        since: Duration,
+        reason: ExitReason,
+        gone: Gone,
+        others: usize,
+        now: Duration,
+    ) {
         match self.busy.get_mut(&key) {
             Some(Busy::Stopping { ended_with, .. }) => {
                 *ended_with = Some(reason);
@@ -179,7 +196,15 @@ impl DynamicRules {
                 }
             }
             Some(_) => return,
-            None => self.ended_by_itself(key, since, reason, gone == Gone::Yes, now),
+            None => {
+                let serving = !self.is_closing();
+                self.ended_by_itself(key, since, reason, gone == Gone::Yes, now);
+                if serving && !self.is_closing() && self.ends_the_supervisor(key, others) {
+                    self.actions.push_back(DynamicAction::AutoShutdown(key));
+                    self.untold = true;
+                    self.close(Exit::AutoShutdown, now);
+                }
+            }
         }
         match gone {
             Gone::Yes => self.ended(key, now),
@@ -192,8 +217,7 @@ impl DynamicRules {
     fn ended_by_itself(&mut self, key: SlotKey, since: Duration, reason: ExitReason, gone: bool, now: Duration) {
         if self.is_closing() {
             self.hold(key, Busy::Down { restarting: false, left: false, waiters: Vec::new() });
-            let (restart, ask) = (self.template.restart, self.template.ask);
-            if let Some(trouble) = classify(restart, ask, None, &reason) {
+            if let Some(trouble) = classify(self.template.stop(), None, &reason) {
                 self.trouble(key, trouble, now, now);
             }
             return;
@@ -218,6 +242,27 @@ impl DynamicRules {
         }
     }
 
+    /// Whether the end of this child is the one that auto_shutdown waits for: it is not restarted, and if all have to end,
+    /// no other is left but those that are on their way out.
+    fn ends_the_supervisor(&self, key: SlotKey, others: usize) -> bool {
+        let leaving = |busy: &Busy| matches!(busy, Busy::Down { restarting: false, .. } | Busy::Stopping { .. });
+        let over = |busy: Option<&Busy>| busy.is_none_or(leaving);
+        if !self.template.significant || !over(self.busy.get(&key)) {
+            return false;
+        }
+        match self.template.auto_shutdown {
+            AutoShutdown::Never => false,
+            AutoShutdown::AnySignificant => true,
+            // Where there are more than those, some simply run.
+            AutoShutdown::AllSignificant => {
+                others <= self.busy.len() && {
+                    let left = self.busy.iter().filter(|(other, busy)| **other != key && leaving(busy)).count();
+                    others == left
+                }
+            }
+        }
+    }
+
     /// The task of the incarnation has ended.
     pub(crate) fn ended(&mut self, key: SlotKey, now: Duration) {
         self.cancel_timers(key);
@@ -228,8 +273,7 @@ impl DynamicRules {
             Some(Busy::Down { waiters, .. }) => self.free(key, waiters),
             Some(Busy::Stopping { began, killed, ended_with, left, waiters, .. }) => {
                 let reason = ended_with.unwrap_or(ExitReason::Killed);
-                let brutal = killed.map(|why| why == Kill::Brutal);
-                let trouble = classify(self.template.restart, self.template.ask, brutal, &reason);
+                let trouble = classify(self.template.stop(), killed, &reason);
                 if let (Some(trouble), false) = (trouble, left) {
                     self.trouble(key, trouble, began, now);
                 }

@@ -108,7 +108,9 @@ impl Rules {
             State::Starting { .. } | State::Stopping { .. } | State::Vacant => self.groups.values().any(|group| {
                 let ahead = match group.stage {
                     Stage::Starting { next, end } => (next..end).contains(&key),
-                    Stage::Stopping { .. } | Stage::Waiting => true,
+                    // Between two tries those that follow have no child.
+                    Stage::Waiting => !group.retry,
+                    Stage::Stopping { .. } => true,
                 };
                 ahead && group.cover.has(key) && !entry.skip && entry.rules.restart != Restart::Temporary
             }),

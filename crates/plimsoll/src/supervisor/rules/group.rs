@@ -39,6 +39,8 @@ pub(super) struct Group {
     pub(super) stage: Stage,
     /// A start of this restart has failed before.
     pub(super) retry: bool,
+    /// A try without delay that has yet to be charged: what comes before it may make it needless.
+    pub(super) owes: bool,
     /// The end of its delay.
     pub(super) delay_at: Option<Duration>,
 }
@@ -90,7 +92,7 @@ impl Rules {
         let cover = self.cover_of(key);
         self.absorb(key, cover, now);
         let stage = Stage::Stopping { below: Key::MAX, then: Some(delay) };
-        self.groups.insert(key, Group { cover, stage, retry: false, delay_at: None });
+        self.groups.insert(key, Group { cover, stage, retry: false, owes: false, delay_at: None });
         self.advance(key, now);
     }
 
@@ -98,17 +100,28 @@ impl Rules {
     pub(super) fn retry(&mut self, origin: Key, key: Key, why: &StartFailure, now: Duration) {
         self.actions.push_back(Action::Note(Note::RestartFailed { key, reason: why.to_string().into() }));
         self.end_group(origin);
-        if !broken("retry_not_charged") && self.window.record(now) == Verdict::GiveUp {
-            self.actions.push_back(Action::Note(Note::GaveUp { key }));
-            return self.close(Exit::GaveUp, now);
-        }
         let delay = self.next_delay(key);
+        // Intensity is counted at the failure where a delay follows, else when the try is made, as in OTP.
+        let owes = delay.is_zero();
+        if !owes && !self.charge_retry(key, now) {
+            return;
+        }
         let cover = self.cover_of(key);
         self.entry(key).state = State::Restarting;
         self.absorb(key, cover, now);
         // Also without a delay others are served first: a start that fails without end must not shut them out.
-        self.groups.insert(key, Group { cover, stage: Stage::Waiting, retry: true, delay_at: None });
+        self.groups.insert(key, Group { cover, stage: Stage::Waiting, retry: true, owes, delay_at: None });
         self.wait(key, now + delay);
+    }
+
+    /// Whether the budget allows for one more try.
+    fn charge_retry(&mut self, key: Key, now: Duration) -> bool {
+        let charged = broken("retry_not_charged") || self.window.record(now) == Verdict::Restart;
+        if !charged {
+            self.actions.push_back(Action::Note(Note::GaveUp { key }));
+            self.close(Exit::GaveUp, now);
+        }
+        charged
     }
 
     fn wait(&mut self, origin: Key, until: Duration) {
@@ -176,9 +189,12 @@ impl Rules {
             return;
         }
         let Some(group) = self.groups.remove(&origin) else { return };
+        if group.owes && !self.charge_retry(origin, now) {
+            return;
+        }
         self.absorb(origin, group.cover, now);
         let stage = Stage::Stopping { below: Key::MAX, then: None };
-        self.groups.insert(origin, Group { stage, delay_at: None, ..group });
+        self.groups.insert(origin, Group { stage, owes: false, delay_at: None, ..group });
         self.advance(origin, now);
     }
 

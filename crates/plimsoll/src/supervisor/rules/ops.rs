@@ -256,7 +256,10 @@ impl Rules {
             return;
         }
         let stage = Stage::Starting { next: key, end: key + 1 };
-        self.groups.insert(key, Group { cover: super::group::Cover::One(key), stage, retry: false, delay_at: None });
+        self.groups.insert(
+            key,
+            Group { cover: super::group::Cover::One(key), stage, retry: false, owes: false, delay_at: None },
+        );
         self.advance(key, now);
     }
 }

@@ -18,21 +18,34 @@ pub(super) struct Closing {
     killed: bool,
 }
 
-/// What a stop that ended with `reason` has to report, if anything. A brutal kill is expected, and so is `drained` where
-/// a drain was asked for.
-pub(crate) fn classify(restart: Restart, ask: Ask, killed: Option<bool>, reason: &ExitReason) -> Option<Trouble> {
-    match (reason, killed) {
-        (ExitReason::Killed, Some(true)) | (ExitReason::Shutdown, _) => None,
-        (ExitReason::Killed, Some(false)) if broken("kill_after_grace_not_reported") => None,
-        (ExitReason::Killed, Some(false)) => Some(Trouble::Killed),
-        (ExitReason::ShutdownWith { reason }, _) if ask == Ask::Drain && reason.as_ref() == "drained" => None,
-        (ExitReason::Normal | ExitReason::ShutdownWith { .. }, _)
-            if restart != Restart::Permanent || broken("permanent_normal_not_reported") =>
+/// What a stop that ended with `reason` has to report, if anything: all but a shutdown and `drained` where a drain was
+/// asked for. Of a child that is stopped brutally it is the kill, whoever's it was, that is expected; a shutdown then is an
+/// end of its own, which a permanent child is not supposed to have.
+pub(crate) fn classify(child: Stop, killed: Option<Kill>, reason: &ExitReason) -> Option<Trouble> {
+    let Stop { restart, shutdown, ask } = child;
+    let (brutal, permanent) = (shutdown == Shutdown::Brutal, restart == Restart::Permanent);
+    let overdue = killed == Some(Kill::Overdue);
+    match reason {
+        ExitReason::Killed if brutal || killed == Some(Kill::Brutal) => None,
+        ExitReason::Killed if overdue && broken("kill_after_grace_not_reported") => None,
+        ExitReason::Killed if overdue => Some(Trouble::Killed),
+        ExitReason::Shutdown if !brutal => None,
+        ExitReason::ShutdownWith { reason } if ask == Ask::Drain && reason.as_ref() == "drained" => None,
+        ExitReason::Normal | ExitReason::Shutdown | ExitReason::ShutdownWith { .. }
+            if !permanent || broken("permanent_normal_not_reported") =>
         {
             None
         }
         _ => Some(Trouble::Ended(reason.clone())),
     }
+}
+
+/// What the spec of a child says of its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stop {
+    pub(crate) restart: Restart,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) ask: Ask,
 }
 
 impl Rules {
@@ -226,7 +239,7 @@ impl Rules {
         self.runs.remove(&ended);
         let entry = self.entries.get_mut(&key).expect("an entry lives as long as its key is in use");
         entry.forget_timers(key, &mut self.timers);
-        let (restart, ask) = (entry.rules.restart, entry.rules.ask);
+        let stop = entry.rules.stop();
         match &mut entry.state {
             State::Down { gone, pending, .. } => {
                 *gone = true;
@@ -237,8 +250,7 @@ impl Rules {
             State::Stopping { began, killed, ended_with, left, .. } => {
                 let began = *began;
                 let reason = ended_with.take().unwrap_or(ExitReason::Killed);
-                let killed = killed.map(|why| why == Kill::Brutal);
-                if !*left && let Some(trouble) = classify(restart, ask, killed, &reason) {
+                if !*left && let Some(trouble) = classify(stop, *killed, &reason) {
                     self.note_trouble(key, ended, trouble, began, now);
                 }
             }
@@ -271,7 +283,7 @@ impl Rules {
     /// Reports a child that ended by itself during the supervisor's own stop.
     pub(super) fn report_end(&mut self, key: Key, run: Run, reason: &ExitReason, now: Duration) {
         let Some(entry) = self.entries.get(&key) else { return };
-        if let Some(trouble) = classify(entry.rules.restart, entry.rules.ask, None, reason) {
+        if let Some(trouble) = classify(entry.rules.stop(), None, reason) {
             self.note_trouble(key, run, trouble, now, now);
         }
     }
