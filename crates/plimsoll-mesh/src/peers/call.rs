@@ -112,8 +112,9 @@ fn broken_off(link: &Link, error: &ReceiveError) -> Problem {
     match (error, link.connection.close_reason()) {
         (ReceiveError::Read(ReadError::ConnectionLost(error)), _) => ended(error),
         (_, Some(error)) => ended(&error),
+        // Not `bad_frame`: the caller's own request was good.
         (ReceiveError::Frame(error), None) => {
-            Problem::new(Code::BadFrame, format!("the answer of node {node} cannot be read: {error}"))
+            Problem::new(Code::WorkerDied, format!("the answer of node {node} cannot be taken: {error}")).on(node)
         }
         (ReceiveError::Read(error), None) => {
             Problem::new(Code::WorkerDied, format!("node {node} broke the answer off: {error}")).on(node)

@@ -53,6 +53,22 @@ async fn bodies_up_to_the_cap_arrive_whole_and_larger_ones_are_refused_unsent() 
     Ok(())
 }
 
+/// An answer that this node does not take is no fault of the caller's: 500 with the node that gave it, and not 400.
+#[tokio::test]
+async fn an_answer_over_the_cap_is_no_answer() -> TestResult {
+    let (mut left, right) = (Plan::new()?, Plan::new()?);
+    left.config.max_body = 16 * 1024;
+    let right = right.start().await?;
+    let left = left.dials(right.address, Some(right.id)).start().await?;
+    left.sees(right.id, PeerState::Up).await?;
+    let refused = left.call(right.id, "long", b"").await.err().ok_or("too long")?;
+    assert_eq!((refused.problem.code, refused.problem.node), (Code::WorkerDied, Some(right.id)));
+    assert!(!refused.never_ran && refused.problem.detail.contains("65536"), "{}", refused.problem.detail);
+    assert!(left.call(right.id, "echo", b"and on").await.is_ok(), "the connection lives");
+    tokio::join!(left.stop(), right.stop());
+    Ok(())
+}
+
 /// M-16: who calls a node that cannot be reached shares one attempt with all others, and is told why; who calls right after
 /// is refused without another.
 #[tokio::test]

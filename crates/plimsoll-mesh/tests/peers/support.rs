@@ -68,6 +68,7 @@ impl ServePeer for Serve {
                     let _ = desk.release.acquire().await;
                     Ok(Response { content_type: "text/plain".into(), body: request.body })
                 }
+                "long" => Ok(Response { content_type: "text/plain".into(), body: vec![b'x'; 64 * 1024].into() }),
                 "full" => Err(Refusal::never_ran(Problem::new(Code::Overloaded, "full").on(desk.me))),
                 _ => Err(Refusal::may_have_run(Problem::new(Code::WorkerPanicked, "boom").on(desk.me))),
             }
