@@ -18,7 +18,7 @@ pub enum BindError {
     #[error("{} exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
     /// The system refused.
-    #[error("cannot listen on {}", path.display())]
+    #[error("cannot listen on {}: {source}", path.display())]
     Io {
         /// The socket's path.
         path: PathBuf,

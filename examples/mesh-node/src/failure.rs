@@ -30,11 +30,21 @@ impl Failure {
             Self::CannotTell(error) => (3, Some(error)),
         };
         if let Some(error) = error {
-            // With `#` the whole chain of causes stands in one line.
-            crate::output::say(format_args!("error: {error:#}"));
+            crate::output::say(format_args!("error: {}", in_one_line(&error)));
         }
         ExitCode::from(code)
     }
+}
+
+/// The chain of causes, without those that an earlier one has told already.
+fn in_one_line(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |mut line, cause| {
+        if !line.contains(&cause) {
+            line += if line.is_empty() { "" } else { ": " };
+            line += &cause;
+        }
+        line
+    })
 }
 
 impl From<SettingsError> for Failure {
@@ -46,5 +56,20 @@ impl From<SettingsError> for Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Failed(Some(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let told = anyhow::anyhow!("no such file");
+        assert_eq!(
+            in_one_line(&told.context("cannot read a: no such file").context("no")),
+            "no: cannot read a: no such file"
+        );
+        assert_eq!(in_one_line(&anyhow::anyhow!("deep").context("high")), "high: deep");
     }
 }

@@ -63,6 +63,16 @@ fn one_folder_is_for_one_node_and_one_port_too() {
     assert!(words.contains(&first.address.to_string()), "{words}");
 }
 
+/// A Unix socket's path has about 100 bytes: what is wrong is told, once.
+#[test]
+fn a_folder_too_deep_for_the_admin_socket_is_told_with_the_reason() {
+    let folder = folder();
+    let (code, words) = run(&mut Plan::new(&folder, &"deep".repeat(25)).command());
+    assert_eq!(code, Some(1), "{words}");
+    let error = words.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
+    assert!(error.contains("path must be shorter") && error.matches("admin.sock").count() == 1, "{words}");
+}
+
 #[test]
 fn a_killed_nodes_folder_can_be_used_again_and_its_identity_stays() {
     let folder = folder();
