@@ -40,7 +40,7 @@ pub struct Limits {
     pub idle_time: Duration,
     /// Largest body of a call. Default 1 MiB.
     pub body_bytes: usize,
-    /// Bodies held by all requests together. Default 64 MiB.
+    /// Bodies of all requests together, each until its call has ended; answers do not count. Default 64 MiB.
     pub all_bodies_bytes: usize,
     /// Largest header section, counted as RFC 9114, 4.2.2 does: names, values and 32 bytes a field. Default 16 KiB.
     pub header_bytes: usize,
