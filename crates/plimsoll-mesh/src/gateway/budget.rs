@@ -5,8 +5,8 @@ use std::fmt;
 use super::Limits;
 use crate::pubsub::PubsubCaps;
 
-/// What one idle connection holds: quinn, TLS, HTTP/3, its actor and its tasks after one call, with room to spare over
-/// what was measured. Windows come on top.
+/// What one idle connection is planned with: quinn, TLS, HTTP/3, its actor and its tasks after one call. Measured: 52 KiB
+/// with glibc's allocator, 55 KiB with jemalloc, which rounds up. Windows come on top.
 pub const PLACE_BYTES: u64 = 52 * 1024;
 
 /// What one advertisement holds: its lease, its place in the session, its indexes and a name of the longest kind.
