@@ -17,11 +17,13 @@ mod loom {
         ("cell_waiting_caller_is_woken", cell::waiting_caller_is_woken),
         ("cell_abandoned_worker_is_told", cell::abandoned_worker_is_told),
         ("cell_overrunning_is_counted_and_uncounted", cell::overrunning_is_counted_and_uncounted),
+        ("cell_ended_worker_is_not_abandoned", cell::ended_worker_is_not_abandoned),
         ("permits_try_and_release", permits::try_and_release),
         ("permits_cancel_while_waiting", permits::cancel_while_waiting),
         ("permits_no_wake_is_lost", permits::no_wake_is_lost),
         ("permits_bytes_and_count_together", permits::bytes_and_count_together),
         ("permits_lowered_limit", permits::lowered_limit),
+        ("permits_raised_limit", permits::raised_limit),
         ("mailbox_push_and_close", mailbox::push_and_close),
         ("mailbox_push_and_pop_at_full", mailbox::push_and_pop_at_full),
         ("mailbox_drop_oldest_and_pop", mailbox::drop_oldest_and_pop),
@@ -37,6 +39,7 @@ mod loom {
         ("level_nobody_admits_after_critical", gauges::nobody_admits_after_critical),
         ("flow_sums_hold_in_every_reading", gauges::flow_sums_hold),
         ("tide_never_over_its_limit", gauges::tide_never_over_its_limit),
+        ("tide_sums_hold_in_every_reading", gauges::tide_sums_hold),
         ("tide_refuses_only_when_full", gauges::tide_refuses_only_when_full),
     ];
 }

@@ -21,16 +21,15 @@ impl Drop for Value {
     }
 }
 
-fn settle(cell: &Cell, by: Party, name: &'static str, live: &Arc<AtomicUsize>) -> bool {
-    if cell.settle(by).is_none() {
-        return false;
-    }
+/// Whether it won, and left a worker behind that does not know.
+fn settle(cell: &Cell, by: Party, name: &'static str, live: &Arc<AtomicUsize>) -> Option<bool> {
+    let won = cell.settle(by)?;
     live.fetch_add(1, Ordering::SeqCst);
     let waiters = cell.fill(Value { name, live: Arc::clone(live) });
     for waker in [waiters.caller, waiters.worker].into_iter().flatten() {
         waker.0.fetch_add(1, Ordering::SeqCst);
     }
-    true
+    Some(won.abandoned)
 }
 
 fn race(parties: [(Party, &'static str); 2], here: (Party, &'static str), begin_here: bool) {
@@ -42,20 +41,19 @@ fn race(parties: [(Party, &'static str); 2], here: (Party, &'static str), begin_
         let (cell, live) = (Arc::clone(&cell), Arc::clone(&live));
         thread::spawn(move || settle(&cell, by, name, &live))
     });
-    let mine = if begin_here {
-        cell.begin() && settle(&cell, here.0, here.1, &live)
-    } else {
-        settle(&cell, here.0, here.1, &live)
-    };
-    let won: Vec<&str> = threads
+    let begun = !begin_here || cell.begin();
+    let mine = if begun { settle(&cell, here.0, here.1, &live) } else { None };
+    let won: Vec<(Party, &str, bool)> = threads
         .into_iter()
         .zip(parties)
-        .filter_map(|(thread, (_, name))| thread.join().unwrap().then_some(name))
-        .chain(mine.then_some(here.1))
+        .filter_map(|(thread, (by, name))| Some((by, name, thread.join().unwrap()?)))
+        .chain(mine.map(|abandoned| (here.0, here.1, abandoned)))
         .collect();
     assert_eq!(won.len(), 1, "one winner");
+    let (by, name, abandoned) = won[0];
+    assert_eq!(abandoned, begun && by == Party::Other, "a worker that has begun, and only such a one, is abandoned");
     let value = cell.take().expect("its value");
-    assert_eq!(value.name, won[0]);
+    assert_eq!(value.name, name);
     assert!(cell.take().is_none(), "once");
     drop(value);
     assert_eq!(live.load(Ordering::SeqCst), 0, "no value is leaked");
@@ -83,7 +81,7 @@ pub(crate) fn waiting_caller_is_woken() {
         thread::spawn(move || settle(&cell, Party::Worker, "reply", &live))
     };
     let found = cell.take_or_wait(|_| Waker(Arc::clone(&woken))).is_some();
-    assert!(worker.join().unwrap());
+    assert!(worker.join().unwrap().is_some());
     assert_eq!(woken.load(Ordering::SeqCst), usize::from(!found));
     assert_eq!(cell.take().is_some(), !found);
 }
@@ -97,7 +95,7 @@ pub(crate) fn abandoned_worker_is_told() {
         thread::spawn(move || settle(&cell, Party::Other, "timeout", &live))
     };
     let seen = cell.settled_or_wait(|_| Waker(Arc::clone(&woken)));
-    assert!(other.join().unwrap());
+    assert!(other.join().unwrap().is_some());
     assert!(seen || woken.load(Ordering::SeqCst) == 1, "neither seen nor woken");
 }
 
@@ -119,6 +117,25 @@ pub(crate) fn overrunning_is_counted_and_uncounted() {
         if cell.end().abandoned {
             overrunning.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+    clock.join().unwrap();
+    assert_eq!(overrunning.load(Ordering::SeqCst), 10);
+}
+
+/// A worker that ends without a settlement of its own (its reply handle went elsewhere) is not overrunning any more.
+pub(crate) fn ended_worker_is_not_abandoned() {
+    let (cell, overrunning) = (Arc::new(Cell::new()), Arc::new(AtomicUsize::new(10)));
+    cell.begin();
+    let clock = {
+        let (cell, overrunning) = (Arc::clone(&cell), Arc::clone(&overrunning));
+        thread::spawn(move || {
+            if cell.settle(Party::Other).is_some_and(|won| won.abandoned) {
+                overrunning.fetch_add(1, Ordering::SeqCst);
+            }
+        })
+    };
+    if cell.end().abandoned {
+        overrunning.fetch_sub(1, Ordering::SeqCst);
     }
     clock.join().unwrap();
     assert_eq!(overrunning.load(Ordering::SeqCst), 10);

@@ -112,3 +112,17 @@ pub(crate) fn tide_refuses_only_when_full() {
     tide.enter(2).unwrap();
     assert_eq!(tide.enter(2), Err(2));
 }
+
+/// As of a flow: whoever is seen to have left is seen to have come in.
+pub(crate) fn tide_sums_hold() {
+    let tide = Arc::new(Tide::<1>::new());
+    let reader = {
+        let tide = Arc::clone(&tide);
+        thread::spawn(move || tide.read())
+    };
+    tide.enter(2).unwrap();
+    tide.leave(0);
+    let level = reader.join().unwrap();
+    assert!(level.inside <= 1, "{level:?}");
+    assert_eq!((tide.read().inside, tide.read().left), (0, [1]));
+}

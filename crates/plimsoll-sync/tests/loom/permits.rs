@@ -111,3 +111,19 @@ pub(crate) fn lowered_limit() {
     gate.release(0, wake);
     assert_eq!(gate.used(), Load::default());
 }
+
+/// Joining the queue while the limit is raised: it is granted at once, or by whoever raises it.
+pub(crate) fn raised_limit() {
+    let gate = gate(1, 0);
+    gate.try_acquire(0).unwrap();
+    let memory = {
+        let gate = Arc::clone(&gate);
+        thread::spawn(move || gate.set_limit(Load { count: 2, bytes: 0 }, wake))
+    };
+    let woken = Arc::new(AtomicUsize::new(0));
+    let place = gate.enqueue(0, Arc::clone(&woken), wake).unwrap();
+    memory.join().unwrap();
+    assert_eq!(woken.load(Ordering::SeqCst), 1);
+    assert!(gate.claim(place, |waiter| waiter));
+    assert_eq!(gate.used().count, 2);
+}

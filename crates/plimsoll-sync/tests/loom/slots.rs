@@ -45,6 +45,7 @@ pub(crate) fn full_and_freed() {
         let table = Arc::clone(&table);
         thread::spawn(move || match table.insert(value) {
             Ok(key) => {
+                assert!(table.len() <= 1, "never over its limit");
                 assert_eq!(table.remove(key), Some(value));
                 true
             }
