@@ -302,6 +302,15 @@ async fn a_closure_of_an_interval_that_panics_is_the_servers_reason() {
     assert_eq!(&*failure.message, "made badly");
 }
 
+/// A cap of none is one of one: a server that refuses everything is of no use to anybody.
+#[tokio::test(start_paused = true)]
+async fn a_server_without_any_permit_has_one() {
+    let worked = CallServer::builder(Obedient).max_in_flight(0).start().await.unwrap();
+    assert_eq!(worked.client().call(Do::Echo(1)).await, Ok(1));
+    let served = server::builder::<Times>(()).mailbox(0).start().await.unwrap();
+    assert_eq!(served.client().call(Time::Fired).await, Ok(()));
+}
+
 struct Bystander;
 
 impl Actor for Bystander {

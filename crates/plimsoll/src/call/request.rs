@@ -16,6 +16,9 @@ impl<P: Protocol> CallClient<P> {
     /// # Errors
     /// Refusals at the door, at once; then no message comes.
     ///
+    /// # Panics
+    /// Outside a tokio runtime; the call is given up then.
+    ///
     /// Cost: a call and a small task.
     pub fn request<M: Message>(
         &self,

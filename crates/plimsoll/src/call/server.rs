@@ -69,9 +69,10 @@ impl<S: Service> CallServerBuilder<S> {
         self
     }
 
-    /// How many calls may be in flight, workers that overrun included. Default: 1,024. At most 8,388,607.
+    /// How many calls may be in flight, workers that overrun included. Default: 1,024. At least one, at most
+    /// 8,388,607.
     pub fn max_in_flight(mut self, count: u32) -> Self {
-        self.load.count = count.min(MAX_COUNT);
+        self.load.count = count.clamp(1, MAX_COUNT);
         self
     }
 

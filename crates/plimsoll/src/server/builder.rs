@@ -53,9 +53,10 @@ impl<S: Server> ServerBuilder<S> {
         self
     }
 
-    /// How many calls and casts may be in its mailbox, calls with a reply still owed included. Default: 1,024.
+    /// How many calls and casts may be in its mailbox, calls with a reply still owed included. Default: 1,024. At
+    /// least one, at most 8,388,607.
     pub fn mailbox(mut self, count: u32) -> Self {
-        self.load.count = count.min(MAX_COUNT);
+        self.load.count = count.clamp(1, MAX_COUNT);
         self
     }
 
