@@ -44,6 +44,7 @@ use plimsoll::inspect::{Details, Inspect, Kind};
 use plimsoll::supervisor::{ChildSpec, Shutdown, StartError, Strategy, Supervisor, SupervisorBuilder};
 use tokio::time::MissedTickBehavior;
 
+use crate::events::Events;
 use crate::names::NodeId;
 use crate::pubsub::Pubsub;
 use crate::service::{Dispatch, Overview};
@@ -89,6 +90,7 @@ struct Shared {
     dispatch: Arc<dyn Dispatch>,
     overview: Arc<dyn Overview>,
     peers: Arc<dyn AcceptPeer>,
+    events: Events,
     call_prefix: String,
     calls_named: AtomicU64,
 }
@@ -102,6 +104,8 @@ pub struct Behind {
     pub overview: Arc<dyn Overview>,
     /// Takes connections of peers.
     pub peers: Arc<dyn AcceptPeer>,
+    /// Keeps what happened.
+    pub events: Events,
 }
 
 /// Why a gateway ended.
@@ -125,7 +129,7 @@ impl Gateway {
         behind: Behind,
     ) -> Self {
         limits.apply(&mut server);
-        let Behind { dispatch, overview, peers } = behind;
+        let Behind { dispatch, overview, peers, events } = behind;
         let shared = Shared {
             node,
             door: admission::Door::new(limits.clients, limits.desk_places, &limits.admission),
@@ -144,6 +148,7 @@ impl Gateway {
             dispatch,
             overview,
             peers,
+            events,
             call_prefix: node.short(),
             calls_named: AtomicU64::new(0),
         };

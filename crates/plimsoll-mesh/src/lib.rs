@@ -8,6 +8,7 @@
 pub mod client;
 mod controls;
 pub mod directory;
+pub mod events;
 pub mod gateway;
 pub mod http3;
 pub mod identity;

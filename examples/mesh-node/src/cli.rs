@@ -34,6 +34,8 @@ enum Verb {
     Services(ReadArgs),
     /// List the nodes that a running node knows
     Nodes(ReadArgs),
+    /// List what happened on a running node lately
+    Events(ReadArgs),
     /// Show the supervision tree of a running node
     Tree(TreeArgs),
     /// Show this node's id, making its key at first use
@@ -185,6 +187,7 @@ fn run(verb: Verb, paint: Paint) -> Result<(), Failure> {
             Verb::Call(args) => command::call::run(args).await,
             Verb::Services(args) => command::read::services(args, paint).await,
             Verb::Nodes(args) => command::read::nodes(args, paint).await,
+            Verb::Events(args) => command::read::events(args, paint).await,
             Verb::Tree(args) => command::read::tree(args, paint).await,
             Verb::Identity(args) => command::identity::run(args),
         }

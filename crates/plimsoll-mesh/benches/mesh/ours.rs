@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use plimsoll::call::{CallContext, CallServer, Service};
 use plimsoll::supervisor::{ChildSpec, Supervisor};
+use plimsoll_mesh::events::Events;
 use plimsoll_mesh::gateway::{AcceptPeer, Behind, Gateway, bind};
 use plimsoll_mesh::identity::{Identity, endpoint_config, server_config};
 use plimsoll_mesh::rpc::{Router, Services, provide};
@@ -39,7 +40,8 @@ pub async fn echo() -> Target {
     let target = Target { address: endpoint.local_addr().expect("bound"), pin: identity.node_id() };
     let services = Services::new();
     let router = Arc::new(Router::local(target.pin, Some(target.address), services.clone()));
-    let behind = Behind { dispatch: router.clone(), overview: router, peers: Arc::new(NoPeers) };
+    let behind =
+        Behind { dispatch: router.clone(), overview: router, peers: Arc::new(NoPeers), events: Events::default() };
     let gateway = Gateway::new(target.pin, endpoint, server, limits(), behind);
     let tree = Supervisor::builder("bench")
         .child(ChildSpec::new("echo", move |parent| {

@@ -12,6 +12,7 @@ use plimsoll::bounded::CutOff;
 use super::pump::{FAREWELL, Session};
 use super::sessions::Subscribed;
 use super::within::within;
+use crate::events::What;
 use crate::http3::{Left, SendStream};
 use crate::problem::{Code, Problem};
 use crate::pubsub::{Filter, HEARTBEAT, Subscriber, cut_off_event};
@@ -72,11 +73,17 @@ pub(super) async fn serve(
             Written::Whole => continue,
             Written::Over(why) => why,
             Written::Left => return Ended::Left,
-            Written::Stuck => {
+            Written::Stuck(why) => {
+                if why != CutOff::Closed {
+                    session.shared.events.note(What::SubscriberCutOff, None, &why.to_string());
+                }
                 send.abandon(H3Code::H3_EXCESSIVE_LOAD);
                 return Ended::Told;
             }
         };
+        if why != CutOff::Closed {
+            session.shared.events.note(What::SubscriberCutOff, None, &why.to_string());
+        }
         // Its place in the table is free before its client knows.
         drop((subscriber, subscribed));
         match within(FAREWELL, send.piece(cut_off_event(why))).await {
@@ -101,7 +108,7 @@ enum Written {
     /// The client left.
     Left,
     /// The subscription is over, and the client does not read: half of the event is out.
-    Stuck,
+    Stuck(CutOff),
 }
 
 /// Writes an event, for as long as the client takes, but no longer than its subscription lasts. The write itself ends
@@ -117,6 +124,6 @@ async fn write(session: &Session, subscriber: &Subscriber, send: &mut SendStream
     match within(FAREWELL, writing).await {
         Ok(Ok(())) => Written::Over(why),
         Ok(Err(_)) => Written::Left,
-        Err(_) => Written::Stuck,
+        Err(_) => Written::Stuck(why),
     }
 }

@@ -12,6 +12,7 @@ use plimsoll::ractor::ActorCell;
 use plimsoll::supervisor::{BoxError, Child, ChildSpec};
 
 use crate::directory::{DirectoryConfig, GossipDirectory};
+use crate::events::Events;
 use crate::gateway::{self, Behind, Floor, Gateway};
 use crate::identity::{self, Identity, TrustStore};
 use crate::peers::{Peers, PeersConfig};
@@ -86,14 +87,14 @@ impl NodeBuilder {
         let me = identity.node_id();
         let own = address::advertised(config.advertise, address, address::own)?;
         let advertised = Some(own);
-        let services = Services::new();
+        let (services, events) = (Services::new(), Events::keeping(config.max_events));
         let directory = GossipDirectory::new(identity.clone(), trust.clone(), directory_config(&config, advertised));
         let local = Router::local(me, advertised, services.clone());
         let peers = Peers::new(
             identity.clone(),
             trust.clone(),
             endpoint.clone(),
-            peers_config(&config, advertised),
+            peers_config(&config, advertised, &events),
             Arc::new(local.clone()),
             Arc::new(directory.clone()),
         )?;
@@ -104,9 +105,10 @@ impl NodeBuilder {
             dispatch: Arc::new(router.clone()),
             overview: Arc::new(router.clone()),
             peers: Arc::new(peers.clone()),
+            events: events.clone(),
         };
         let gateway = Gateway::new(me, endpoint.clone(), server, config.gateway.clone(), behind);
-        let view = View::new(me, [address, own], config.realm.clone(), [local, router]);
+        let view = View::new(me, [address, own], config.realm.clone(), [local, router], events);
         let console = console.map(|console| console(view.clone()));
         let farewell = directory.clone();
         let parts = Parts { trusted: config.trusted, trust, directory, peers, services, offers, gateway, console };
@@ -124,12 +126,13 @@ fn directory_config(config: &NodeConfig, advertised: Option<SocketAddr>) -> Dire
     directory
 }
 
-fn peers_config(config: &NodeConfig, advertised: Option<SocketAddr>) -> PeersConfig {
+fn peers_config(config: &NodeConfig, advertised: Option<SocketAddr>, events: &Events) -> PeersConfig {
     let mut peers = PeersConfig::new(config.realm.as_str());
     peers.listens = advertised;
     peers.seeds = config.seeds.clone();
     peers.connections = config.max_peers;
     peers.max_body = config.gateway.body_bytes;
+    peers.events = events.clone();
     peers
 }
 

@@ -36,6 +36,8 @@ pub struct NodeConfig {
     pub service_ttl: Duration,
     /// Which of several providers on other nodes is asked. Default: the better of two.
     pub choice: Choice,
+    /// Events kept. Default 10,000; at the cap the oldest hundredth goes.
+    pub max_events: Cap,
     /// Limits of the gateway.
     pub gateway: Limits,
     /// Bytes that all caps together must fit. Default: three quarters of what this process may use; all there can be
@@ -68,6 +70,7 @@ impl NodeConfig {
             gossip_interval: Duration::from_millis(500),
             service_ttl: Duration::from_secs(300),
             choice: Choice::default(),
+            max_events: Cap::of::<10_000>(),
             gateway: Limits::default(),
             memory_budget: super::memory().map_or(u64::MAX, |(bytes, _)| bytes / 4 * 3),
         }

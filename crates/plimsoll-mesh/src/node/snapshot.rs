@@ -9,9 +9,13 @@ use plimsoll::supervisor::SupervisorRef;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
+use crate::events::{Event, Events};
 use crate::names::{NodeId, ServiceName};
 use crate::rpc::Router;
 use crate::service::{NodeEntry, Overview, ServiceEntry};
+
+/// Events in a snapshot.
+const SHOWN_EVENTS: usize = 100;
 
 /// The runtime's snapshot, and what the node knows of the mesh.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,12 @@ pub struct NodeSnapshot {
     pub services: Vec<ServiceEntry>,
     /// All nodes it knows, itself first.
     pub nodes: Vec<NodeEntry>,
+    /// The latest events, at most a hundred, oldest first.
+    #[serde(default)]
+    pub events: Vec<Event>,
+    /// The history that they are of: how many there are, how many there may be, how many went.
+    #[serde(default)]
+    pub history: BTreeMap<String, u64>,
     /// Tasks of its runtime, those of actors included; 0 when it is taken outside.
     #[serde(default)]
     pub tasks: usize,
@@ -50,15 +60,22 @@ struct Inner {
     realm: ServiceName,
     /// One for the calls of other nodes, one for those of clients: the second sees the mesh.
     routers: [Router; 2],
+    events: Events,
     // The console is started within the tree that it shows.
     tree: OnceLock<SupervisorRef>,
 }
 
 impl View {
     /// Of the addresses, the first is the one listened on, the second the one that others are told.
-    pub(super) fn new(node: NodeId, addresses: [SocketAddr; 2], realm: ServiceName, routers: [Router; 2]) -> Self {
+    pub(super) fn new(
+        node: NodeId,
+        addresses: [SocketAddr; 2],
+        realm: ServiceName,
+        routers: [Router; 2],
+        events: Events,
+    ) -> Self {
         let [address, advertised] = addresses;
-        Self(Arc::new(Inner { node, address, advertised, realm, routers, tree: OnceLock::new() }))
+        Self(Arc::new(Inner { node, address, advertised, realm, routers, events, tree: OnceLock::new() }))
     }
 
     pub(super) fn show(&self, tree: &SupervisorRef) {
@@ -93,6 +110,8 @@ impl View {
             routing: self.0.routing(),
             services: meshed.services(),
             nodes: meshed.nodes(),
+            events: self.0.events.latest(SHOWN_EVENTS),
+            history: self.0.events.inspect().counters,
             tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use plimsoll::bounded::Cap;
 use quinn::{TransportConfig, VarInt};
 
+use crate::events::Events;
 use crate::names::NodeId;
 
 use super::redial::Redial;
@@ -55,6 +56,8 @@ pub struct PeersConfig {
     pub greeting: usize,
     /// Waits between attempts.
     pub redial: Redial,
+    /// Where to keep who came and went. Default: a history of its own.
+    pub events: Events,
 }
 
 impl PeersConfig {
@@ -75,6 +78,7 @@ impl PeersConfig {
             patience: Duration::from_secs(3),
             greeting: 64,
             redial: Redial::default(),
+            events: Events::default(),
         }
     }
 

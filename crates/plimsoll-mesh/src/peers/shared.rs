@@ -15,6 +15,7 @@ use plimsoll::inspect::{Details, Inspect};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 
+use crate::events::What;
 use crate::identity::{self, Identity, IdentityError, TrustStore};
 use crate::names::NodeId;
 use crate::service::ServePeer;
@@ -195,6 +196,7 @@ impl Shared {
                 if !self.is_known(&peer, &ended) {
                     let reason = &ended.reason;
                     warn!(target: "plimsoll::mesh", node = %self.me, %peer, %remote, reason, "peer refused");
+                    self.config.events.note(What::PeerRefused, Some(peer), reason);
                 }
                 self.book.lock().note(peer, None, ended, Instant::now());
                 self.tell_change();
@@ -217,6 +219,7 @@ impl Shared {
     pub(crate) fn say_if_refused(&self, peer: &NodeId, ended: &Ended) {
         if ended.how == How::Refused && !self.is_known(peer, ended) {
             warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason = ended.reason, "peer refused");
+            self.config.events.note(What::PeerRefused, Some(*peer), &ended.reason);
         }
     }
 
@@ -226,7 +229,10 @@ impl Shared {
         match verdict {
             Verdict::Stale | Verdict::Full => return verdict,
             Verdict::UpRetiring(_) | Verdict::Duplicate => count(&self.counters.duplicates),
-            Verdict::Up => info!(target: "plimsoll::mesh", node = %self.me, peer = %link.node, "peer up"),
+            Verdict::Up => {
+                info!(target: "plimsoll::mesh", node = %self.me, peer = %link.node, "peer up");
+                self.config.events.note(What::PeerUp, Some(link.node), "");
+            }
             Verdict::UpReplacing(_) => {}
         }
         if verdict != Verdict::Duplicate {
@@ -266,11 +272,14 @@ impl Shared {
             }
         }
         let (peer, reason) = (link.node, &ended.reason);
-        if ended.how == How::Refused {
+        let what = if ended.how == How::Refused {
             warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason, "peer refused");
+            What::PeerRefused
         } else {
             info!(target: "plimsoll::mesh", node = %self.me, %peer, reason, "peer down");
-        }
+            What::PeerDown
+        };
+        self.config.events.note(what, Some(peer), reason);
         self.gossip.down(link.node);
         self.tell_change();
         self.wake_dialler.notify_one();

@@ -11,6 +11,7 @@ use h3::error::StreamError;
 use http::{Request, StatusCode};
 use parking_lot::Mutex;
 use plimsoll::supervisor::SupervisorRef;
+use plimsoll_mesh::events::Events;
 use plimsoll_mesh::gateway::{AcceptPeer, Behind, Gateway, Limits};
 use plimsoll_mesh::http3::{BidiStream, Connection, OpenStreams};
 use plimsoll_mesh::identity::{Identity, client_config, endpoint_config, peer_client_config, server_config};
@@ -120,7 +121,12 @@ impl Server {
         let endpoint = plimsoll_mesh::gateway::bind(([127, 0, 0, 1], 0).into(), endpoint_config(&identity)).unwrap();
         let node = identity.node_id();
         let stand = Arc::new(Stand::default());
-        let behind = Behind { dispatch: stand.clone(), overview: stand.clone(), peers: stand.clone() };
+        let behind = Behind {
+            dispatch: stand.clone(),
+            overview: stand.clone(),
+            peers: stand.clone(),
+            events: Events::default(),
+        };
         let gateway = Gateway::new(node, endpoint.clone(), server, limits, behind).grace(grace);
         let tree = gateway.supervisor().start().await.unwrap();
         Self { node, gateway, stand, address: endpoint.local_addr().unwrap(), tree }

@@ -74,6 +74,25 @@ pub(crate) async fn nodes(args: ReadArgs, paint: Paint) -> Result<(), Failure> {
     Ok(())
 }
 
+pub(crate) async fn events(args: ReadArgs, paint: Paint) -> Result<(), Failure> {
+    let snapshot = snapshot(&args.place.data()?).await?;
+    if args.json {
+        return print_json("events", &snapshot.events);
+    }
+    let now = snapshot.runtime.taken_at_ms;
+    let rows: Vec<_> = snapshot
+        .events
+        .iter()
+        .map(|event| {
+            let ago = format!("{:.1} s", now.saturating_sub(event.at_ms) as f64 / 1_000.0);
+            let peer = event.peer.map_or("-".to_owned(), |peer| peer.short());
+            vec![ago, event.what.as_str().to_owned(), peer, event.reason.clone().unwrap_or_default()]
+        })
+        .collect();
+    output::print_read(&output::table(paint, &["AGO", "WHAT", "NODE", "REASON"], &rows));
+    Ok(())
+}
+
 pub(crate) async fn tree(args: TreeArgs, paint: Paint) -> Result<(), Failure> {
     let TreeArgs { read: args, all } = args;
     let snapshot = snapshot(&args.place.data()?).await?;

@@ -98,6 +98,7 @@ async fn start(settings: &Settings) -> Result<Node, Failure> {
     config.trusted = if settings.open { Trusted::Open } else { Trusted::Listed(settings.allow_list.clone()) };
     config.seeds = settings.seeds.clone();
     config.max_peers = settings.max_peers;
+    config.max_events = settings.max_events;
     config.gossip_interval = settings.gossip_interval;
     config.service_ttl = settings.service_ttl;
     config.choice = settings.choice;

@@ -78,6 +78,7 @@ pub(crate) const KEYS: &[Key] = &[
         "BYTES|PERCENT",
         "memory that all caps together must fit, of the cgroup's limit or the machine",
     ),
+    key("events.max", "10000", "COUNT", "events kept; at the cap the oldest hundredth goes"),
     key("log.filter", "info", "FILTER", "what is logged, for instance plimsoll::mesh=debug"),
     key("log.json", "false", "BOOL", "log lines as JSON"),
 ];

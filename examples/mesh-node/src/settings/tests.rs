@@ -71,6 +71,7 @@ fn zero_and_unlimited_caps_are_refused() {
         "pubsub.max_filters",
         "pubsub.backlog",
         "peers.max",
+        "events.max",
         "calls.max_in_flight",
         "gateway.max_body",
         "memory.budget",

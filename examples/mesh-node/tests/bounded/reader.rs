@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use plimsoll_mesh::client::{Client, Subscription};
+use plimsoll_mesh::events::What;
 use plimsoll_mesh::pubsub::Topic;
 use quinn::Endpoint;
 use tokio::task::JoinSet;
@@ -98,7 +99,7 @@ async fn read(
     times
 }
 
-/// F-11, F-12, F-13, R-10: one of ten stops reading: it is cut off at its bound, and the others have every message, as early as before.
+/// F-4, F-11, F-12, F-13, R-10: one of ten stops reading: it is cut off at its bound, and the others have every message, as early as before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_stops_reading_is_cut_off_at_its_bound_and_delays_nobody() {
     const SIZE: usize = 32 << 10;
@@ -121,6 +122,10 @@ async fn who_stops_reading_is_cut_off_at_its_bound_and_delays_nobody() {
         backlog = backlog.max(round.backlog);
         cut = cut.zip(round.before_cut_off).map(|(cut, now)| cut.max(now));
     }
+    let snapshot = node.snapshot().await;
+    let told = snapshot.events.iter().filter(|event| event.what == What::SubscriberCutOff).count();
+    assert_eq!(told, rounds, "{:?}", snapshot.events);
+    assert!(snapshot.history["events_used"] <= snapshot.history["events_cap"]);
     let control = Plan::new(&folder, "b").flag("services", "echo").without("fanout-bound").start();
     let without = Stand::new(&control).await.round(128, SIZE, pace, 1).await;
     let in_words =
