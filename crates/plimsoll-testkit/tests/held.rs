@@ -53,6 +53,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("Node", "below", "eight levels for each filter, of which there is a cap"),
     ("NodeBuilder", "offers", "what the program offers"),
     ("NodeConfig", "seeds", "what the configuration names"),
+    ("NodeSnapshot", "events", "100"),
+    ("NodeSnapshot", "history", "one look at the counters"),
     ("NodeSnapshot", "nodes", "one look at the book"),
     ("NodeSnapshot", "routing", "one look at the counters"),
     ("NodeSnapshot", "services", "one look at the directory"),
