@@ -59,3 +59,7 @@ mutants-supervisor:
 # the supervisors against their references from a new seed; a difference prints the seed that replays it
 model cases="100000":
     PLIMSOLL_FIRST_SEED=random PLIMSOLL_CASES={{cases}} cargo test --locked --release -p plimsoll --test supervisor_model --test dynamic_model -- --nocapture
+
+# random supervisors run by Erlang/OTP here, and ours held against its answers; exit code 3 means: Erlang is missing
+otp-compare cases="1000" seed="":
+    scripts/otp/compare {{cases}} {{seed}}

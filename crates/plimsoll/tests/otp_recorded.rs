@@ -1,6 +1,7 @@
 //! Random supervisors against what Erlang/OTP answered to the same.
 //!
-//! `recorded/otp.txt` holds cases that were run once by `supervisor` of OTP 25.2.3 on 21 November 2026, with its answers.
+//! `recorded/otp.txt` holds cases that were run once by `supervisor` of OTP 25.2.3 on 21 November 2026, with its answers
+//! (`scripts/otp/cases.py 300 7`, `scripts/otp/oracle.erl`).
 //! A case is a supervisor (`case name strategy intensity auto_shutdown`, period 100,000 s), its children and the specs for
 //! later (`child|spec id restart significant stop shutdown`), and how the starts of each go one after the other (`starts
 //! id ok|ignore|fail…`, `ok` after the last). What is told after `/` happens inside of a stop or a start that fails: a
