@@ -62,8 +62,10 @@ impl From<Problem> for Refusal {
     }
 }
 
-/// The longest call id that is carried. Trace context is 55 bytes (W3C, version 00), a media type rarely more than 100.
+/// The longest call id that is carried. Trace context is 55 bytes (W3C, version 00).
 const LONGEST_ID: usize = 128;
+/// The longest media type that is carried, as in an answer; a longer one is left out.
+const LONGEST_TYPE: usize = 256;
 
 /// Finds the route of `head`.
 ///
@@ -147,8 +149,8 @@ fn call_head(service: &str, headers: &HeaderMap, limits: &Limits) -> Result<Call
         deadline: deadline(headers, limits)?,
         call_id: call_id(headers)?,
         // A broken trace context is dropped, not refused (W3C Trace Context, 3.2.2.3).
-        traceparent: visible(headers.get("traceparent")),
-        content_type: visible(headers.get(CONTENT_TYPE)),
+        traceparent: visible(headers.get("traceparent"), LONGEST_ID),
+        content_type: visible(headers.get(CONTENT_TYPE), LONGEST_TYPE),
         content_length,
     })
 }
@@ -156,7 +158,7 @@ fn call_head(service: &str, headers: &HeaderMap, limits: &Limits) -> Result<Call
 fn publish_head(topic: &str, headers: &HeaderMap, limits: &Limits) -> Result<PublishHead, Problem> {
     let topic = topic.parse().map_err(bad_name)?;
     let content_length = content_length(headers, limits)?;
-    Ok(PublishHead { topic, content_type: visible(headers.get(CONTENT_TYPE)), content_length })
+    Ok(PublishHead { topic, content_type: visible(headers.get(CONTENT_TYPE), LONGEST_TYPE), content_length })
 }
 
 fn bad_name(error: impl std::error::Error) -> Problem {
@@ -189,7 +191,7 @@ fn millis(headers: &HeaderMap, name: &'static str, otherwise: Code) -> Result<Op
 fn call_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
     let mut values = headers.get_all("plimsoll-call-id").iter();
     let Some(value) = values.next() else { return Ok(None) };
-    match visible(Some(value)) {
+    match visible(Some(value), LONGEST_ID) {
         Some(id) if !id.is_empty() && values.next().is_none() => Ok(Some(id)),
         _ => {
             let detail = format!("plimsoll-call-id is there once, with 1 to {LONGEST_ID} visible ASCII characters");
@@ -215,9 +217,9 @@ fn content_length(headers: &HeaderMap, limits: &Limits) -> Result<Option<usize>,
 }
 
 /// The value as text, if it is short and plain enough to be carried on.
-fn visible(value: Option<&http::HeaderValue>) -> Option<Arc<str>> {
+fn visible(value: Option<&http::HeaderValue>, longest: usize) -> Option<Arc<str>> {
     let text = value?.to_str().ok()?;
-    (text.len() <= LONGEST_ID).then(|| text.into())
+    (text.len() <= longest).then(|| text.into())
 }
 
 #[cfg(test)]

@@ -142,3 +142,10 @@ fn what_is_said_twice_is_taken_only_if_it_is_the_same() {
         assert_eq!(refusal, (Code::BadFrame, None), "{name} {values:?}");
     }
 }
+
+#[test]
+fn a_media_type_with_a_long_boundary_is_carried() {
+    let long = format!("multipart/form-data; boundary={}", "x".repeat(200));
+    assert_eq!(call(&[("content-type", &long)]).content_type.as_deref(), Some(&*long));
+    assert_eq!(call(&[("content-type", &"x".repeat(257))]).content_type, None);
+}
