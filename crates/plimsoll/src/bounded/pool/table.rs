@@ -91,6 +91,8 @@ pub enum Asked<W> {
 #[derive(Debug)]
 struct Row<K, V> {
     key: K,
+    /// Of the key, by the index's seed.
+    hash: u64,
     state: State<V>,
     queue: Queue,
 }
@@ -142,7 +144,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
 
     /// A lease of the handle of `key`, if it is there and may be used. Nothing is counted when not.
     pub fn hit(&mut self, key: &K) -> Option<Lease> {
-        let slot = self.index.get(&self.rows, key)?;
+        let slot = self.index.get(&self.rows, self.index.hash(key), key)?;
         let (row_key, _) = self.rows.at(slot)?;
         self.lease(EntryKey(row_key))
     }
@@ -186,13 +188,13 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     }
 
     fn queue_up(&mut self, key: &K, when_full: WhenFull, waiter: W, now: Instant) -> Result<WaitKey, (PoolRefusal, W)> {
-        let refuse = when_full == WhenFull::Refuse;
+        let (refuse, hash) = (when_full == WhenFull::Refuse, self.index.hash(key));
         let refusal = if !self.open {
             Some(PoolRefusal::Closed)
         } else if self.waiting.is_full() {
             Some(PoolRefusal::TooManyWaiting { cap: self.settings.waiting.get() })
         } else {
-            match self.row_of(key).map(|(_, row)| &row.state) {
+            match self.row_of(hash, key).map(|(_, row)| &row.state) {
                 Some(State::Creating) => None,
                 Some(State::Live { .. }) => refuse.then_some(PoolRefusal::Busy),
                 Some(State::Wanted) => refuse.then_some(self.at_capacity()),
@@ -205,9 +207,9 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         if let Some(refusal) = refusal {
             return Err((refusal, waiter));
         }
-        let row_key = match self.row_of(key) {
+        let row_key = match self.row_of(hash, key) {
             Some((row_key, _)) => row_key,
-            None => self.want(key.clone(), Queue::default()),
+            None => self.want(key.clone(), hash, Queue::default()),
         };
         let Some(row) = self.rows.get_mut(row_key) else { return Err((self.at_capacity(), waiter)) };
         let queued = self.waiting.push(&mut row.queue, row_key, waiter);
@@ -215,8 +217,8 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     }
 
     /// A row that waits for a place, with those that wait for it.
-    fn want(&mut self, key: K, queue: Queue) -> SlotKey {
-        let row = Row { key, state: State::Wanted, queue };
+    fn want(&mut self, key: K, hash: u64, queue: Queue) -> SlotKey {
+        let row = Row { key, hash, state: State::Wanted, queue };
         // INVARIANT: each wanted row has a waiter of its own and each other row a place, its own or its successor's, so there
         // is a slot for it.
         let Ok(row_key) = self.rows.insert(row) else { unreachable!("rows are bounded by places and waiters") };
@@ -226,9 +228,9 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         row_key
     }
 
-    /// The row that callers for `key` find.
-    fn row_of(&self, key: &K) -> Option<(SlotKey, &Row<K, V>)> {
-        self.rows.at(self.index.get(&self.rows, key)?)
+    /// The row that callers for `key`, which has this hash, find.
+    fn row_of(&self, hash: u64, key: &K) -> Option<(SlotKey, &Row<K, V>)> {
+        self.rows.at(self.index.get(&self.rows, hash, key)?)
     }
 
     /// Takes back a caller that waits; `false` when it has its answer already (then the lease, if it is one, is to be
@@ -276,7 +278,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
 
     /// The handle of `key`, if there is one to be found, without using it.
     pub fn find(&self, key: &K) -> Option<(EntryKey, &V)> {
-        let (row_key, row) = self.row_of(key)?;
+        let (row_key, row) = self.row_of(self.index.hash(key), key)?;
         match &row.state {
             State::Live { value, .. } => Some((EntryKey(row_key), value)),
             _ => None,

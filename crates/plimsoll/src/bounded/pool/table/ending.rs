@@ -47,10 +47,10 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         let row_key = entry.0;
         let Some(row) = self.rows.get(row_key) else { return false };
         let State::Live { standing: Standing::Found, .. } = row.state else { return false };
-        let key = row.key.clone();
+        let (key, hash) = (row.key.clone(), row.hash);
         let queue = self.take_from_index(row_key, Standing::Retired);
         if !queue.is_empty() {
-            let wanted = self.want(key, Queue::default());
+            let wanted = self.want(key, hash, Queue::default());
             self.waiting.redirect(&queue, wanted);
             if let Some(row) = self.rows.get_mut(wanted) {
                 row.queue = queue;
@@ -67,7 +67,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         *standing = becomes;
         let idle = *leases == 0;
         let queue = std::mem::take(&mut row.queue);
-        self.index.remove(&row.key, row_key.index());
+        self.index.remove(row.hash, row_key.index());
         if becomes == Standing::Replaced {
             self.replaced += 1;
             // Its place is taken by its successor in the same step.
@@ -208,7 +208,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         visits::count();
         let row = self.rows.remove(row_key)?;
         if !matches!(row.state, State::Live { standing: Standing::Retired | Standing::Replaced, .. }) {
-            self.index.remove(&row.key, row_key.index());
+            self.index.remove(row.hash, row_key.index());
         }
         Some(row)
     }

@@ -1,7 +1,8 @@
 //! Rows by key: four bytes an entry, the keys stay in the rows.
 //!
 //! The keys may come from the network, so they are hashed with a seed of this index's own. Foldhash resists those who
-//! cannot watch the hashes; who can do no more than choose keys and time answers across a network cannot.
+//! cannot watch the hashes; who can do no more than choose keys and time answers across a network cannot. A key is hashed
+//! once: its row keeps the hash.
 
 use std::hash::{BuildHasher, Hash};
 
@@ -21,22 +22,27 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// The slot of the row with `key`.
-    pub(super) fn get<K: Eq + Hash, V>(&self, rows: &Slots<Row<K, V>>, key: &K) -> Option<u32> {
+    /// What this index knows `key` by.
+    pub(super) fn hash<K: Hash>(&self, key: &K) -> u64 {
+        self.seed.hash_one(key)
+    }
+
+    /// The slot of the row with `key`, which has this hash.
+    pub(super) fn get<K: Eq, V>(&self, rows: &Slots<Row<K, V>>, hash: u64, key: &K) -> Option<u32> {
         visits::count();
         let is_it = |slot: &u32| rows.at(*slot).is_some_and(|(_, row)| row.key == *key);
-        self.slots.find(self.seed.hash_one(key), is_it).copied()
+        self.slots.find(hash, is_it).copied()
     }
 
     /// Enters the row in `slot`, whose key is not in it.
-    pub(super) fn insert<K: Eq + Hash, V>(&mut self, rows: &Slots<Row<K, V>>, slot: u32) {
-        let hash = |slot: &u32| rows.at(*slot).map_or(0, |(_, row)| self.seed.hash_one(&row.key));
+    pub(super) fn insert<K, V>(&mut self, rows: &Slots<Row<K, V>>, slot: u32) {
+        let hash = |slot: &u32| rows.at(*slot).map_or(0, |(_, row)| row.hash);
         self.slots.insert_unique(hash(&slot), slot, hash);
     }
 
-    /// Takes out the row in `slot`, which has `key`.
-    pub(super) fn remove<K: Hash>(&mut self, key: &K, slot: u32) {
-        if let Ok(entry) = self.slots.find_entry(self.seed.hash_one(key), |other| *other == slot) {
+    /// Takes out the row in `slot`, whose key has this hash.
+    pub(super) fn remove(&mut self, hash: u64, slot: u32) {
+        if let Ok(entry) = self.slots.find_entry(hash, |other| *other == slot) {
             entry.remove();
         }
     }
@@ -52,11 +58,11 @@ impl Index {
     }
 
     /// Shrinks where the policy says so. O(entries) then.
-    pub(super) fn compact<K: Hash, V>(&mut self, rows: &Slots<Row<K, V>>, policy: &CompactPolicy) -> Compacted {
+    pub(super) fn compact<K, V>(&mut self, rows: &Slots<Row<K, V>>, policy: &CompactPolicy) -> Compacted {
         let before = self.footprint();
         let mut failed = 0;
         if policy.wants(before) {
-            let hash = |slot: &u32| rows.at(*slot).map_or(0, |(_, row)| self.seed.hash_one(&row.key));
+            let hash = |slot: &u32| rows.at(*slot).map_or(0, |(_, row)| row.hash);
             let mut smaller = HashTable::new();
             match smaller.try_reserve(self.slots.len(), hash) {
                 Ok(()) => {

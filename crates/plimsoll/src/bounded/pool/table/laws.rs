@@ -14,7 +14,8 @@ impl<K: Eq + Hash + Clone + std::fmt::Debug, V, W> LruPool<K, V, W> {
         assert_eq!(self.index.iter().len(), found);
         for slot in self.index.iter() {
             let (_, row) = self.rows.at(slot).expect("the index names rows");
-            assert_eq!(self.index.get(&self.rows, &row.key), Some(slot));
+            assert_eq!(row.hash, self.index.hash(&row.key));
+            assert_eq!(self.index.get(&self.rows, row.hash, &row.key), Some(slot));
         }
         assert_eq!(self.idle.len(), is(|state| matches!(state, State::Live { leases: 0, .. })));
         assert_eq!(self.idle.iter(&self.places).count(), self.idle.len());

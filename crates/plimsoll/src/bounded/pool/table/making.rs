@@ -85,7 +85,8 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         if !self.open {
             return Err((PoolRefusal::Closed, value));
         }
-        let row_key = match self.row_of(&key).map(|(row_key, row)| (row_key, &row.state)) {
+        let hash = self.index.hash(&key);
+        let row_key = match self.row_of(hash, &key).map(|(row_key, row)| (row_key, &row.state)) {
             Some((row_key, State::Creating)) => {
                 self.actions.push_back(PoolAction::Abandon { entry: EntryKey(row_key) });
                 row_key
@@ -102,7 +103,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
                     self.actions.push_back(PoolAction::Close { closing, key, value });
                 }
                 self.occupied += 1;
-                self.creating(key, Queue::default())
+                self.creating(key, hash, Queue::default())
             }
         };
         self.counters.tally(PoolEvent::Opened);
@@ -125,7 +126,8 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         }
         let queue = self.take_from_index(former.0, Standing::Replaced);
         self.occupied += 1;
-        let row_key = self.creating(key, Queue::default());
+        let hash = self.index.hash(&key);
+        let row_key = self.creating(key, hash, Queue::default());
         self.waiting.redirect(&queue, row_key);
         if let Some(row) = self.rows.get_mut(row_key) {
             row.queue = queue;
@@ -136,8 +138,8 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     }
 
     /// A row that is being created, in a place that is taken already.
-    fn creating(&mut self, key: K, queue: Queue) -> SlotKey {
-        let row = Row { key, state: State::Creating, queue };
+    fn creating(&mut self, key: K, hash: u64, queue: Queue) -> SlotKey {
+        let row = Row { key, hash, state: State::Creating, queue };
         let Ok(row_key) = self.rows.insert(row) else { unreachable!("there is a place, so there is a slot") };
         self.index.insert(&self.rows, row_key.index());
         self.places.make(row_key.index());
