@@ -7,6 +7,7 @@ use plimsoll_sync::slots::SlotKey;
 use super::Service;
 use super::shared::Shared;
 use super::timing::Timings;
+use crate::supervisor::InHand;
 
 /// The types of a conversation: what a caller sends and what it may get back.
 ///
@@ -41,6 +42,12 @@ pub trait Protocol: Sized + Send + Sync + 'static {
     #[allow(private_interfaces, reason = "not part of the public face")]
     fn keeps_unreplied(_shared: &Shared<Self>, _call: SlotKey) -> bool {
         false
+    }
+
+    /// Where the server's own actor writes down what it handles.
+    #[doc(hidden)]
+    fn in_hand(_host: &Self::Host) -> Option<InHand> {
+        None
     }
 
     /// Adds the host's own counters.

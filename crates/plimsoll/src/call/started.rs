@@ -48,7 +48,12 @@ impl<P: Protocol> From<StartedServer<P>> for Child {
     fn from(started: StartedServer<P>) -> Self {
         let client = started.client();
         let inspect = started.inspector();
-        Child::new(started.actor.get_cell(), started.ended).inspect(inspect).value(client)
+        let in_hand = P::in_hand(&started.shared.host);
+        let child = Child::new(started.actor.get_cell(), started.ended).inspect(inspect).value(client);
+        match in_hand {
+            Some(in_hand) => child.in_hand(in_hand),
+            None => child,
+        }
     }
 }
 

@@ -87,15 +87,19 @@ impl<S: Server> ServerActor<S> {
     async fn handle_next(&self, live: &mut Live<S>, next: Next<Serving<S>>) -> Result<bool, ActorProcessingErr> {
         let Live { server, turn } = &mut *live;
         turn.deadline = None;
+        let hold = |message| self.shared.host.in_hand.hold(message);
         match next {
             Next::Call(work, request) => {
                 let shared = &self.shared;
-                let running = shared.host.timings.begin(S::method(&request));
+                let method = S::method(&request);
+                let _held = hold(method);
+                let running = shared.host.timings.begin(method);
                 turn.deadline = Some(work.call.deadline);
                 self.run(pin!(server.call(request, Reply(work), turn))).await?;
                 drop(running);
             }
             Next::Post(Post::Cast(cast)) => {
+                let _held = hold("cast");
                 let permit = CastPermit(&self.shared);
                 self.run(pin!(server.cast(cast, turn))).await?;
                 drop(permit);
@@ -110,7 +114,10 @@ impl<S: Server> ServerActor<S> {
                     self.shared.alarm.notify_one();
                 }
                 match fired {
-                    Some(Fired::Message(message)) => self.run(pin!(server.message(message, turn))).await?,
+                    Some(Fired::Message(message)) => {
+                        let _held = hold("message");
+                        self.run(pin!(server.message(message, turn))).await?;
+                    }
                     Some(Fired::Idle) => {
                         self.shared.compact(2);
                         self.run(pin!(server.idle(turn))).await?;
@@ -122,6 +129,7 @@ impl<S: Server> ServerActor<S> {
             }
             Next::Due(Post::Answer(message, place)) => {
                 drop(place);
+                let _held = hold("message");
                 self.run(pin!(server.message(message, turn))).await?;
             }
             Next::Post(_) | Next::Due(Post::Cast(_)) => {}

@@ -14,6 +14,7 @@ use super::timers::{TimerKey, Timers};
 use crate::call::Protocol;
 use crate::call::shared::Shared;
 use crate::call::timing::Timings;
+use crate::supervisor::InHand;
 
 /// A [`Server`] as a conversation: `CallClient<Serving<S>>` is a client of the server `S`.
 #[derive(Debug)]
@@ -36,6 +37,10 @@ impl<S: Server> Protocol for Serving<S> {
         shared.host.ending.load(Ordering::Acquire)
             || shared.exit.get().is_some()
             || handling::dropped(std::ptr::from_ref(shared).addr(), call)
+    }
+
+    fn in_hand(host: &Turns<S>) -> Option<InHand> {
+        Some(host.in_hand.clone())
     }
 
     fn describe(host: &Turns<S>, counters: &mut BTreeMap<String, u64>) {
@@ -62,6 +67,8 @@ pub struct Turns<S: Server> {
     /// Reply handles that are dropped from now on go with the server.
     pub(crate) ending: AtomicBool,
     pub(crate) timings: Timings,
+    /// For the report of a stop that the server holds up.
+    pub(crate) in_hand: InHand,
     requests: Arc<AtomicU32>,
     request_limit: u32,
 }
@@ -72,6 +79,7 @@ impl<S: Server> Turns<S> {
             timers: Mutex::new(Timers::new(timers)),
             ending: AtomicBool::new(false),
             timings: Timings::default(),
+            in_hand: InHand::default(),
             requests: Arc::new(AtomicU32::new(0)),
             request_limit: requests,
         }

@@ -10,6 +10,7 @@ use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorRef};
 use tokio_util::sync::CancellationToken;
 
+use super::in_hand::InHand;
 use super::report::ShutdownReport;
 use crate::inspect::Inspect;
 
@@ -24,6 +25,7 @@ pub struct Child {
     /// Cancelled to ask the child to stop, where it has no mailbox that listens.
     pub(crate) token: Option<CancellationToken>,
     pub(crate) nested: Option<Arc<dyn Nested>>,
+    pub(crate) in_hand: Option<InHand>,
 }
 
 /// What a supervisor knows of a child that is a supervisor of ours.
@@ -37,7 +39,7 @@ pub(crate) trait Nested: Send + Sync {
 impl Child {
     /// A child from its actor and the handle of the actor's task.
     pub fn new(actor: ActorCell, ended: JoinHandle<()>) -> Self {
-        Self { actor, ended, inspect: None, value: None, token: None, nested: None }
+        Self { actor, ended, inspect: None, value: None, token: None, nested: None, in_hand: None }
     }
 
     /// Lets the child show its counters and children in the snapshot.
@@ -52,6 +54,13 @@ impl Child {
     #[must_use]
     pub fn value<T: Any + Send + Sync>(mut self, value: T) -> Self {
         self.value = Some(Arc::new(value));
+        self
+    }
+
+    /// Where the child writes down the message that it handles, for the report of a stop that it holds up.
+    #[must_use]
+    pub fn in_hand(mut self, in_hand: InHand) -> Self {
+        self.in_hand = Some(in_hand);
         self
     }
 

@@ -58,6 +58,9 @@ pub struct Trouble {
     pub what: TroubleKind,
     /// How long it was waited for.
     pub waited: Duration,
+    /// The message that it had in hand when it was killed or left behind, where it writes that down
+    /// ([`InHand`](super::InHand)).
+    pub in_hand: Option<Arc<str>>,
 }
 
 /// How a child's stop went wrong.
@@ -121,6 +124,10 @@ impl fmt::Display for Trouble {
             TroubleKind::Ended(reason) => write!(f, "{path}: {reason}"),
             TroubleKind::Killed => write!(f, "{path}: killed after {:?}", self.waited),
             TroubleKind::LeftBehind => write!(f, "{path}: did not end in {:?} and was left behind", self.waited),
+        }?;
+        match &self.in_hand {
+            Some(message) => write!(f, ", with `{message}` in hand"),
+            None => Ok(()),
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::supervisor::child::{Child, Nested};
 use crate::supervisor::error::{ChildError, StartError};
 use crate::supervisor::frame::{Garbage, Heard, Rest, StartTask, ended_already, guarded, watch, watch_patiently};
 use crate::supervisor::handle::{ChildCount, ChildEntry, ChildState};
+use crate::supervisor::in_hand::InHand;
 use crate::supervisor::log::{self, Log};
 use crate::supervisor::policy::{Ask, Shutdown};
 use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
@@ -52,6 +53,9 @@ struct More {
     inspect: Option<Arc<dyn Inspect>>,
     token: Option<CancellationToken>,
     nested: Option<Arc<dyn Nested>>,
+    in_hand: Option<InHand>,
+    /// What it had in hand when it was killed.
+    killed_with: Option<Arc<str>>,
     restarts: u64,
     ending: Ending,
 }
@@ -216,7 +220,7 @@ impl<A: Send + 'static> Core<A> {
 
     fn adopt(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey, child: Child, now: Duration) -> Option<(ActorId, Heard)> {
         let slot = self.slots.get_mut(key)?;
-        let Child { actor, ended, inspect, value, token, nested } = child;
+        let Child { actor, ended, inspect, value, token, nested, in_hand } = child;
         if crew.frame.was_stuck() {
             crew.frame.relink(&actor);
         }
@@ -236,9 +240,10 @@ impl<A: Send + 'static> Core<A> {
         } else {
             slot.join = Some(ended);
         }
-        if inspect.is_some() || value.is_some() || token.is_some() || nested.is_some() {
+        if inspect.is_some() || value.is_some() || token.is_some() || nested.is_some() || in_hand.is_some() {
             let more = slot.more();
             (more.inspect, more.value, more.token, more.nested) = (inspect, value, token, nested);
+            more.in_hand = in_hand;
         }
         slot.actor = Some(actor);
         slot.since = now;
@@ -518,8 +523,12 @@ impl<A: Send + 'static> Core<A> {
             Action::Ask(key) => self.ask_to_stop(crew, key),
             Action::Kill(key) => {
                 self.make_sure(crew, key);
-                if let Some(actor) = self.slots.get(key).and_then(|slot| slot.actor.as_ref()) {
-                    actor.kill();
+                if let Some(slot) = self.slots.get_mut(key) {
+                    // A kill takes it from its hands.
+                    if let Some(more) = &mut slot.more {
+                        more.killed_with = more.in_hand.as_ref().and_then(InHand::held);
+                    }
+                    slot.actor.iter().for_each(ActorCell::kill);
                 }
             }
             Action::Answer { ticket, refusal } => {
@@ -569,8 +578,11 @@ impl<A: Send + 'static> Core<A> {
             Trouble::Killed => TroubleKind::Killed,
             Trouble::LeftBehind => TroubleKind::LeftBehind,
         };
-        let actor = self.slots.get(key).and_then(|slot| slot.actor.as_ref()).map(ActorCell::get_id);
-        let reported = Reported { path: vec![self.name(key)], actor, what, waited };
+        let slot = self.slots.get(key);
+        let actor = slot.and_then(|slot| slot.actor.as_ref()).map(ActorCell::get_id);
+        let more = slot.and_then(|slot| slot.more.as_ref()).filter(|_| !matches!(what, TroubleKind::Ended(_)));
+        let in_hand = more.and_then(|more| more.killed_with.clone().or_else(|| more.in_hand.as_ref()?.held()));
+        let reported = Reported { path: vec![self.name(key)], actor, what, waited, in_hand };
         self.counts.left_behind += u64::from(reported.what == TroubleKind::LeftBehind);
         log::trouble(&crew.frame.name, &reported);
         if closing {

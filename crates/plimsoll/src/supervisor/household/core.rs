@@ -20,6 +20,7 @@ use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::supervisor::child::{Child, ChildRef, Nested};
 use crate::supervisor::error::{ChildError, StartError};
 use crate::supervisor::frame::{Crew, Garbage, Heard, Rest, StartTask, discard, ended_already, watch, watch_patiently};
+use crate::supervisor::in_hand::InHand;
 use crate::supervisor::log::{self, Log};
 use crate::supervisor::policy::{Ask, Shutdown};
 use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
@@ -51,6 +52,9 @@ pub(crate) struct Live {
     inspect: Option<Arc<dyn Inspect>>,
     token: Option<CancellationToken>,
     nested: Option<Arc<dyn Nested>>,
+    in_hand: Option<InHand>,
+    /// What it had in hand when it was killed.
+    killed_with: Option<Arc<str>>,
     /// The handle of its task, until somebody waits for it.
     join: Option<JoinHandle<()>>,
     /// Its last words, while its task has not ended.
@@ -63,6 +67,12 @@ pub(crate) struct Live {
     /// A nested supervisor that leaves stragglers behind.
     hopeless: bool,
     ask: Ask,
+}
+
+impl Live {
+    fn had_in_hand(&self) -> Option<Arc<str>> {
+        self.killed_with.clone().or_else(|| self.in_hand.as_ref()?.held())
+    }
 }
 
 /// A start that is to be performed.
@@ -88,6 +98,8 @@ pub(crate) struct Core {
     /// The task that has just told of a start, and what it is given to do next.
     free: Option<AbortHandle>,
     next: Option<NextStart>,
+    /// Who has just gone, for what the rules have to say of it.
+    parting: Option<(Run, ActorId, Option<Arc<str>>)>,
     /// The newest actor that was taken in.
     newest: u64,
     early: VecDeque<(ActorId, Heard)>,
@@ -118,6 +130,7 @@ impl Core {
             starts: Numbered::default(),
             free: None,
             next: None,
+            parting: None,
             newest: 0,
             early: VecDeque::new(),
             tickets: Numbered::default(),
@@ -223,7 +236,7 @@ impl Core {
     }
 
     fn adopt(&mut self, household: &Arc<Household>, run: Run, child: Child, now: Duration) {
-        let Child { actor, ended, inspect, value, token, nested } = child;
+        let Child { actor, ended, inspect, value, token, nested, in_hand } = child;
         let key = self.rules.key_of_run(run);
         let ask = key.and_then(|key| self.specs.get(&key)).map_or(Ask::Stop, |spec| spec.settings.ask);
         if household.frame().was_stuck() {
@@ -245,6 +258,8 @@ impl Core {
             inspect,
             token,
             nested,
+            in_hand,
+            killed_with: None,
             join,
             heard: None,
             joined: false,
@@ -367,6 +382,7 @@ impl Core {
         live.told = true;
         if joined && let Some(live) = self.live.remove(&run) {
             self.actors.remove(&live.actor.get_id());
+            self.parting = Some((run, live.actor.get_id(), live.had_in_hand()));
             self.garbage.push(Box::new(live));
         }
         match (joined, told) {
@@ -457,7 +473,9 @@ impl Core {
 
     fn kill(&mut self, household: &Arc<Household>, run: Run) {
         self.make_sure(household, run);
-        if let Some(live) = self.live.get(&run) {
+        if let Some(live) = self.live.get_mut(&run) {
+            // A kill takes it from its hands.
+            live.killed_with = live.in_hand.as_ref().and_then(InHand::held);
             live.actor.kill();
         }
     }
@@ -549,8 +567,12 @@ impl Core {
                     Trouble::Killed => TroubleKind::Killed,
                     Trouble::LeftBehind => TroubleKind::LeftBehind,
                 };
-                let actor = self.live.get(&run).map(|live| live.actor.get_id());
-                let reported = Reported { path: vec![id(key)], actor, what, waited };
+                let parting = self.parting.take().filter(|(gone, ..)| *gone == run);
+                let who = parting.map(|(_, actor, in_hand)| (actor, in_hand));
+                let who = who.or_else(|| self.live.get(&run).map(|live| (live.actor.get_id(), live.had_in_hand())));
+                let (actor, in_hand) = who.unzip();
+                let in_hand = in_hand.flatten().filter(|_| !matches!(what, TroubleKind::Ended(_)));
+                let reported = Reported { path: vec![id(key)], actor, what, waited, in_hand };
                 self.left_behind += u64::from(reported.what == TroubleKind::LeftBehind);
                 log::trouble(&household.frame().name, &reported);
                 if closing {

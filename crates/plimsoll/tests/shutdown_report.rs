@@ -1,0 +1,149 @@
+//! What a shutdown report says of those that did not stop: who, how long they were waited for, and with what in hand.
+
+mod support;
+
+use std::future::pending;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use plimsoll::server::{self, Reply, Server, Turn};
+use plimsoll::supervisor::{
+    BoxError, Child, ChildRef, ChildSpec, DynamicSupervisor, InHand, Shutdown, ShutdownReport, Supervisor, TroubleKind,
+};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use support::quiet;
+
+const GRACE: Duration = Duration::from_millis(50);
+
+/// Handles what it is given for ever, and says what it is.
+struct Busy(InHand);
+
+enum Job {
+    Await(&'static str),
+    Block(String, mpsc::Receiver<()>),
+    Done(&'static str),
+}
+
+impl Actor for Busy {
+    type Msg = Job;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Job>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(&self, _: ActorRef<Job>, job: Job, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        match job {
+            Job::Await(name) => {
+                let _held = self.0.hold(name);
+                pending::<()>().await;
+            }
+            Job::Block(name, release) => {
+                let _held = self.0.hold(name);
+                let _ = release.recv();
+            }
+            Job::Done(name) => drop(self.0.hold(name)),
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Job>, (): &mut ()) -> Result<(), ActorProcessingErr> {
+        pending().await
+    }
+}
+
+async fn busy(parent: ActorCell) -> Result<Child, BoxError> {
+    let in_hand = InHand::default();
+    let child = Child::from(Busy::spawn_linked(None, Busy(in_hand.clone()), (), parent).await?);
+    Ok(child.value(in_hand.clone()).in_hand(in_hand))
+}
+
+fn tell(child: &ChildRef, job: Job) {
+    child.actor_ref::<Job>().expect("a busy one").cast(job).expect("it lives");
+}
+
+fn only(report: &ShutdownReport, child: &ActorCell, what: TroubleKind) -> Option<String> {
+    let [trouble] = &report.troubles[..] else { panic!("{report}") };
+    assert_eq!((&trouble.what, trouble.actor), (&what, Some(child.get_id())), "{report}");
+    assert!(trouble.waited >= GRACE, "{report}");
+    trouble.in_hand.as_ref().map(|message| message.to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_killed_is_named_with_the_message_that_it_had_in_hand() {
+    for (job, expected) in [(Job::Await("resize"), Some("resize")), (Job::Done("resize"), None)] {
+        let spec = ChildSpec::new("busy", busy).shutdown(Shutdown::After(GRACE));
+        let tree = Supervisor::builder("top").child(spec).start().await.unwrap();
+        let child = tree.child("busy").unwrap();
+        tell(&child, job);
+        quiet().await;
+        let report = tree.stop().await;
+        assert_eq!(only(&report, child.actor(), TroubleKind::Killed).as_deref(), expected);
+        let told = report.to_string();
+        assert_eq!(told.contains("busy: killed after 50ms, with `resize` in hand"), expected.is_some(), "{told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_is_a_dynamic_child() {
+    let builder = DynamicSupervisor::temporary("many", |parent: ActorCell, (): ()| busy(parent));
+    let tree = builder.shutdown(Shutdown::After(GRACE)).start().await.unwrap();
+    let child = tree.start_child(()).await.unwrap().child().unwrap();
+    tell(&child, Job::Await("resize"));
+    quiet().await;
+    assert_eq!(only(&*tree.stop().await, child.actor(), TroubleKind::Killed).as_deref(), Some("resize"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_blocks_its_thread_is_left_behind_with_its_message() {
+    let spec = ChildSpec::new("busy", busy).shutdown(Shutdown::After(GRACE));
+    let builder = Supervisor::builder("top").leave_behind(Duration::from_millis(50));
+    let tree = builder.child(spec).start().await.unwrap();
+    let child = tree.child("busy").unwrap();
+    let (release, blocked) = mpsc::channel();
+    tell(&child, Job::Block("image 17".to_owned(), blocked));
+    let in_hand = child.value::<InHand>().unwrap();
+    while in_hand.held().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let report = tree.stop().await;
+    drop(release);
+    assert_eq!(only(&report, child.actor(), TroubleKind::LeftBehind).as_deref(), Some("image 17"));
+}
+
+struct Slow;
+
+impl Server for Slow {
+    type Args = ();
+    type Call = &'static str;
+    type Reply = ();
+    type Error = ();
+    type Cast = ();
+    type Message = ();
+
+    async fn init((): (), _: &mut Turn<Self>) -> Result<Self, BoxError> {
+        Ok(Self)
+    }
+
+    async fn call(&mut self, _: &'static str, _: Reply<Self>, _: &mut Turn<Self>) -> Result<(), BoxError> {
+        pending().await
+    }
+
+    fn method(call: &&'static str) -> &'static str {
+        call
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_writes_down_what_it_serves() {
+    let start = |parent| server::builder::<Slow>(()).start_linked(parent);
+    let spec = ChildSpec::new("slow", start).shutdown(Shutdown::After(GRACE));
+    let tree = Supervisor::builder("top").child(spec).start().await.unwrap();
+    let child = tree.child("slow").unwrap();
+    let client = child.value::<plimsoll::call::CallClient<server::Serving<Slow>>>().expect("its client");
+    let asking = tokio::spawn(async move { client.call("reindex").await.is_err() });
+    quiet().await;
+    assert_eq!(only(&*tree.stop().await, child.actor(), TroubleKind::Killed).as_deref(), Some("reindex"));
+    assert!(asking.await.unwrap());
+}
