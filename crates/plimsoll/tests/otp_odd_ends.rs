@@ -63,6 +63,29 @@ async fn otp_one_for_all_whose_first_start_fails_leaves_the_one_that_failed_with
 }
 
 #[tokio::test(start_paused = true)]
+async fn otp_all_ends_that_waited_for_a_stop_phase_come_before_its_first_start() {
+    let stage = Stage::default();
+    let slow = stage.child_with("d", |mut puppet| {
+        puppet.slow_stop = Duration::from_secs(1);
+        puppet
+    });
+    let builder = Supervisor::builder("top").strategy(Strategy::RestForOne).intensity(10, Duration::from_secs(60));
+    let temporary = stage.child("b").restart(Restart::Temporary);
+    let tree = builder.children([stage.child("a"), temporary, stage.child("c"), slow]).start().await.unwrap();
+    tell_id(&tree, "c", Do::Panic);
+    quiet().await;
+    stage.did();
+    tell_id(&tree, "b", Do::Panic);
+    quiet().await;
+    tell_id(&tree, "a", Do::Panic);
+    quiet().await;
+    assert_eq!(tree.terminate_child("c").await, Ok(()));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(stage.did(), ["stop d", "start a", "start d"], "nothing is started for the narrower restart first");
+    assert_eq!(shown(&tree), "a+ c- d+", "c was terminated by hand meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
 async fn otp_a_task_whose_closure_panics_has_not_started() {
     let stage = Stage::default();
     let spec = ChildSpec::task("task", |_| {

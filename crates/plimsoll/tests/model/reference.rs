@@ -93,6 +93,8 @@ pub struct Sup {
 pub struct Book {
     seed: u64,
     pub now: u64,
+    /// When something was due last.
+    pub moved_at: u64,
     pub events: Vec<String>,
     /// Answers to operations.
     pub told: Vec<(u32, String)>,
@@ -107,6 +109,7 @@ impl Book {
         Self {
             seed,
             now: 0,
+            moved_at: 0,
             events: Vec::new(),
             told: Vec::new(),
             last_charge: None,
@@ -787,7 +790,8 @@ impl Sup {
         true
     }
 
-    fn next_due(&self, now: u64) -> Option<u64> {
+    /// The next thing due in this supervisor and in each below.
+    fn dues(&self, now: u64, dues: &mut Vec<u64>) {
         let stops = self.kids.iter().filter_map(|kid| match kid.state {
             State::Stopping { ends, .. } if ends < u64::MAX => Some(ends),
             _ => None,
@@ -796,8 +800,8 @@ impl Sup {
             Some(Todo::Until(then)) => Some(*then),
             _ => None,
         });
-        let below = self.kids.iter().filter_map(|kid| kid.sup.as_ref()?.next_due(now));
-        stops.chain(pauses).chain(below).filter(|due| *due > now).min()
+        dues.extend(stops.chain(pauses).filter(|due| *due > now).min());
+        self.kids.iter().filter_map(|kid| kid.sup.as_ref()).for_each(|sup| sup.dues(now, dues));
     }
 }
 
@@ -805,6 +809,8 @@ impl Sup {
 pub struct Reference {
     pub top: Sup,
     pub book: Book,
+    /// In two supervisors something was due in the same millisecond: which of them is first is nobody's promise.
+    pub tie: bool,
 }
 
 impl Reference {
@@ -841,8 +847,12 @@ impl Reference {
 
     /// Time passes.
     pub fn pass(&mut self, until: u64) {
-        while let Some(due) = self.top.next_due(self.book.now).filter(|due| *due <= until) {
+        while let Some(due) = self.next_due().filter(|due| *due <= until) {
+            let mut dues = Vec::new();
+            self.top.dues(self.book.now, &mut dues);
+            self.tie |= dues.into_iter().filter(|other| *other == due).count() > 1;
             self.book.now = due;
+            self.book.moved_at = due;
             self.top.settle(&mut self.book);
         }
         self.book.now = until;
@@ -850,7 +860,9 @@ impl Reference {
     }
 
     pub fn next_due(&self) -> Option<u64> {
-        self.top.next_due(self.book.now)
+        let mut dues = Vec::new();
+        self.top.dues(self.book.now, &mut dues);
+        dues.into_iter().min()
     }
 
     pub fn is_over(&self) -> bool {

@@ -242,13 +242,11 @@ impl Rules {
                     None => {
                         let (next, end) = (cover.first(), self.next_key);
                         self.set_stage(origin, Stage::Starting { next, end });
-                        if !self.deferred.is_empty() {
-                            // Ends that waited come first: a wider restart need not start these twice.
-                            return;
-                        }
                     }
                 },
                 Stage::Waiting => return,
+                // Ends that waited come first, all of them: a wider restart need not start these twice.
+                Stage::Starting { .. } if !self.deferred.is_empty() && !self.stop_phase() => return,
                 Stage::Starting { next, end } => {
                     let Some(key) = self.next_covered(cover, next).filter(|key| *key < end) else {
                         self.groups.remove(&origin);
