@@ -1,4 +1,4 @@
-//! What becomes of a message: `docs/semantics.md`, rows F-1 to F-13, each for every policy.
+//! What becomes of a message: `docs/semantics.md`, rows, each for every policy.
 
 mod common;
 
@@ -89,14 +89,14 @@ async fn dropped_unserved_at(end: impl Fn(&BoundedRef<Tell>, &Gate)) {
         let seen = counters(&sender);
         assert_eq!((seen["depth"], seen["credits_used"], seen["dropped_unserved"]), (0, 0, 3), "{overflow:?}");
         assert!(probe.waiting().is_empty());
-        assert!(matches!(sender.send(Tell::Note(9)), Err(SendError::NoProcess(Tell::Note(9)))), "F-13, {overflow:?}");
+        assert!(matches!(sender.send(Tell::Note(9)), Err(SendError::NoProcess(Tell::Note(9)))), "Q-13, {overflow:?}");
         assert_eq!(counters(&sender)["credits_used"], 0);
     }
 }
 
-/// F-1: queued at an ordinary stop: dropped, counted, every credit back.
+/// queued at an ordinary stop: dropped, counted, every credit back.
 #[tokio::test(start_paused = true)]
-async fn f1_a_stop_drops_what_is_queued() {
+async fn q1_a_stop_drops_what_is_queued() {
     dropped_unserved_at(|sender, gate| {
         sender.actor().stop(None);
         gate.open();
@@ -104,9 +104,9 @@ async fn f1_a_stop_drops_what_is_queued() {
     .await;
 }
 
-/// F-2: queued at a drain: served; what comes after the drain began comes back.
+/// queued at a drain: served; what comes after the drain began comes back.
 #[tokio::test(start_paused = true)]
-async fn f2_a_drain_serves_what_is_queued() {
+async fn q2_a_drain_serves_what_is_queued() {
     for overflow in POLICIES {
         let ((sender, ended, mut probe), gate) = busy(overflow, 3).await;
         sender.actor().drain().unwrap();
@@ -118,9 +118,9 @@ async fn f2_a_drain_serves_what_is_queued() {
     }
 }
 
-/// F-3: queued at a failure: dropped, counted, every credit back.
+/// queued at a failure: dropped, counted, every credit back.
 #[tokio::test(start_paused = true)]
-async fn f3_a_failure_drops_what_is_queued() {
+async fn q3_a_failure_drops_what_is_queued() {
     for overflow in POLICIES {
         for fatal in [Tell::Fail, Tell::Panic] {
             let (sender, ended, mut probe) = notes(MailboxBuilder::messages(3).overflow(overflow)).await;
@@ -138,15 +138,15 @@ async fn f3_a_failure_drops_what_is_queued() {
     }
 }
 
-/// F-4: queued at a kill: dropped, counted, every credit back, also from a full mailbox.
+/// queued at a kill: dropped, counted, every credit back, also from a full mailbox.
 #[tokio::test(start_paused = true)]
-async fn f4_a_kill_drops_what_is_queued() {
+async fn q4_a_kill_drops_what_is_queued() {
     dropped_unserved_at(|sender, _| sender.actor().kill()).await;
 }
 
-/// F-5: at a restart nothing is carried over: the successor has a mailbox of its own, and the old address is dead.
+/// at a restart nothing is carried over: the successor has a mailbox of its own, and the old address is dead.
 #[tokio::test(start_paused = true)]
-async fn f5_a_restart_carries_nothing_over() {
+async fn q5_a_restart_carries_nothing_over() {
     for overflow in POLICIES {
         let ((old, ended, mut heard), _gate) = busy(overflow, 3).await;
         old.actor().kill();
@@ -160,9 +160,9 @@ async fn f5_a_restart_carries_nothing_over() {
     }
 }
 
-/// F-6: at the end of the runtime: dropped, every credit back.
+/// at the end of the runtime: dropped, every credit back.
 #[test]
-fn f6_the_end_of_the_runtime_drops_what_is_queued() {
+fn q6_the_end_of_the_runtime_drops_what_is_queued() {
     for overflow in POLICIES {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let ((sender, ..), _gate) = runtime.block_on(busy(overflow, 3));
@@ -172,9 +172,9 @@ fn f6_the_end_of_the_runtime_drops_what_is_queued() {
     }
 }
 
-/// F-7: being handled at a kill: it was taken, and goes where its handler awaits.
+/// being handled at a kill: it was taken, and goes where its handler awaits.
 #[tokio::test(start_paused = true)]
-async fn f7_a_kill_drops_what_is_being_handled() {
+async fn q7_a_kill_drops_what_is_being_handled() {
     for overflow in POLICIES {
         let ((sender, ended, _probe), gate) = busy(overflow, 1).await;
         sender.actor().kill();
@@ -183,9 +183,9 @@ async fn f7_a_kill_drops_what_is_being_handled() {
     }
 }
 
-/// F-8: over the bound under `Reject` (and `send` under `Wait`): it comes back, with how full it was.
+/// over the bound under `Reject` (and `send` under `Wait`): it comes back, with how full it was.
 #[tokio::test(start_paused = true)]
-async fn f8_reject_gives_the_message_back() {
+async fn q8_reject_gives_the_message_back() {
     for overflow in [Overflow::Reject, Overflow::Wait] {
         let ((sender, _ended, mut probe), gate) = busy(overflow, 2).await;
         let refused = sender.send(Tell::Note(9)).unwrap_err();
@@ -196,9 +196,9 @@ async fn f8_reject_gives_the_message_back() {
     }
 }
 
-/// F-9: over the bound under `Wait`: in order once there is room, or back at its deadline; nobody overtakes.
+/// over the bound under `Wait`: in order once there is room, or back at its deadline; nobody overtakes.
 #[tokio::test(start_paused = true)]
-async fn f9_wait_waits_in_order_until_its_deadline() {
+async fn q9_wait_waits_in_order_until_its_deadline() {
     let ((sender, _ended, mut probe), gate) = busy(Overflow::Wait, 1).await;
     let wait = |n, ms| {
         let sender = sender.clone();
@@ -214,9 +214,9 @@ async fn f9_wait_waits_in_order_until_its_deadline() {
     assert_eq!((counters(&sender)["waiting"], counters(&sender)["credits_used"]), (0, 0));
 }
 
-/// F-9: one who gives up waiting leaves nothing behind, and the next one moves up.
+/// one who gives up waiting leaves nothing behind, and the next one moves up.
 #[tokio::test(start_paused = true)]
-async fn f9_giving_up_leaves_the_queue() {
+async fn q9_giving_up_leaves_the_queue() {
     let ((sender, _ended, mut probe), gate) = busy(Overflow::Wait, 1).await;
     let wait = |n| {
         let sender = sender.clone();
@@ -234,9 +234,9 @@ async fn f9_giving_up_leaves_the_queue() {
     assert_eq!(probe.take(2).await, [0, 2]);
 }
 
-/// F-10: over the bound under `DropNewest`: it is dropped and counted.
+/// over the bound under `DropNewest`: it is dropped and counted.
 #[tokio::test(start_paused = true)]
-async fn f10_drop_newest_drops_what_does_not_fit() {
+async fn q10_drop_newest_drops_what_does_not_fit() {
     let ((sender, _ended, mut probe), gate) = busy(Overflow::DropNewest, 2).await;
     let held = Arc::new(());
     assert_eq!(sender.send(Tell::Held(held.clone())).unwrap(), Sent::Dropped);
@@ -245,9 +245,9 @@ async fn f10_drop_newest_drops_what_does_not_fit() {
     assert_eq!(probe.take(2).await, [0, 1]);
 }
 
-/// F-11: over the bound under `DropOldest`: the oldest make room, in order, by count and by bytes.
+/// over the bound under `DropOldest`: the oldest make room, in order, by count and by bytes.
 #[tokio::test(start_paused = true)]
-async fn f11_drop_oldest_makes_room() {
+async fn q11_drop_oldest_makes_room() {
     let ((sender, ended, mut probe), gate) = busy(Overflow::DropOldest, 3).await;
     assert_eq!(sender.send(Tell::Note(3)).unwrap(), Sent::InPlaceOf(1));
     assert_eq!(sender.send(Tell::Note(4)).unwrap(), Sent::InPlaceOf(1));
@@ -274,9 +274,9 @@ async fn f11_drop_oldest_makes_room() {
     assert_eq!(counters(&sender)["bytes"], 0);
 }
 
-/// F-12: waiting for room when the actor ends: back at once.
+/// waiting for room when the actor ends: back at once.
 #[tokio::test(start_paused = true)]
-async fn f12_a_waiting_sender_gets_its_message_back_at_the_end() {
+async fn q12_a_waiting_sender_gets_its_message_back_at_the_end() {
     let ((sender, ended, _probe), _gate) = busy(Overflow::Wait, 1).await;
     let before = Instant::now();
     let waits = tokio::spawn({
@@ -291,9 +291,9 @@ async fn f12_a_waiting_sender_gets_its_message_back_at_the_end() {
     assert_eq!(counters(&sender)["credits_used"], 0);
 }
 
-/// F-14: pressure gets through a full mailbox, once, and the latest counts.
+/// pressure gets through a full mailbox, once, and the latest counts.
 #[tokio::test(start_paused = true)]
-async fn f14_pressure_gets_through_a_full_mailbox() {
+async fn q14_pressure_gets_through_a_full_mailbox() {
     let ((sender, _ended, mut probe), gate) = busy(Overflow::Reject, 2).await;
     for level in [PressureLevel::Elevated, PressureLevel::Critical, PressureLevel::High] {
         sender.tell_pressure(level);
@@ -320,9 +320,9 @@ async fn waiting_time_and_room_are_accounted_for() {
     }
 }
 
-/// F-15: one that is larger than the whole mailbox makes room for itself in vain: it comes back, and nobody is dropped.
+/// one that is larger than the whole mailbox makes room for itself in vain: it comes back, and nobody is dropped.
 #[tokio::test(start_paused = true)]
-async fn f15_what_can_never_fit_drops_nobody() {
+async fn q15_what_can_never_fit_drops_nobody() {
     let weigh = |tell: &Tell| if let Tell::Note(n) = tell { u64::from(*n) } else { 0 };
     let builder = MailboxBuilder::messages(8).overflow(Overflow::DropOldest).bytes(10, weigh);
     let (sender, _ended, mut probe) = notes(builder).await;
@@ -381,10 +381,10 @@ async fn a_message_whose_drop_panics_gives_its_credit_back() {
     }
 }
 
-/// F-16: what is handed on untaken keeps the credit of the mailbox that it was sent to until somebody takes it: its bound
+/// what is handed on untaken keeps the credit of the mailbox that it was sent to until somebody takes it: its bound
 /// is not got round by passing messages along.
 #[tokio::test(start_paused = true)]
-async fn f16_what_is_handed_on_untaken_keeps_its_credit() {
+async fn q16_what_is_handed_on_untaken_keeps_its_credit() {
     let (last, _ended, mut probe) = notes(MailboxBuilder::messages(8)).await;
     let gate = Gate::closed();
     last.send(Tell::Pass(gate.clone())).unwrap();

@@ -98,7 +98,7 @@ fn start(plan: Plan) -> Node {
     plan.flag("services", "echo,sleep").flag("gateway-idle", "2s").start()
 }
 
-/// M-15, M-24, R-2: of callers that die in mid-call no entry outlives them: it is gone long before its call's deadline.
+/// M-15, M-23, M-24, R-2: of callers that die in mid-call no entry outlives them: it is gone long before its call's deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dying_callers_leave_no_stale_entry() {
     let time = Duration::from_secs(if full() { 60 } else { 3 });

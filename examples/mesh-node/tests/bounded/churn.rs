@@ -135,7 +135,7 @@ fn start(plan: Plan) -> Node {
     plan.flag("services", "echo,sleep").flag("gateway-idle", "2s").start()
 }
 
-/// M-13, M-14, M-19, M-20, M-22, R-18, R-20: whoever comes and is gone in whatever way leaves nothing: no entry in any table, no task, no
+/// M-13, M-14, M-19, M-22, M-23, R-20: whoever comes and is gone in whatever way leaves nothing: no entry in any table, no task, no
 /// descriptor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_are_gone_in_every_way_leave_nothing() {

@@ -113,7 +113,7 @@ async fn run(node: &Node, names: usize, ttl: Duration, patience: Duration) -> Ru
     Run { sent, gone, stayed: held().await, in_time, wrongly_lapsed, lapsed }
 }
 
-/// M-9, M-11, M-12: advertisements of ten owners end within their time and one tick, all that were not renewed.
+/// M-9, M-11, M-12, M-23: advertisements of ten owners end within their time and one tick, all that were not renewed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_advertisements_end_with_their_leases_and_renewed_ones_stay() {
     let (names, ttl) = if full() { (999, Duration::from_secs(5)) } else { (99, Duration::from_secs(2)) };

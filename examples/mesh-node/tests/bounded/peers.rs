@@ -171,7 +171,7 @@ async fn run(plan: Plan, folder: &tempfile::TempDir, cap: usize, leased: usize, 
     Run { open, open_here, entries, evicted: rested.1, end: rested.0, leased, answered, evicted_in_use }
 }
 
-/// M-2, M-3, M-4, R-1: more peers than the pool holds: as many connections are open as there are entries, on both sides,
+/// M-2, M-3, M-4, M-23, R-1: more peers than the pool holds: as many connections are open as there are entries, on both sides,
 /// those used longest ago are closed, and none with a call under way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_of_peers_closes_what_it_lets_go_and_nothing_that_is_leased() {

@@ -229,6 +229,35 @@ fn expired_entries_are_freed_within_a_tick() {
     assert_eq!(registry.len(), 1_000);
 }
 
+/// F-6, F-7: records of several kinds stand in one table, each with the lease of its kind, and go when that is over whatever
+/// the others' are: workers that are silent for an hour, collisions after five minutes, start times after a day.
+#[test]
+fn each_kind_has_a_lease_of_its_own_length() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let mut registry = TtlRegistry::new(RegistrySettings { longest_ttl: DAY, ..RegistrySettings::default() });
+    let start = Instant::now();
+    let kinds = [("start", DAY), ("collision", Duration::from_secs(300)), ("worker", Duration::from_secs(3_600))];
+    for nth in 0..30_u32 {
+        let (kind, ttl) = kinds[nth as usize % 3];
+        registry.advertise((kind, nth), nth, (), Some(ttl), start).unwrap();
+    }
+    // One worker reports once more.
+    registry.renew_all(&2, start + Duration::from_secs(1_800)).unwrap();
+    let mut gone = |after: u64| {
+        let mut kinds: Vec<_> =
+            registry.sweep(start + Duration::from_secs(after)).into_iter().map(|((kind, _), ..)| kind).collect();
+        kinds.sort_unstable();
+        kinds
+    };
+    assert_eq!(gone(299), [""; 0]);
+    assert_eq!(gone(300), ["collision"; 10]);
+    assert_eq!(gone(3_599), [""; 0]);
+    assert_eq!(gone(3_600), ["worker"; 9]);
+    assert_eq!(gone(5_400), ["worker"]);
+    assert_eq!(gone(86_399), [""; 0]);
+    assert_eq!(gone(86_400), ["start"; 10]);
+}
+
 /// M-9, M-4: a sweep looks at what has expired and at one more, a look-up at as many rows among 10,000 as among 10.
 #[test]
 fn cost_does_not_depend_on_the_number_of_entries() {
