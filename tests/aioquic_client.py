@@ -152,7 +152,8 @@ class Client(QuicConnectionProtocol):
                 piece = chunk[: total - sent]
                 try:
                     self._quic.send_stream_data(stream_id, piece)
-                except (AssertionError, RuntimeError):
+                except (AssertionError, RuntimeError, ValueError):
+                    # Both halves are over, and aioquic has let go of the stream before it tells of it.
                     break
                 self.transmit()
                 sent += len(piece)
