@@ -5,6 +5,9 @@
 //! room that a spike left behind. They are plain structures that take the time as an argument, so that an actor owns
 //! one as its state and a test needs no clock.
 //!
+//! Times that are settings have no such limit: one of a hundred years or more, [`Duration::MAX`](std::time::Duration::MAX)
+//! among them, means "never".
+//!
 //! There is no value of a cap that means "unlimited": zero and whatever lies above [`Cap::MAX`] are refused when the cap
 //! is made, which is when the configuration is read.
 
@@ -24,6 +27,7 @@ mod scratch;
 pub mod sessions;
 mod task_pool;
 mod tee;
+mod time;
 
 pub use admission::{Admission, AdmissionEvent, AdmissionRefusal, AdmissionSettings, Origin, Permit, Rate, Refused};
 pub use byte_cache::{ByteCache, ByteCacheCaps, CacheEvent, Fill, FillError, Lookup, PayloadTooLarge, Wait};

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// A wait as long as this, or longer, is never: a hundred years, which every clock can count.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Waits between attempts: doubled each time, shortened by up to a quarter at random so that nodes do not dial in step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Redial {
@@ -31,7 +34,7 @@ impl Redial {
         }
         let longest = if refused { self.longest_refused } else { self.longest };
         let doubled = self.first.saturating_mul(1 << (failures - 1).min(16));
-        doubled.min(longest).mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
+        doubled.min(longest).min(NEVER).mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
     }
 }
 
@@ -46,5 +49,15 @@ mod tests {
         assert_eq!(waits, [0, 100, 200, 400, 800, 1600, 3200, 5000]);
         assert_eq!(redial.delay(u32::MAX, true, 0.0), Duration::from_secs(30));
         assert_eq!(redial.delay(1, false, 1.0), Duration::from_millis(75));
+    }
+
+    /// M-1: a wait without end is one that a clock can count.
+    #[test]
+    fn a_wait_without_end_is_no_overflow() {
+        let redial = Redial { first: Duration::MAX, longest: Duration::MAX, longest_refused: Duration::MAX };
+        for (failures, refused) in [(1, false), (u32::MAX, true)] {
+            let due = std::time::Instant::now() + redial.delay(failures, refused, 0.0);
+            assert!(due > std::time::Instant::now() + Duration::from_secs(1 << 30));
+        }
     }
 }

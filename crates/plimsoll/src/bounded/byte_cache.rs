@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::time::after;
 use super::{ByteCap, Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, events};
 use crate::inspect::{Details, Inspect};
 
@@ -337,7 +338,7 @@ impl<K: Eq + Hash + Clone> ByteCache<K> {
             self.shared.counters.count(CacheEvent::CopiedOut);
         }
         self.shared.counters.count(CacheEvent::Inserted);
-        self.shared.store.insert(key, Entry::new(payload, pinned, now + self.shared.ttl));
+        self.shared.store.insert(key, Entry::new(payload, pinned, after(now, self.shared.ttl)));
         self.show();
     }
 

@@ -238,6 +238,16 @@ fn what_has_expired_is_not_kept() {
     assert_eq!(cache.counters().counted(CacheEvent::Expired), 3);
 }
 
+/// a time to live without end is "never", and no overflow of the clock.
+#[test]
+fn a_time_to_live_without_end_is_never() {
+    let cache = ByteCache::new("images", ByteCacheCaps { ttl: Duration::MAX, ..ByteCacheCaps::default() });
+    let now = Instant::now();
+    cache.insert(1, Bytes::from("for ever"), now).unwrap();
+    assert_eq!(cache.sweep(now + Duration::from_secs(1 << 30)), 0);
+    assert!(cache.get(&1, now + Duration::from_secs(1 << 30)).is_some());
+}
+
 /// of a hundred who ask for one key at the same time, one fills and all get the same bytes.
 #[tokio::test(start_paused = true)]
 async fn one_fill_serves_all_who_ask() {

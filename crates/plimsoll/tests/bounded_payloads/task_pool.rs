@@ -277,3 +277,16 @@ proptest! {
         })?;
     }
 }
+
+/// waiting times and limits without end are "never", and no overflow of the clock.
+#[tokio::test(start_paused = true)]
+async fn times_without_end_are_never() {
+    let caps = TaskPoolCaps { jobs: Cap::of::<1>(), wait: Duration::MAX, limit: Duration::MAX };
+    let pool = TaskPool::new("store", caps);
+    for _ in 0..2 {
+        pool.spawn(|| async { well(tokio::time::sleep(Duration::from_secs(3600))).await }).await.unwrap();
+    }
+    pool.idle().await;
+    assert_eq!(pool.counters().counted(JobEvent::Done), 2);
+    check(&pool);
+}

@@ -15,6 +15,7 @@ use self::leases::Leases;
 use super::{RegistryEvent, RegistryRefusal, RegistrySettings};
 use crate::bounded::admission::Bucket;
 use crate::bounded::list::{Links, List, linked, visits};
+use crate::bounded::time::NEVER;
 use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint};
 
 /// At most [`RegistrySettings::entries`] providers by name. See the [module](super) for how it works.
@@ -299,7 +300,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
     /// each sweep and whenever [`TtlRegistry::tick`] has become shorter; sweeps that were missed are not made up for.
     pub fn sweep_after(&self, random: f64) -> Duration {
         let shortened = self.settings.jitter.clamp(0.0, 0.9) * random.clamp(0.0, 1.0);
-        self.tick().mul_f64(1.0 - shortened)
+        self.tick().min(NEVER).mul_f64(1.0 - shortened)
     }
 
     /// Entries, those included whose lease has run out since the last sweep.

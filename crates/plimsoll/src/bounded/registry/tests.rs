@@ -314,3 +314,20 @@ fn sweeps_are_spread_and_do_not_pile_up() {
     assert_eq!(registry.sweep(late).len(), 1);
     assert_eq!(registry.sweep_after(0.0), Duration::from_secs(10), "one sweep, then the ordinary interval");
 }
+
+/// M-7: leases and sweeps without end are "never", and no overflow of the clock; others beside them end in time.
+#[test]
+fn a_time_without_end_is_never() {
+    let (ttl, sweep) = (Duration::MAX, Duration::MAX);
+    let mut registry = TtlRegistry::new(RegistrySettings { ttl, longest_ttl: ttl, sweep, ..Default::default() });
+    let now = Instant::now();
+    let next_sweep = now + registry.sweep_after(0.0);
+    assert!(next_sweep > now + Duration::from_secs(1 << 30));
+    registry.advertise("echo", "for ever", (), None, now).unwrap();
+    registry.advertise("echo", "a while", (), Some(Duration::from_secs(300)), now).unwrap();
+    assert_eq!(registry.renew_all(&"for ever", now), Ok(1));
+    assert_eq!(registry.sweep_after(0.0), Duration::from_secs(60));
+    let late = now + Duration::from_secs(1 << 30);
+    assert_eq!(registry.sweep(late), [("echo", "a while", ())]);
+    assert_eq!(registry.providers(&"echo", late).collect::<Vec<_>>(), [(&"for ever", &())]);
+}

@@ -10,6 +10,7 @@ use crate::bounded::Cap;
 use crate::bounded::list::visits;
 use crate::bounded::pool::actions::{Closing, Creation, EntryKey, Lease, Outcome, PoolAction, PoolEvent, PoolRefusal};
 use crate::bounded::pool::waiting::Queue;
+use crate::bounded::time::after;
 
 impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// Ends a use. The next caller that waits for this handle gets it; otherwise it is the one used last from now on.
@@ -109,7 +110,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// When [`LruPool::expire`] has something to do next, if nothing happens until then.
     pub fn next_expiry(&self) -> Option<Instant> {
         match self.rows.at(self.idle.front()?)?.1.state {
-            State::Live { used_at, .. } => Some(used_at + self.settings.idle_time),
+            State::Live { used_at, .. } => Some(after(used_at, self.settings.idle_time)),
             _ => None,
         }
     }

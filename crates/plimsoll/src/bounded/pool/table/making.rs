@@ -9,6 +9,7 @@ use super::{Failing, LruPool, Row, Standing, State};
 use crate::bounded::pool::actions::{Closing, Creation, EntryKey, Lease, PoolAction, PoolEvent, PoolRefusal};
 use crate::bounded::pool::settings::Sharing;
 use crate::bounded::pool::waiting::Queue;
+use crate::bounded::time::after;
 
 impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// A handle was made. Those that waited for it get their leases; without any it stays as an idle one.
@@ -42,7 +43,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         {
             let (failing, _) = self.failing.entry(&row.key, || Failing { failures: 0, until: now });
             failing.failures = failing.failures.saturating_add(1);
-            failing.until = now + self.settings.retry_after(failing.failures);
+            failing.until = after(now, self.settings.retry_after(failing.failures));
             while let Some(waiter) = self.waiting.pop(&mut row.queue) {
                 self.counters.tally(PoolEvent::ToldFailed);
                 told.push(waiter);

@@ -113,3 +113,23 @@ fn a_key_that_answered_is_not_backed_off_any_more() {
     let asked = pool.ask(&"a", WhenFull::Refuse, "me", now);
     assert_eq!(asked, Asked::Refused(PoolRefusal::BackingOff { retry_after }, "me"));
 }
+
+/// M-2: an idle time and a pause without end are "never", and no overflow of the clock.
+#[test]
+fn a_time_without_end_is_never() {
+    let forever = Duration::MAX;
+    let settings =
+        PoolSettings { idle_time: forever, retry_first: forever, retry_longest: forever, ..Default::default() };
+    let (mut pool, now) = (LruPool::new(settings), Instant::now());
+    pool.insert("a", 1, now).unwrap();
+    assert!(pool.next_expiry() > Some(now + Duration::from_secs(1 << 30)));
+    pool.expire(now + Duration::from_secs(1 << 30));
+    assert_eq!(pool.next_action(), None);
+    assert!(matches!(pool.ask(&"b", WhenFull::Refuse, "me", now), Asked::Waits(_)));
+    let Some(PoolAction::Create { creation, .. }) = pool.next_action() else { panic!() };
+    pool.failed(creation, now);
+    let Asked::Refused(PoolRefusal::BackingOff { retry_after }, _) = pool.ask(&"b", WhenFull::Refuse, "me", now) else {
+        panic!("the key is left alone")
+    };
+    assert!(retry_after > Duration::from_secs(1 << 30));
+}

@@ -12,6 +12,7 @@ use plimsoll_sync::slots::{SlotKey, Slots};
 
 use super::Row;
 use crate::bounded::list::{List, visits};
+use crate::bounded::time::NEVER;
 use crate::bounded::{Compacted, Footprint};
 
 /// Fewer in tests, so that the wheel goes around in them.
@@ -40,7 +41,7 @@ pub(super) struct Leases {
 impl Leases {
     /// For leases of at most `longest`. Allocates nothing yet.
     pub(super) fn new(longest: Duration) -> Self {
-        let width = (longest / (SLOTS as u32 - 2)).max(Duration::from_millis(1));
+        let width = (longest.min(NEVER) / (SLOTS as u32 - 2)).max(Duration::from_millis(1));
         Self {
             wheel: Vec::new(),
             width,

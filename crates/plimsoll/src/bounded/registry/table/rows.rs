@@ -8,6 +8,7 @@ use plimsoll_sync::slots::SlotKey;
 use super::{Name, Owner, Row, TtlRegistry};
 use crate::bounded::admission::Bucket;
 use crate::bounded::list::{Links, List, visits};
+use crate::bounded::time::after;
 
 impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
     /// Takes a token of the owner's rate; the owner is known from now on.
@@ -53,7 +54,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
                 key
             }
         };
-        let ends = now + ttl;
+        let ends = after(now, ttl);
         let row = Row {
             name,
             owner,
@@ -85,7 +86,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         visits::count();
         self.leases.end(&mut self.rows, row_key);
         let Some(row) = self.rows.get_mut(row_key) else { return };
-        (row.ends, row.ttl) = (now + ttl, ttl);
+        (row.ends, row.ttl) = (after(now, ttl), ttl);
         self.leases.begin(&mut self.rows, row_key, now);
         let name = self.rows.get(row_key).map(|row| row.name);
         if let Some(name) = name.and_then(|name| self.names.get_mut(name)) {
