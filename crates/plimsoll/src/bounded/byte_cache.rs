@@ -52,7 +52,7 @@ impl Default for ByteCacheCaps {
 }
 
 events! {
-    /// What a [`ByteCache`] counts.
+    /// What a [`ByteCache`] counts. `inserted = in use + evicted + expired + replaced + removed`, at all times.
     pub enum CacheEvent {
         /// A lookup found its payload.
         Hit = "hit",
@@ -62,6 +62,11 @@ events! {
         Inserted = "inserted",
         /// A payload was copied out of a larger buffer on its way in.
         CopiedOut = "copied_out",
+        /// An entry went because its key got another payload. When two put the same key at one moment, that of the first may
+        /// count as evicted.
+        Replaced = "replaced",
+        /// An entry went because it was [removed](ByteCache::remove).
+        Removed = "removed",
         /// An entry went to make room.
         Evicted = "evicted",
         /// An entry went because its time was up.
@@ -249,6 +254,7 @@ impl<K: Eq + Hash + Clone> ByteCache<K> {
         Q: Eq + Hash + ?Sized,
     {
         let removed = self.shared.store.remove(key);
+        self.shared.counters.count_many(CacheEvent::Removed, u64::from(removed.is_some()));
         self.show();
         removed
     }
@@ -291,8 +297,9 @@ impl<K: Eq + Hash + Clone> ByteCache<K> {
         self.shared.flights.len()
     }
 
-    /// The counters, with all hits until now.
+    /// The counters, with all hits until now and what is in use now.
     pub fn counters(&self) -> &Counters<CacheEvent> {
+        self.show();
         self.shared.counters.count_many(CacheEvent::Hit, self.shared.hits.collect());
         &self.shared.counters
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Cap, Counters, events};
@@ -100,6 +100,7 @@ pub struct TaskPool {
 struct Shared {
     caps: TaskPoolCaps,
     permits: Arc<Semaphore>,
+    running: watch::Sender<Running>,
     stop: CancellationToken,
     counters: Counters<JobEvent>,
 }
@@ -110,6 +111,7 @@ impl TaskPool {
         let shared = Shared {
             caps,
             permits: Arc::new(Semaphore::new(caps.jobs.get())),
+            running: watch::Sender::default(),
             stop: CancellationToken::new(),
             counters: Counters::new(name, caps.jobs),
         };
@@ -156,13 +158,14 @@ impl TaskPool {
         waiting.settle(permit).map(|permit| self.start(permit, job))
     }
 
-    /// Waits until no job runs.
+    /// Waits for a moment at which no job runs. Others get their permits meanwhile: it takes none.
     ///
     /// Cancel safe.
     pub async fn idle(&self) {
-        let all = u32::try_from(self.shared.caps.jobs.get()).unwrap_or(u32::MAX);
-        // A closed pool has no permits to give; its jobs are waited for by `close`.
-        let _ = self.shared.permits.acquire_many(all).await;
+        let mut running = self.shared.running.subscribe();
+        let lulls = running.borrow().lulls;
+        // The sender lives as long as the pool does.
+        let _ = running.wait_for(|running| running.jobs == 0 || running.lulls != lulls).await;
     }
 
     /// Takes no more jobs, ends those that run, and waits until they are gone.
@@ -170,7 +173,9 @@ impl TaskPool {
     /// Cancel safe: the jobs end all the same.
     pub async fn close(&self) {
         self.shared.stop.cancel();
-        self.idle().await;
+        // With all the permits nobody can be about to start a job. When another has closed the pool there are none any more.
+        let all = u32::try_from(self.shared.caps.jobs.get()).unwrap_or(u32::MAX);
+        let _ = self.shared.permits.acquire_many(all).await;
         self.shared.permits.close();
     }
 
@@ -198,7 +203,7 @@ impl TaskPool {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Send + 'static,
     {
-        let running = Running::new(&self.shared.counters, permit);
+        let running = Job::new(self.clone(), permit);
         let (stop, limit) = (self.shared.stop.clone(), self.shared.caps.limit);
         let job = AssertUnwindSafe(job()).catch_unwind();
         tokio::spawn(async move {
@@ -255,17 +260,26 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A job that holds a permit. However its task ends, it is counted once and the permit goes back last.
+/// The jobs that run, for those who wait until there is none.
+#[derive(Debug, Default)]
 struct Running {
-    counters: Counters<JobEvent>,
-    outcome: JobEvent,
-    _permit: OwnedSemaphorePermit,
+    jobs: usize,
+    /// How often the last one ended.
+    lulls: u64,
 }
 
-impl Running {
-    fn new(counters: &Counters<JobEvent>, permit: OwnedSemaphorePermit) -> Self {
-        counters.entries().add(1);
-        Self { counters: counters.clone(), outcome: JobEvent::Stopped, _permit: permit }
+/// A job that holds a permit. However its task ends, it is counted once, and then the permit goes back.
+struct Job {
+    pool: TaskPool,
+    outcome: JobEvent,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Job {
+    fn new(pool: TaskPool, permit: OwnedSemaphorePermit) -> Self {
+        pool.counters().entries().add(1);
+        pool.shared.running.send_modify(|running| running.jobs += 1);
+        Self { pool, outcome: JobEvent::Stopped, permit: Some(permit) }
     }
 
     fn end(mut self, outcome: JobEvent) {
@@ -273,9 +287,14 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for Job {
     fn drop(&mut self) {
-        self.counters.count(self.outcome);
-        self.counters.entries().sub(1);
+        self.pool.counters().count(self.outcome);
+        self.pool.counters().entries().sub(1);
+        drop(self.permit.take());
+        self.pool.shared.running.send_modify(|running| {
+            running.jobs -= 1;
+            running.lulls += u64::from(running.jobs == 0);
+        });
     }
 }

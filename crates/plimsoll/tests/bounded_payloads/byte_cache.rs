@@ -8,12 +8,19 @@ use bytes::{Bytes, BytesMut};
 use plimsoll::bounded::{
     ByteCache, ByteCacheCaps, ByteCap, CacheEvent, Cap, Compact, CompactPolicy, FillError, Lookup,
 };
+use plimsoll::inspect::Inspect;
 use plimsoll_testkit::gate::Gate;
+use plimsoll_testkit::law::Law;
 use proptest::prelude::*;
 
 /// What an entry weighs beyond its payload.
 const OVERHEAD: u64 = 128;
 const TTL: Duration = Duration::from_secs(10);
+const INSERTED: Law = Law {
+    name: "payloads inserted",
+    whole: "images_inserted",
+    parts: &["images_used", "images_evicted", "images_expired", "images_replaced", "images_removed"],
+};
 
 fn cache(bytes: u64, entry: u64) -> ByteCache<u8> {
     let (bytes, entry) = (ByteCap::new(bytes).unwrap(), ByteCap::new(entry).unwrap());
@@ -57,13 +64,16 @@ proptest! {
         let mut now = start;
         // Everything ever put and neither replaced nor removed: the cache may have evicted any of it.
         let mut put: BTreeMap<u8, (Bytes, Instant)> = BTreeMap::new();
-        let (mut refused, mut lookups) = (0, 0);
+        let (mut refused, mut lookups, mut inserted, mut taken_out) = (0, 0, 0, 0);
         for op in ops {
             match op {
                 Op::Insert { key, length } => {
                     let payload = Bytes::from(vec![key; length]);
                     match cache.insert(key, payload.clone(), now) {
-                        Ok(()) => drop(put.insert(key, (payload, now + TTL))),
+                        Ok(()) => {
+                            inserted += 1;
+                            put.insert(key, (payload, now + TTL));
+                        }
                         Err(error) => {
                             prop_assert!(length > ENTRY && error.bytes == length as u64);
                             refused += 1;
@@ -77,7 +87,7 @@ proptest! {
                     let kept = cache.insert_slice(key, &whole, 10..10 + length, now);
                     prop_assert_eq!(kept.is_ok(), short);
                     if kept.is_ok() {
-                        lookups += 1;
+                        (lookups, inserted) = (lookups + 1, inserted + 1);
                         put.remove(&key);
                         // Room may have been made with the newcomer itself, which nobody has asked for yet.
                         if let Some(copy) = cache.get(&key, now) {
@@ -99,6 +109,7 @@ proptest! {
                 }
                 Op::Remove { key } => {
                     let removed = cache.remove(&key);
+                    taken_out += u64::from(removed.is_some());
                     let known = put.remove(&key);
                     prop_assert!(removed.is_none() || known.is_some());
                     lookups += 1;
@@ -120,6 +131,9 @@ proptest! {
             prop_assert_eq!(counters.entries().level().used, cache.len() as u64);
             prop_assert_eq!(counters.bytes().unwrap().level().used, cache.weight());
             prop_assert_eq!(counters.refused(), refused);
+            prop_assert_eq!(counters.counted(CacheEvent::Inserted), inserted);
+            prop_assert_eq!(counters.counted(CacheEvent::Removed), taken_out);
+            INSERTED.assert(&cache.inspect().counters);
             prop_assert_eq!(counters.counted(CacheEvent::Hit) + counters.counted(CacheEvent::Miss), lookups);
         }
         // Nothing but what the model knows is left, and it weighs what it weighed.
@@ -246,6 +260,49 @@ fn a_time_to_live_without_end_is_never() {
     cache.insert(1, Bytes::from("for ever"), now).unwrap();
     assert_eq!(cache.sweep(now + Duration::from_secs(1 << 30)), 0);
     assert!(cache.get(&1, now + Duration::from_secs(1 << 30)).is_some());
+}
+
+/// M-19: each way out of the cache has a count of its own.
+#[test]
+fn every_way_out_is_counted() {
+    let cache = cache(10_000, 2_000);
+    let start = Instant::now();
+    let put = |key, now| cache.insert(key, vec![key; 1_000].into(), now).unwrap();
+    (0..2).for_each(|_| put(1, start));
+    (0..2).for_each(|_| drop(cache.remove(&1)));
+    put(2, start);
+    assert_eq!(cache.get(&2, start + TTL), None);
+    (3..20).for_each(|key| put(key, start));
+    let kept = cache.len() as u64;
+    cache.sweep(start + TTL);
+    let counted = |event| cache.counters().counted(event);
+    let ways = [CacheEvent::Replaced, CacheEvent::Removed, CacheEvent::Expired].map(counted);
+    assert_eq!(ways, [1, 1, 1 + kept]);
+    assert_eq!(counted(CacheEvent::Evicted), 20 - ways.iter().sum::<u64>());
+    INSERTED.assert(&cache.inspect().counters);
+}
+
+/// M-19: the sum holds as well after many threads have put, taken out and evicted the same keys.
+#[test]
+fn the_counts_add_up_after_a_crowd() {
+    let cache = cache(10_000, 2_000);
+    let now = Instant::now();
+    std::thread::scope(|scope| {
+        for nth in 0..4_usize {
+            let cache = &cache;
+            scope.spawn(move || {
+                for round in 0..5_000 {
+                    let key = ((round * 7 + nth) % 20) as u8;
+                    cache.insert(key, vec![key; round % 1_000].into(), now).unwrap();
+                    if round % 5 == 0 {
+                        cache.remove(&key);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(cache.counters().counted(CacheEvent::Inserted), 20_000);
+    INSERTED.assert(&cache.inspect().counters);
 }
 
 /// of a hundred who ask for one key at the same time, one fills and all get the same bytes.

@@ -290,3 +290,33 @@ async fn times_without_end_are_never() {
     assert_eq!(pool.counters().counted(JobEvent::Done), 2);
     check(&pool);
 }
+
+/// waiting until the pool is idle takes no permit from anybody, and ends however busy the pool is afterwards.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_idle_refuses_nobody() {
+    let pool = pool(2);
+    let (first, second) = (Gate::closed(), Gate::closed());
+    let job = |gate: &Gate| {
+        let gate = gate.clone();
+        pool.try_spawn(|| async move { well(gate.pass()).await })
+    };
+    job(&first).unwrap();
+    let mut idle = Box::pin(pool.idle());
+    assert!(futures::poll!(idle.as_mut()).is_pending());
+    job(&second).expect("waiting for idle holds no permit");
+    first.open();
+    while pool.counters().entries().level().used == 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(futures::poll!(idle.as_mut()).is_pending());
+    second.open();
+    while pool.counters().entries().level().used == 1 {
+        tokio::task::yield_now().await;
+    }
+    // A job that came in the meantime does not make it wait for another such moment.
+    let third = Gate::closed();
+    job(&third).unwrap();
+    assert!(futures::poll!(idle.as_mut()).is_ready());
+    pool.close().await;
+    check(&pool);
+}

@@ -74,7 +74,11 @@ impl<K: Eq + Hash> Store<K> {
     }
 
     pub(super) fn insert(&self, key: K, entry: Entry) {
-        self.cache.insert(key, entry);
+        let mut gone = Gone { replacing: true, ..Gone::default() };
+        if let Err((key, entry)) = self.cache.replace_with_lifecycle(key, entry, false, &mut gone) {
+            gone.replacing = false;
+            self.cache.insert_with_lifecycle(key, entry, &mut gone);
+        }
     }
 
     pub(super) fn remove<Q>(&self, key: &Q) -> Option<Bytes>
@@ -126,18 +130,27 @@ impl<K> Weighter<K, Entry> for Fixed {
     }
 }
 
-/// Counts evictions, and drops the evicted after the storage's lock is released.
+/// What went in one request; it is dropped after the storage's lock is released.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    /// The next that goes is what a key had before.
+    replacing: bool,
+    entries: Vec<Entry>,
+}
+
+/// Counts what goes by itself.
 #[derive(Debug, Clone)]
 struct Evictions {
     counters: Counters<CacheEvent>,
 }
 
 impl<K> Lifecycle<K, Entry> for Evictions {
-    type RequestState = Vec<Entry>;
+    type RequestState = Gone;
 
-    fn on_evict(&self, evicted: &mut Vec<Entry>, _key: K, entry: Entry) {
-        self.counters.count(CacheEvent::Evicted);
-        evicted.push(entry);
+    fn on_evict(&self, gone: &mut Gone, _key: K, entry: Entry) {
+        let replaced = std::mem::take(&mut gone.replacing);
+        self.counters.count(if replaced { CacheEvent::Replaced } else { CacheEvent::Evicted });
+        gone.entries.push(entry);
     }
 }
 
