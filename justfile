@@ -48,9 +48,9 @@ erlang-load seconds="60":
 mutants-call *words:
     scripts/mutants-call {{words}}
 
-# a million panics and five thousand stops, with a census before and after
+# a million panics and five thousand stops, with a census before and after; one malloc arena: see the test's `resident`
 storm:
-    PLIMSOLL_STORM=full cargo nextest run --release -p plimsoll --test supervision_storms --no-capture
+    MALLOC_ARENA_MAX=1 PLIMSOLL_STORM=full cargo nextest run --release -p plimsoll --test supervision_storms --no-capture
 
 # breaks one rule of the supervisor at a time: the comparison with the reference has to notice each
 mutants-supervisor:

@@ -1,4 +1,6 @@
-//! Storms: many crashes, and many stops. A tenth of the size by default; `PLIMSOLL_STORM=full` for all of it.
+//! Storms: many crashes, and many stops. A small part of the size by default; `PLIMSOLL_STORM=full` for all of it.
+//!
+//! Memory is judged for the whole process, so that each storm needs one of its own: nextest gives it.
 
 use std::alloc::System;
 use std::collections::BTreeSet;
@@ -10,6 +12,7 @@ use plimsoll::supervisor::{
     Backoff, ChildSpec, DynamicSupervisor, Restart, Shutdown, Supervisor, SupervisorRef, TroubleKind,
 };
 use plimsoll_testkit::census::Kinds;
+use plimsoll_testkit::process::Process;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -46,6 +49,29 @@ fn held() -> isize {
     stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated).cast_signed()
 }
 
+/// Resident memory in bytes, the median after each of so many waves; nothing is asked of the allocator in between.
+///
+/// glibc has an arena for each thread, and children end on another thread than they started on: what its arenas keep
+/// drifts between 20.0 and 21.2 MiB while the bytes allocated stay the same, from a wave to the next and over a storm.
+/// Seven storms of the full size ended 0.5, 1.9, 2.8, 3.6, 3.9, 4.6 and 5.3 % higher than they began: too near to 5 % to tell
+/// a leak from it. With a single arena (`MALLOC_ARENA_MAX=1`, which `just storm` sets) four of them ended 0.3 to 1.5 %
+/// higher, at 14.2 MiB: a byte kept of each panic would be noticed.
+async fn resident(tree: &SupervisorRef, children: usize, starts: &AtomicU64, waves: usize) -> u64 {
+    let this = Process(std::process::id());
+    let mut readings = Vec::with_capacity(waves);
+    for _ in 0..waves {
+        wave(tree, children, starts).await;
+        readings.push(this.resident().expect("it has a status"));
+    }
+    readings.sort_unstable();
+    readings[waves / 2]
+}
+
+/// How many per cent more than before.
+fn grown(before: f64, after: f64) -> f64 {
+    100.0 * (after - before) / before
+}
+
 /// Makes every child panic once and waits until all have been started again.
 async fn wave(tree: &SupervisorRef, children: usize, starts: &AtomicU64) {
     let expected = starts.load(Ordering::Relaxed) + children as u64;
@@ -69,8 +95,8 @@ async fn crash_storm() {
         let start = move |parent| Firework::spawn_linked(None, Firework(starts.clone()), (), parent);
         ChildSpec::new(format!("{n}"), start).backoff(Backoff::NONE)
     });
-    let warm = 5;
-    let all = (children * (waves + warm)) as u32;
+    let (warm, measured) = (10, 20);
+    let all = (children * (warm + measured + waves)) as u32;
     // A window keeps the time of each restart in it: a short one next to nothing.
     let builder = Supervisor::builder("storm").intensity(all, Duration::from_millis(50));
     let tree = builder.children(specs).start().await.expect("it starts");
@@ -78,10 +104,12 @@ async fn crash_storm() {
     for _ in 0..warm {
         wave(&tree, children, &starts).await;
     }
+    let resident_before = resident(&tree, children, &starts, measured).await;
     let (census, memory, began) = (kinds.census(&tree.actor()), held(), Instant::now());
-    for _ in 0..waves {
+    for _ in measured..waves {
         wave(&tree, children, &starts).await;
     }
+    let resident_after = resident(&tree, children, &starts, measured).await;
     let took = began.elapsed();
     // The last to panic end in their own time.
     let mut change = kinds.census(&tree.actor()).since(&census);
@@ -94,9 +122,13 @@ async fn crash_storm() {
     let restarts = tree.inspect().details.counters["restarts"];
     assert_eq!(restarts, u64::from(all));
     assert_eq!(starts.load(Ordering::Relaxed), restarts + children as u64);
-    let grown = 100.0 * (held() - memory) as f64 / memory as f64;
-    println!("{panics} panics in {took:?}, {grown:+.2} % more held than the {memory} B before");
-    assert!(grown < 5.0, "{grown:.1} % more is held than before");
+    let allocated = grown(memory as f64, held() as f64);
+    println!("{panics} panics in {took:?}, {allocated:+.2} % more held than the {memory} B before");
+    assert!(allocated < 5.0, "{allocated:.1} % more is held than before");
+    let resident = grown(resident_before as f64, resident_after as f64);
+    println!("{resident:+.2} % more is resident than the {resident_before} B before");
+    // In a small storm 5 % would be some pages, and other tests may run in this process.
+    assert!(!full() || resident < 5.0, "{resident:.1} % more is resident than before");
     tree.stop().await;
 }
 
@@ -145,14 +177,16 @@ impl Actor for Member {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stop_storm() {
-    // Three levels: 50 groups (or 5) of a static supervisor with 10 members and a dynamic one with 88.
+    // Three levels: 50 groups (or 5) of a static supervisor with 10 members and a dynamic one with 90. The members are what
+    // is counted, 5,000 (or 500); the 101 (or 11) supervisors above them come on top.
+    let (fixed, pooled) = (10, 90);
     let groups = if full() { 50 } else { 5 };
     let grace = Duration::from_millis(40);
     let stragglers = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
     let group = |g: usize| {
         let straggling = stragglers.clone();
         move || {
-            let members = (0..10).map(|m| {
+            let members = (0..fixed).map(|m| {
                 let straggles = m == 3 && g.is_multiple_of(2);
                 let start = move |parent| Member::spawn_linked(None, Member { straggles }, (), parent);
                 ChildSpec::new(format!("m{m}"), start).shutdown(Shutdown::After(grace))
@@ -175,7 +209,7 @@ async fn stop_storm() {
     for g in 0..groups {
         let group = tree.child(&format!("g{g}")).unwrap().value::<SupervisorRef>().unwrap();
         let pool = group.child("pool").unwrap().value::<plimsoll::supervisor::DynamicSupervisorRef<bool>>().unwrap();
-        for m in 0..88 {
+        for m in 0..pooled {
             let straggles = m == 7 && !g.is_multiple_of(2);
             let child = pool.start_child(straggles).await.unwrap().child().unwrap();
             if straggles {
@@ -188,7 +222,7 @@ async fn stop_storm() {
     let began = Instant::now();
     let report = tree.stop().await;
     let took = began.elapsed();
-    println!("{} actors stopped in {took:?}, the graces are {critical:?}", groups * 98);
+    println!("{} members stopped in {took:?}, the graces are {critical:?}", groups * (fixed + pooled));
     let named: BTreeSet<String> = report.stragglers().map(|trouble| trouble.path.join("/")).collect();
     assert!(report.stragglers().all(|trouble| trouble.what == TroubleKind::Killed));
     assert_eq!(named, *stragglers.lock().unwrap());
