@@ -13,6 +13,7 @@
 //! The connections come after the listener, so that they are stopped first: while they are served to their end, the listener is there
 //! to refuse newcomers.
 
+mod account;
 mod admission;
 mod advertise;
 mod answer;
@@ -85,7 +86,8 @@ struct Shared {
     clients: sessions::Clients,
     connections: ArcSwapOption<connection::Connections>,
     requests: requests::Requests,
-    bodies: body::Bodies,
+    bodies: account::Account,
+    answers: account::Account,
     pubsub: Pubsub,
     dispatch: Arc<dyn Dispatch>,
     overview: Arc<dyn Overview>,
@@ -142,7 +144,8 @@ impl Gateway {
             ),
             connections: ArcSwapOption::empty(),
             requests: requests::Requests::default(),
-            bodies: body::Bodies::new(limits.all_bodies_bytes),
+            bodies: account::Account::new("request bodies", limits.all_bodies_bytes),
+            answers: account::Account::new("answers", limits.all_answers_bytes),
             pubsub: Pubsub::new(limits.pubsub),
             limits,
             dispatch,
@@ -240,8 +243,13 @@ impl Gateway {
     }
 
     /// Bytes of request bodies held now.
-    pub fn body_bytes_held(&self) -> usize {
+    pub fn body_bytes_held(&self) -> u64 {
         self.shared.bodies.held()
+    }
+
+    /// Bytes of answers held now that clients have not acknowledged.
+    pub fn answer_bytes_held(&self) -> u64 {
+        self.shared.answers.held()
     }
 
     /// How requests ended.
@@ -298,10 +306,11 @@ impl Inspect for Gateway {
             ("requests_left", requests.left),
             ("requests_broken", requests.broken),
             ("requests_panicked", requests.panicked),
-            ("body_bytes_held", self.shared.bodies.held() as u64),
         ]
         .map(|(name, count)| (name.to_owned(), count))
         .into();
+        self.shared.bodies.add_to("body", &mut counters);
+        self.shared.answers.add_to("answer", &mut counters);
         for (code, count) in self.shared.requests.refusals() {
             counters.insert(format!("refused_{}", code.as_str()), count);
         }

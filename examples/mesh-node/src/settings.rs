@@ -41,6 +41,7 @@ pub(crate) struct Settings {
     pub(crate) max_clients: usize,
     pub(crate) client_idle: Duration,
     pub(crate) max_body: usize,
+    pub(crate) answer_bytes: usize,
     pub(crate) admission: AdmissionLimits,
     pub(crate) advertisements: AdvertisementLimits,
     pub(crate) pubsub: PubsubCaps,
@@ -60,6 +61,7 @@ impl Settings {
     /// [`SettingsError`] with the origin of the first value that is not good.
     pub(crate) fn from_layers(layers: &Layers) -> Result<Self, SettingsError> {
         let data: PathBuf = layers.data()?;
+        let max_body = layers.value("gateway.max_body", values::body)?;
         Ok(Self {
             listen: layers.value("listen", values::address)?,
             advertise: layers.value("advertise", values::advertised)?,
@@ -73,7 +75,8 @@ impl Settings {
             allow_list: data.join(layers.value("trust.allow_list", values::path)?),
             max_clients: layers.value("gateway.max_clients", values::cap)?,
             client_idle: layers.value("gateway.idle", values::duration)?,
-            max_body: layers.value("gateway.max_body", values::body)?,
+            max_body,
+            answer_bytes: layers.value("gateway.answer_bytes", |value| values::answers(value, max_body))?,
             admission: admission(layers)?,
             advertisements: advertisements(layers)?,
             pubsub: pubsub(layers)?,

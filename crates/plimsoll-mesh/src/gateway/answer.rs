@@ -32,6 +32,9 @@ enum MediaType {
 /// Version of the listings' JSON; it rises when a field changes its meaning or goes away.
 const SCHEMA: u32 = 1;
 
+/// The field that names a call.
+const CALL_ID: &str = "plimsoll-call-id";
+
 impl Answer {
     fn new(status: StatusCode, content_type: MediaType, body: Bytes) -> Self {
         Self { status, content_type, fields: Vec::new(), body }
@@ -110,8 +113,19 @@ impl Answer {
 
     /// Repeats the caller's name for its call.
     pub(super) fn with_call_id(mut self, call_id: &str) -> Self {
-        self.fields.push(("plimsoll-call-id", call_id.to_owned()));
+        self.fields.push((CALL_ID, call_id.to_owned()));
         self
+    }
+
+    /// Repeats what another answer of the same call repeats.
+    pub(super) fn in_place_of(mut self, other: Self) -> Self {
+        self.fields.extend(other.fields.into_iter().filter(|(name, _)| *name == CALL_ID));
+        self
+    }
+
+    /// The bytes of its body.
+    pub(super) fn len(&self) -> usize {
+        self.body.len()
     }
 
     /// Sends the answer and ends the stream.

@@ -1,46 +1,21 @@
-//! Reading a request's body, within its cap and within the cap of all bodies together.
-
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+//! Reading a request's body, within its cap and within the account of all bodies together.
 
 use bytes::{Buf, Bytes, BytesMut};
 use h3::error::StreamError;
 
+use super::Limits;
+use super::account::Charge;
+use super::pump::Session;
 use super::request::RequestStream;
 use super::routes::body_too_large;
-use super::{Limits, Shared};
 use crate::problem::{Code, Problem};
 
-/// Bytes of bodies held by all requests of a gateway.
+/// A body and its bytes in the account, given back on drop.
 #[derive(Debug)]
-pub(super) struct Bodies {
-    held: AtomicUsize,
-    cap: usize,
-}
-
-impl Bodies {
-    pub(super) const fn new(cap: usize) -> Self {
-        Self { held: AtomicUsize::new(0), cap }
-    }
-
-    pub(super) fn held(&self) -> usize {
-        self.held.load(Relaxed)
-    }
-
-    fn take(&self, more: usize) -> bool {
-        // ORDERING: a count on its own; nothing else is published with it.
-        let taken =
-            self.held.fetch_update(Relaxed, Relaxed, |held| held.checked_add(more).filter(|&sum| sum <= self.cap));
-        taken.is_ok()
-    }
-}
-
-/// A body and its share of the bytes held, given back on drop.
-#[derive(Debug)]
-pub(super) struct Body {
-    shared: Arc<Shared>,
+pub(super) struct Body<'a> {
+    limits: &'a Limits,
+    charge: Charge<'a>,
     bytes: BytesMut,
-    held: usize,
 }
 
 /// Why there is no body.
@@ -52,16 +27,18 @@ pub(super) enum BodyError {
     Stream(StreamError),
 }
 
-impl Body {
+impl<'a> Body<'a> {
     /// Reads to the end of the body. `announced` is its `content-length`, already within the cap.
     ///
     /// Not cancel safe: what was read is lost; the caller ends the request then.
     pub(super) async fn read(
-        shared: &Arc<Shared>,
+        session: &'a Session,
         stream: &mut RequestStream,
         announced: Option<usize>,
     ) -> Result<Self, BodyError> {
-        let mut body = Self { shared: Arc::clone(shared), bytes: BytesMut::new(), held: 0 };
+        let shared = &session.shared;
+        let charge = shared.bodies.charge(&session.bodies);
+        let mut body = Self { limits: &shared.limits, charge, bytes: BytesMut::new() };
         while let Some(piece) = stream.recv_data().await.map_err(BodyError::Stream)? {
             body.push(piece, announced).map_err(BodyError::Refused)?;
         }
@@ -76,18 +53,14 @@ impl Body {
     }
 
     fn push(&mut self, mut piece: impl Buf, announced: Option<usize>) -> Result<(), Problem> {
-        let limits: &Limits = &self.shared.limits;
         let more = piece.remaining();
-        if self.bytes.len() + more > limits.body_bytes {
-            return Err(body_too_large(limits));
+        if self.bytes.len() + more > self.limits.body_bytes {
+            return Err(body_too_large(self.limits));
         }
-        if !self.shared.bodies.take(more) {
-            return Err(Problem::new(Code::Overloaded, "the bodies of all requests together are too large"));
-        }
-        self.held += more;
+        self.charge.grow(more).map_err(|refused| refused.problem(Code::BodyTooLarge, refused.to_string()))?;
         if self.bytes.is_empty() {
             // What a client announces is reserved only up to what a window lets it send at once.
-            self.bytes.reserve(announced.unwrap_or(more).min(limits.stream_window as usize).max(more));
+            self.bytes.reserve(announced.unwrap_or(more).min(self.limits.stream_window as usize).max(more));
         }
         // Copied, because a piece keeps the whole received datagram, or a batch of them, in memory.
         while piece.has_remaining() {
@@ -102,11 +75,5 @@ impl Body {
     /// The bytes, for the service. They count as held until this body is dropped.
     pub(super) fn bytes(&mut self) -> Bytes {
         self.bytes.split().freeze()
-    }
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        self.shared.bodies.held.fetch_sub(self.held, Relaxed);
     }
 }

@@ -22,12 +22,12 @@ pub const SUBSCRIPTION_BYTES: u64 = 8 * 1024;
 /// use plimsoll_mesh::gateway::{Floor, Limits};
 ///
 /// let floor = Floor::of(&Limits::default(), 1_000);
-/// assert_eq!(floor.bytes(), (11_064 * 52 + 10_000 + 10_000 * 8 + 65 * 1024) * 1024);
+/// assert_eq!(floor.bytes(), (11_064 * 52 + 10_000 + 10_000 * 8 + 129 * 1024) * 1024);
 /// assert!(floor.fits(1 << 30).is_ok());
 /// assert_eq!(
 ///     floor.fits(256 << 20).unwrap_err().to_string(),
 ///     "10000 clients + 64 desk places + 1000 pooled peers at 52 KiB each, 10000 advertisements at 1 KiB each, \
-///      10000 subscriptions at 8 KiB each and 65.0 MiB of buffers are 714.8 MiB, the memory budget is 256.0 MiB: \
+///      10000 subscriptions at 8 KiB each and 129.0 MiB of buffers are 778.8 MiB, the memory budget is 256.0 MiB: \
 ///      lower the caps or raise the budget",
 /// );
 /// ```
@@ -44,7 +44,7 @@ pub struct Floor {
     pub advertisements: usize,
     /// Subscriptions, or filters if there may be more of them.
     pub subscriptions: usize,
-    /// Bytes of request bodies and of handshakes that wait.
+    /// Bytes of request bodies, of answers on their way and of handshakes that wait.
     pub buffers: u64,
 }
 
@@ -74,7 +74,9 @@ impl Floor {
             peers,
             advertisements: limits.advertisements.total.get(),
             subscriptions: subscribers.max(filters).get(),
-            buffers: (limits.all_bodies_bytes as u64).saturating_add(limits.all_waiting_bytes),
+            buffers: (limits.all_bodies_bytes as u64)
+                .saturating_add(limits.all_answers_bytes as u64)
+                .saturating_add(limits.all_waiting_bytes),
         }
     }
 
@@ -150,6 +152,7 @@ mod tests {
         assert!(raised(|limits| limits.pubsub.subscribers = Cap::of::<20_000>()));
         assert!(raised(|limits| limits.pubsub.filters = Cap::of::<20_000>()));
         assert!(raised(|limits| limits.all_bodies_bytes *= 2));
+        assert!(raised(|limits| limits.all_answers_bytes *= 2));
         assert!(raised(|limits| limits.all_waiting_bytes *= 2));
     }
 

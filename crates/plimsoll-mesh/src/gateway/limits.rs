@@ -30,7 +30,7 @@ pub struct Limits {
     pub header_time: Duration,
     /// How long a request's body may take after its headers. Default 10 s.
     pub body_time: Duration,
-    /// How long a client may take to read an answer. Default 10 s.
+    /// How long a client may take to read an answer and acknowledge it. Default 10 s.
     pub answer_time: Duration,
     /// How long a subscriber hears nothing before it gets a heartbeat; below half of `idle_time`, so that a quiet
     /// subscription is kept. Default 10 s.
@@ -40,8 +40,13 @@ pub struct Limits {
     pub idle_time: Duration,
     /// Largest body of a call. Default 1 MiB.
     pub body_bytes: usize,
-    /// Bodies of all requests together, each until its call has ended; answers do not count. Default 64 MiB.
+    /// Bodies of all requests together, each until its call has ended. One connection holds at most a quarter, so that it
+    /// should be four times [`body_bytes`](Self::body_bytes) at least. Default 64 MiB.
     pub all_bodies_bytes: usize,
+    /// Answers to all clients together, each from when it is there until its client has acknowledged it; one of up to
+    /// [`Limits::FREE_ANSWER`] does not count. One connection holds at most a quarter, so that it should be four times the
+    /// largest answer at least. Default 64 MiB.
+    pub all_answers_bytes: usize,
     /// Largest header section, counted as RFC 9114, 4.2.2 does: names, values and 32 bytes a field. Default 16 KiB.
     pub header_bytes: usize,
     /// Most header fields of a request. Default 64.
@@ -90,6 +95,7 @@ impl Default for Limits {
             idle_time: Duration::from_secs(30),
             body_bytes: 1024 * 1024,
             all_bodies_bytes: 64 * 1024 * 1024,
+            all_answers_bytes: 64 * 1024 * 1024,
             header_bytes: 16 * 1024,
             header_fields: 64,
             deadline: Duration::from_secs(5),
@@ -116,6 +122,14 @@ const H3_HEADER_BYTES: u64 = 64 * 1024;
 impl Limits {
     /// The longest that a connection without traffic is kept, whatever [`Limits::idle_time`] says.
     pub const LONGEST_IDLE: Duration = Duration::from_secs(600);
+
+    /// How many connections can hold all of [`Limits::all_bodies_bytes`] between them, or of [`Limits::all_answers_bytes`]: 4.
+    /// A quarter is the least that still takes the largest body, 16 MiB, of the default of either.
+    pub const SHARES: usize = 4;
+
+    /// The largest answer that does not count among [`Limits::all_answers_bytes`]: 4 KiB. It is about what the request itself
+    /// costs as long as it runs, and there are no more of them than `clients` times `bidi_streams`.
+    pub const FREE_ANSWER: usize = 4 * 1024;
 
     /// quinn's transport settings for client connections.
     pub fn transport(&self) -> TransportConfig {

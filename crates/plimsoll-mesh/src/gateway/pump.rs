@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::account::Share;
 use super::listener::close;
 use super::sessions::Entered;
 use super::{Shared, request};
@@ -30,6 +31,9 @@ pub(super) const FAREWELL: Duration = Duration::from_millis(200);
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) client: Entered,
+    /// What its requests hold of the two accounts.
+    pub(super) bodies: Share,
+    pub(super) answers: Share,
     /// Cancelled when the connection begins its end.
     pub(super) draining: CancellationToken,
     /// Ends the calls still in flight when the grace is over.
@@ -62,7 +66,8 @@ pub(super) async fn run(
         return close(&connection, H3Code::H3_CLOSED_CRITICAL_STREAM, "the control stream could not be opened");
     };
     let (draining, expire) = (CancellationToken::new(), client.streams().clone());
-    let session = Arc::new(Session { shared, client, draining, expire });
+    let (bodies, answers) = <(Share, Share)>::default();
+    let session = Arc::new(Session { shared, client, bodies, answers, draining, expire });
     let mut pump = Pump { h3, session, tasks: TaskTracker::new() };
     if let Err(error) = pump.serve(&stop).await {
         tracing::debug!(target: "plimsoll::mesh", %error, "connection ended");

@@ -17,6 +17,8 @@ use h3::frame::FrameStreamError;
 use h3::proto::frame::{Frame, PayloadLen};
 use h3::server::RequestResolver;
 
+use super::Limits;
+use super::account::Charge;
 use super::advertise;
 use super::answer::Answer;
 use super::body::{Body, BodyError};
@@ -102,12 +104,21 @@ pub(super) fn hold(
             }
             Err(Broken::Stream(error)) => return note(&mut send, &error),
         };
-        match within(shared.limits.answer_time, answer.send(&mut send)).await {
+        let (answer, charge) = session.charge(answer);
+        let sending = async {
+            answer.send(&mut send).await?;
+            if !charge.is_empty() {
+                // All of it is held by the transport for as long as its last byte is not acknowledged.
+                let _ = (&mut left).await;
+            }
+            Ok::<_, quinn::WriteError>(())
+        };
+        match within(shared.limits.answer_time, sending).await {
             Ok(Ok(())) => books.answered(),
             Ok(Err(_)) => return books.left(),
             Err(TimeUp) => return send.abandon(H3Code::H3_REQUEST_CANCELLED),
         }
-        if session.is_draining() {
+        if charge.is_empty() && session.is_draining() {
             // Closing the connection would take back what the client has not acknowledged.
             let _ = within(super::pump::FAREWELL, left).await;
         }
@@ -187,7 +198,7 @@ async fn call(session: &Arc<Session>, head: CallHead, stream: &mut RequestStream
     let shared = &session.shared;
     let deadline = Instant::now() + head.deadline;
     let time = shared.limits.body_time.min(head.deadline);
-    let mut body = match within(time, Body::read(shared, stream, head.content_length)).await {
+    let mut body = match within(time, Body::read(session, stream, head.content_length)).await {
         Err(TimeUp) if time == head.deadline => {
             return Err(Problem::new(Code::Deadline, "the deadline passed before the body had arrived").into());
         }
@@ -212,12 +223,12 @@ async fn call(session: &Arc<Session>, head: CallHead, stream: &mut RequestStream
 async fn publish(session: &Session, head: PublishHead, stream: &mut RequestStream) -> Result<Answer, Broken> {
     let shared = &session.shared;
     let PublishHead { topic, content_type, content_length } = head;
-    let mut body = arrived(within(shared.limits.body_time, Body::read(shared, stream, content_length)).await)?;
+    let mut body = arrived(within(shared.limits.body_time, Body::read(session, stream, content_length)).await)?;
     let reached = shared.pubsub.publish(&topic, content_type.as_deref(), &body.bytes());
     reached.map(Answer::published).map_err(|error| Problem::new(Code::BodyTooLarge, error.to_string()).into())
 }
 
-fn arrived(read: Result<Result<Body, BodyError>, TimeUp>) -> Result<Body, Broken> {
+fn arrived(read: Result<Result<Body<'_>, BodyError>, TimeUp>) -> Result<Body<'_>, Broken> {
     match read {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(BodyError::Refused(problem))) => Err(problem.into()),
@@ -256,5 +267,23 @@ impl Session {
     fn refuse(&self, refusal: Refusal) -> Answer {
         self.shared.requests.refused(refusal.problem.code);
         Answer::refused(refusal, self.shared.node)
+    }
+
+    /// An answer and its bytes in the account, to be kept until the client has it; a refusal in its place if they are too
+    /// many.
+    fn charge(&self, answer: Answer) -> (Answer, Charge<'_>) {
+        let mut charge = self.shared.answers.charge(&self.answers);
+        let bytes = answer.len();
+        if bytes <= Limits::FREE_ANSWER {
+            return (answer, charge);
+        }
+        match charge.grow(bytes) {
+            Ok(()) => (answer, charge),
+            Err(refused) => {
+                let words = format!("the request was served, but its answer was dropped: {refused}");
+                let refusal = refused.problem(Code::WorkerDied, words);
+                (self.refuse(refusal.into()).in_place_of(answer), charge)
+            }
+        }
     }
 }

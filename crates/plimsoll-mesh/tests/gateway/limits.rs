@@ -87,21 +87,6 @@ async fn a_body_that_contradicts_its_announced_length_is_refused() {
 }
 
 #[tokio::test]
-async fn all_bodies_together_have_a_cap() {
-    let server = Server::start(Limits { all_bodies_bytes: 1000, ..Limits::default() }).await;
-    let client = server.client().await;
-    let mut held = client.open(post("hang").body(()).unwrap()).await.unwrap();
-    held.send_data(vec![0; 900].into()).await.unwrap();
-    held.finish().await.unwrap();
-    eventually("the first body is held", || server.gateway.body_bytes_held() == 900).await;
-    assert_eq!(client.call("echo", vec![0; 101]).await.unwrap().problem().code, Code::Overloaded);
-    assert_eq!(client.call("echo", vec![0; 100]).await.unwrap().body.len(), 100);
-    held.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
-    eventually("it is given back with its request", || server.gateway.body_bytes_held() == 0).await;
-    server.stop().await;
-}
-
-#[tokio::test]
 async fn a_body_that_drips_is_refused_in_time() {
     let server = Server::start(quick()).await;
     let client = server.client().await;

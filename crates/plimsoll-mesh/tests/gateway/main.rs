@@ -1,5 +1,6 @@
 //! The gateway over real QUIC on loopback.
 
+mod accounts;
 mod advertise;
 mod aioquic;
 mod calls;

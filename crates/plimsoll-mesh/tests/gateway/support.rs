@@ -73,6 +73,10 @@ impl Dispatch for Stand {
                         Err(_) => Err(Problem::new(Code::Deadline, "the deadline passed")),
                     }
                 }
+                "size" => {
+                    let size = String::from_utf8_lossy(&call.body).parse().unwrap();
+                    Ok(Response { content_type: text, body: vec![7; size].into() })
+                }
                 "big" => Ok(Response { content_type: text, body: vec![7; 8 << 20].into() }),
                 "refuse" => Err(Problem::application(ApplicationError { content_type: text, body: call.body })),
                 code => match serde_json::from_value::<Code>(code.into()) {

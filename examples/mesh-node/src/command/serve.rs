@@ -105,6 +105,7 @@ async fn start(settings: &Settings) -> Result<Node, Failure> {
     config.gateway.clients = settings.max_clients;
     config.gateway.idle_time = settings.client_idle;
     config.gateway.body_bytes = settings.max_body;
+    config.gateway.all_answers_bytes = settings.answer_bytes;
     config.gateway.deadline = settings.call_deadline;
     config.gateway.admission = settings.admission;
     config.gateway.advertisements = settings.advertisements.clone();

@@ -40,6 +40,12 @@ pub(crate) const KEYS: &[Key] = &[
     key("gateway.max_clients", "10000", "COUNT", "clients at once; one more is refused by name"),
     key("gateway.idle", "30s", "TIME", "how long a client without traffic is kept: at most 10min"),
     key("gateway.max_body", "1MiB", "BYTES", "largest body of a call: at most 16MiB"),
+    key(
+        "gateway.answer_bytes",
+        "64MiB",
+        "BYTES",
+        "answers that clients have not read yet, all together: from 4 times gateway.max_body to 1024GiB",
+    ),
     key("gateway.half_open", "1024", "COUNT", "handshakes under way at once; one more is refused"),
     key(
         "gateway.max_per_prefix",

@@ -29,6 +29,7 @@ fn the_defaults_are_good() {
     let limits = plimsoll_mesh::gateway::Limits::default();
     assert_eq!((settings.admission, settings.pubsub), (limits.admission, limits.pubsub));
     assert_eq!(settings.advertisements, limits.advertisements);
+    assert_eq!((settings.max_body, settings.answer_bytes), (limits.body_bytes, limits.all_answers_bytes));
 }
 
 #[test]
@@ -74,6 +75,7 @@ fn zero_and_unlimited_caps_are_refused() {
         "events.max",
         "calls.max_in_flight",
         "gateway.max_body",
+        "gateway.answer_bytes",
         "memory.budget",
     ] {
         for value in ["0", "unlimited", "-1", "", "inf"] {
@@ -119,6 +121,7 @@ fn what_is_too_long_or_too_large_is_refused_by_name() {
         ("gateway.rate", "1000000000", ["1000000001", "4294967296"], "largest is 1000000000"),
         ("peers.max", "1000000000", ["1000000001", "4294967296"], "largest is 1000000000"),
         ("gateway.max_body", "16MiB", ["16777217B", "100GiB"], "at most 16MiB"),
+        ("gateway.answer_bytes", "1024GiB", ["1099511627777", "1025GiB"], "largest is 1099511627776"),
     ];
     for (name, largest, refusals, end) in cases {
         Settings::from_layers(&flag(Layers::default(), name, largest)).unwrap();
@@ -128,6 +131,20 @@ fn what_is_too_long_or_too_large_is_refused_by_name() {
             assert!(message.ends_with(end), "{message}");
         }
     }
+}
+
+/// An answer that no client may hold could never be sent: that is told at boot and not by each call.
+#[test]
+fn a_quarter_of_all_answers_takes_a_whole_body() {
+    let with = |body, answers| {
+        let layers = flag(Layers::default(), "gateway.max_body", body);
+        flag(layers, "gateway.answer_bytes", answers)
+    };
+    assert_eq!(Settings::from_layers(&with("2MiB", "8MiB")).unwrap().answer_bytes, 8 << 20);
+    let message = refused(Ok(with("2MiB", "8388607")));
+    assert!(message.starts_with("gateway.answer_bytes = \"8388607\" (flag --gateway-answer-bytes): "), "{message}");
+    assert!(message.ends_with("body of gateway.max_body: at least 8388608 bytes are needed"), "{message}");
+    Settings::from_layers(&flag(Layers::default(), "gateway.max_body", "16MiB")).unwrap();
 }
 
 #[test]

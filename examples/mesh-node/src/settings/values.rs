@@ -127,11 +127,24 @@ pub(crate) fn bytes(value: &str) -> Read<usize> {
         .ok_or(WANTED.into())
 }
 
-/// The size of a body: what this program's own client reads back, and what all requests together may hold.
+/// The size of a body: what this program's own client reads back, and what the requests of one client may hold.
 pub(crate) fn body(value: &str) -> Read<usize> {
-    let largest = client::MAX_ANSWER.min(Limits::default().all_bodies_bytes);
+    let largest = client::MAX_ANSWER.min(Limits::default().all_bodies_bytes / Limits::SHARES);
     let size = bytes(value)?;
     if size > largest { Err(format!("a body is at most {}MiB", largest >> 20)) } else { Ok(size) }
+}
+
+/// What the answers on their way may hold, where one client may hold its share and a body be as large as `max_body`.
+pub(crate) fn answers(value: &str, max_body: usize) -> Read<usize> {
+    let size = bytes(value)?;
+    ByteCap::new(size as u64).map_err(|error| error.to_string())?;
+    match max_body.saturating_mul(Limits::SHARES) {
+        least if size < least => Err(format!(
+            "one client may hold a quarter of it, which has to take a body of gateway.max_body: at least {least} bytes \
+             are needed"
+        )),
+        _ => Ok(size),
+    }
 }
 
 /// What may wait for one subscriber: no more than the largest body.

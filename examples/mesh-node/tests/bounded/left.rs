@@ -7,7 +7,7 @@ use plimsoll_mesh::node::NodeSnapshot;
 use plimsoll_testkit::report::{Report, Row};
 
 /// Counters of what is held now, besides all whose name ends with `_used`.
-const HELD: [&str; 10] = [
+const HELD: [&str; 11] = [
     "in_flight",
     "requests_in_flight",
     "workers",
@@ -17,6 +17,7 @@ const HELD: [&str; 10] = [
     "at_desk",
     "deciding",
     "body_bytes_held",
+    "answer_bytes_held",
     "backlog_bytes",
 ];
 
