@@ -105,20 +105,22 @@ pub(super) fn hold(
             Err(Broken::Stream(error)) => return note(&mut send, &error),
         };
         let (answer, charge) = session.charge(answer);
-        let sending = async {
-            answer.send(&mut send).await?;
-            if !charge.is_empty() {
-                // All of it is held by the transport for as long as its last byte is not acknowledged.
-                let _ = (&mut left).await;
+        let charged = (!charge.is_empty()).then(Instant::now);
+        let sent = within(shared.limits.answer_time, answer.send(&mut send)).await;
+        let sent = match (sent, charged) {
+            (Ok(Ok(())), Some(since)) => {
+                // The transport holds all of it for as long as its last byte is not acknowledged.
+                let rest = shared.limits.answer_time.saturating_sub(since.elapsed());
+                within(rest, &mut left).await.map(|_| Ok(()))
             }
-            Ok::<_, quinn::WriteError>(())
+            (sent, _) => sent,
         };
-        match within(shared.limits.answer_time, sending).await {
+        match sent {
             Ok(Ok(())) => books.answered(),
             Ok(Err(_)) => return books.left(),
             Err(TimeUp) => return send.abandon(H3Code::H3_REQUEST_CANCELLED),
         }
-        if charge.is_empty() && session.is_draining() {
+        if charged.is_none() && session.is_draining() {
             // Closing the connection would take back what the client has not acknowledged.
             let _ = within(super::pump::FAREWELL, left).await;
         }
