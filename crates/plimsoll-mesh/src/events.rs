@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use plimsoll::bounded::{ByteCap, Cap, History, HistoryCaps};
+use plimsoll::bounded::{ByteCap, Cap, Compact, CompactPolicy, History, HistoryCaps};
 use plimsoll::inspect::{Details, Inspect};
 use serde::{Deserialize, Serialize};
 
@@ -98,8 +98,11 @@ impl Events {
         let reason = &reason[..reason.floor_char_boundary(LONGEST_REASON)];
         let kept = Kept { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), what, reason: reason.into() };
         let weight = HEAVIEST - (LONGEST_REASON - reason.len()) as u64;
+        let mut history = self.0.lock();
         // INVARIANT: one event weighs less than all of them may.
-        let _ = self.0.lock().push(peer, kept, weight);
+        let _ = history.push(peer, kept, weight);
+        // Only what comes in pushes nodes out, so that this is when their room can go. O(1) when there is none to give back.
+        history.compact(&CompactPolicy::default());
     }
 
     /// The latest events, at most so many, oldest first. O(those).
@@ -176,6 +179,22 @@ mod tests {
         }
         assert_eq!(events.len(), 101);
         assert_eq!(events.latest(1_000)[0].what, What::PeerRefused);
+    }
+
+    /// L-2: the room for ten thousand nodes goes back when the events are of ten.
+    #[test]
+    fn the_room_of_nodes_that_are_forgotten_goes_back() {
+        let events = Events::default();
+        let note = |n: u16| {
+            let mut digest = [0; 32];
+            digest[..2].copy_from_slice(&n.to_le_bytes());
+            events.note(What::PeerUp, Some(NodeId::from_digest(digest)), "");
+        };
+        (0..10_000).for_each(note);
+        let crowded = events.0.lock().footprint();
+        (0..20_000).for_each(|n| note(n % 10));
+        let left = events.0.lock().footprint();
+        assert!((crowded.len, left.len) == (10_000, 10) && left.bytes < crowded.bytes / 100, "{crowded:?} {left:?}");
     }
 
     /// F-4: long reasons are cut, at a whole character.

@@ -38,7 +38,8 @@ pub struct PeersConfig {
     pub listens: Option<SocketAddr>,
     /// Whom to dial at start.
     pub seeds: Vec<Seed>,
-    /// Connections kept at most. Default 1,000; the least recently used idle one makes room.
+    /// Connections kept at most. Default 1,000; the least recently used idle one makes room. None is closed for being idle
+    /// alone: gossip goes over each, and [`PeersConfig::idle`] finds the dead ones.
     pub connections: Cap,
     /// Calls at once on a connection, each way. Default 1,024.
     pub calls: u32,

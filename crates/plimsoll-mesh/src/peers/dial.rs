@@ -27,7 +27,7 @@ pub(crate) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
         let now = Instant::now();
         let trusts = |node: &NodeId| shared.trust.allows(node);
         let free = DIALS.saturating_sub(dials.len());
-        shared.look_after_closings();
+        shared.tidy();
         let room = shared.connections.lock().has_room();
         let due = shared.book.lock().due(now, free, room, trusts);
         for dial in due {

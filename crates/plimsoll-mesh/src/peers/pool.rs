@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use plimsoll::bounded::pool::{
     Asked, Closing, Creation, Lease, LruPool, Outcome, PoolAction, PoolRefusal, WaitKey, WhenFull,
 };
-use plimsoll::bounded::{Cap, PoolSettings};
+use plimsoll::bounded::{Cap, Compact, CompactPolicy, Compacted, PoolSettings};
 use tokio::sync::oneshot;
 
 use crate::controls::switched_off;
@@ -65,6 +65,9 @@ impl Connections {
             retry_first: redial.first,
             retry_longest: redial.longest,
             close_time: CLOSE_TIME,
+            // A connection that nobody calls over is in use all the same: gossip goes over it, and whoever closed it would
+            // dial it again to stay in the mesh. A peer that is dead is found by its silence.
+            idle_time: Duration::MAX,
             ..PoolSettings::default()
         };
         Self { pool: LruPool::new(settings), open: HashMap::new(), creations: HashMap::new(), closings: HashMap::new() }
@@ -144,6 +147,14 @@ impl Connections {
             }
             self.pool.closed(closing, Outcome::TimedOut);
         }
+    }
+
+    /// Gives back the room that a crowd of connections left behind. O(1) when there is none to give back.
+    fn compact(&mut self) -> Compacted {
+        let policy = CompactPolicy::default();
+        let maps =
+            self.open.compact(&policy).plus(self.creations.compact(&policy)).plus(self.closings.compact(&policy));
+        self.pool.compact(&policy).plus(maps)
     }
 
     /// Takes what the pool asks for.
@@ -285,9 +296,12 @@ impl Shared {
         self.act(|connections| connections.ended(link))
     }
 
-    /// Gives up on closings that take too long.
-    pub(crate) fn look_after_closings(self: &Arc<Self>) {
-        self.act(|connections| connections.overdue(Instant::now()));
+    /// Gives up on closings that take too long, and gives back room.
+    pub(crate) fn tidy(self: &Arc<Self>) {
+        self.act(|connections| {
+            connections.overdue(Instant::now());
+            connections.compact();
+        });
     }
 
     /// An attempt at `node` failed: those that wait for it are told.
@@ -364,5 +378,43 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         // Says no, and does nothing, when the answer is there.
         self.shared.act(|connections| connections.pool.forget(self.wait));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connections() -> Connections {
+        Connections::new(Cap::of::<1_000>(), Redial::default())
+    }
+
+    /// M-2: peers are never closed for being idle, however long that is.
+    #[test]
+    fn no_connection_is_closed_for_being_idle() {
+        assert_eq!(connections().pool().settings().idle_time, Duration::MAX);
+    }
+
+    /// L-2: the room of a thousand waiting callers goes back when they have gone.
+    #[test]
+    fn the_room_of_a_crowd_goes_back() {
+        let (mut connections, now) = (connections(), Instant::now());
+        let waits: Vec<_> = (0..1_000_u16)
+            .map(|n| {
+                let mut digest = [0; 32];
+                digest[..2].copy_from_slice(&n.to_le_bytes());
+                let asked =
+                    connections.pool.ask(&NodeId::from_digest(digest), WhenFull::Wait, oneshot::channel().0, now);
+                let Asked::Waits(wait) = asked else { panic!("there is no connection") };
+                wait
+            })
+            .collect();
+        connections.decide(&mut Vec::new());
+        assert_eq!(connections.creations.len(), 1_000);
+        assert!(waits.into_iter().all(|wait| connections.pool.forget(wait)));
+        connections.decide(&mut Vec::new());
+        assert!(connections.creations.is_empty());
+        assert!(connections.compact().freed() > 0);
+        assert_eq!(connections.creations.capacity(), 0);
     }
 }

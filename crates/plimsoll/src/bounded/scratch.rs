@@ -10,6 +10,7 @@ use std::hash::{BuildHasher, Hash};
 use bytes::BytesMut;
 
 use super::{Compact, CompactPolicy, Compacted, Footprint};
+use crate::inspect::Details;
 
 /// A collection that can be emptied and used again.
 pub trait Reusable: Default {
@@ -23,7 +24,8 @@ pub trait Reusable: Default {
     fn room(&self) -> usize;
 }
 
-/// Working space of one actor or task.
+/// Working space of one actor or task, which owns it and shows it with its own figures ([`Scratch::add_to`]). It refuses
+/// nothing: what is above the keep size goes back after each use, and is counted.
 ///
 /// ```
 /// use plimsoll::bounded::Scratch;
@@ -40,13 +42,14 @@ pub trait Reusable: Default {
 pub struct Scratch<C> {
     space: C,
     keep: usize,
+    largest: usize,
     given_back: u64,
 }
 
 impl<C: Reusable> Scratch<C> {
     /// Space that keeps up to `keep` bytes of room from one use to the next.
     pub fn keeping(keep: usize) -> Self {
-        Self { space: C::default(), keep, given_back: 0 }
+        Self { space: C::default(), keep, largest: 0, given_back: 0 }
     }
 
     /// Lends the space to `work`, which finds it empty and leaves it empty.
@@ -72,7 +75,25 @@ impl<C: Reusable> Scratch<C> {
         self.given_back
     }
 
+    /// The most bytes of room that a use ended with.
+    pub fn largest(&self) -> usize {
+        self.largest
+    }
+
+    /// Adds its figures to those of whoever owns it, as `<name>_bytes_used`, `_bytes_cap`, `_bytes_high_water` and
+    /// `<name>_given_back`. In use is the room held between two messages, the cap is the keep size.
+    pub fn add_to(&self, name: &str, details: &mut Details) {
+        let figures = [
+            ("bytes_used", self.room() as u64),
+            ("bytes_cap", self.keep as u64),
+            ("bytes_high_water", self.largest as u64),
+            ("given_back", self.given_back),
+        ];
+        details.counters.extend(figures.map(|(what, value)| (format!("{name}_{what}"), value)));
+    }
+
     fn settle(&mut self) {
+        self.largest = self.largest.max(self.space.room());
         if self.space.room() > self.keep {
             self.space = C::default();
             self.given_back += 1;
@@ -149,6 +170,12 @@ mod tests {
         assert_eq!((scratch.room(), scratch.given_back()), (1000, 0));
         grow(&mut scratch, 1001);
         assert_eq!((scratch.room(), scratch.given_back()), (0, 1));
+        let mut details = Details::default();
+        scratch.add_to("text", &mut details);
+        let shown = ["bytes_used", "bytes_cap", "bytes_high_water", "given_back"]
+            .map(|figure| details.counters[&format!("text_{figure}")]);
+        assert_eq!(shown, [0, 1000, scratch.largest() as u64, 1]);
+        assert!(scratch.largest() >= 1001);
     }
 
     /// L-7: whoever leaves something behind for the next message is told in debug builds.

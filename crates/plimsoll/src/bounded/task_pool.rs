@@ -91,6 +91,9 @@ pub enum Skipped {
 ///
 /// Under a supervisor it is a child like any other: `ChildSpec::task("store", move |stop| pool.clone().run(stop))` ends
 /// the jobs with the tree.
+///
+/// It keeps no table and no payload of its own: there are no bytes to cap and nothing to compact, and each job's owner is
+/// its time limit.
 #[derive(Debug, Clone)]
 pub struct TaskPool {
     shared: Arc<Shared>,

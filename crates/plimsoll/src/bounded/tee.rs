@@ -37,6 +37,10 @@ pub enum Copied {
 
 /// The stream with the copy beside it.
 ///
+/// It belongs to its reader and ends with the stream: in use is what it [holds](Tee::held), the most is its cap, and each
+/// refusal is handed over by its reason ([`Copied`]), for whoever makes tees to count. It keeps no room to compact, and its
+/// place in the snapshot is its maker's.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
