@@ -1,4 +1,4 @@
-"""Random cases for a supervisor, in the words of crates/plimsoll/tests/otp_recorded.rs: cases.py COUNT SEED."""
+"""Random cases for a supervisor, in the words of crates/plimsoll/tests/otp/recorded.rs: cases.py COUNT SEED."""
 
 import random
 import sys

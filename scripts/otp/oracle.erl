@@ -1,5 +1,5 @@
 %% Runs the cases of cases.py with OTP's own supervisor and writes what it answers; the words are those of
-%% crates/plimsoll/tests/otp_recorded.rs. Every reading is taken when nothing is under way any more, and every end has
+%% crates/plimsoll/tests/otp/recorded.rs. Every reading is taken when nothing is under way any more, and every end has
 %% happened before the next step, so that the answers do not depend on time.
 -module(oracle).
 -behaviour(supervisor).

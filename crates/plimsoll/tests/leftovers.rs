@@ -13,22 +13,17 @@ use plimsoll::supervisor::{
     ShutdownCause, StartError, Strategy, Supervisor, SupervisorRef, TroubleKind,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus};
-use support::{Begin, Do, Puppet, Stage, quiet, tell_id};
-
-fn slow(mut puppet: Puppet) -> Puppet {
-    puppet.slow_stop = Duration::from_secs(3_600);
-    puppet
-}
+use support::{Begin, Do, Puppet, Stage, quiet, slow, stop_meanwhile, tell_id};
 
 /// A tree with a child that runs, one that drains, one in its stop hook, and a supervisor with the same.
 async fn busy_tree(stage: &Stage) -> (SupervisorRef, Vec<ActorCell>) {
     let inner = stage.clone();
     let tree = Supervisor::builder("top")
         .child(stage.child("runs"))
-        .child(stage.child_with("hooked", slow).restart(Restart::Temporary))
+        .child(stage.child_with("hooked", slow(3_600)).restart(Restart::Temporary))
         .child(stage.child("drains").restart(Restart::Temporary))
         .child(ChildSpec::supervisor("nested", move || {
-            Supervisor::builder("nested").child(inner.child("deep")).child(inner.child_with("deep hooked", slow))
+            Supervisor::builder("nested").child(inner.child("deep")).child(inner.child_with("deep hooked", slow(3_600)))
         }))
         .start()
         .await
@@ -88,7 +83,7 @@ fn a_dropped_runtime_leaves_nobody() {
     let actors = runtime.block_on(async {
         let tree = Supervisor::builder("top")
             .child(stage.child("a"))
-            .child(stage.child_with("b", slow))
+            .child(stage.child_with("b", slow(3_600)))
             .start()
             .await
             .unwrap();
@@ -349,10 +344,7 @@ async fn a_panic_anywhere_is_an_exit_reason_with_its_message() {
             .await
             .unwrap();
         let grenade = tree.child("grenade");
-        let stopping = tokio::spawn({
-            let tree = tree.clone();
-            async move { tree.stop().await }
-        });
+        let stopping = stop_meanwhile(&tree);
         if place != "post_start" {
             quiet().await;
             grenade.unwrap().actor().send_message(()).unwrap();

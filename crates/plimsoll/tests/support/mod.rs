@@ -5,8 +5,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use plimsoll::supervisor::{Backoff, BoxError, Child, ChildRef, ChildSpec, Start, SupervisorRef};
+use plimsoll::supervisor::{
+    Backoff, BoxError, Child, ChildRef, ChildSpec, ShutdownReport, Start, StartError, Started, SupervisorRef,
+    TroubleKind,
+};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use tokio::task::JoinHandle;
 
 /// What children did, in order, as `verb id`.
 #[derive(Clone, Default)]
@@ -149,6 +153,20 @@ impl Drop for Puppet {
     }
 }
 
+/// Its stop hook takes so many seconds.
+pub fn slow(seconds: u64) -> impl Fn(Puppet) -> Puppet + Send + Sync + 'static {
+    move |mut puppet| {
+        puppet.slow_stop = Duration::from_secs(seconds);
+        puppet
+    }
+}
+
+/// Its stop hook fails.
+pub fn failing(mut puppet: Puppet) -> Puppet {
+    puppet.fail_stop = true;
+    puppet
+}
+
 /// Puppets with one diary and one script.
 #[derive(Clone, Default)]
 pub struct Stage {
@@ -205,6 +223,23 @@ pub fn tell(child: &ChildRef, what: Do) {
 /// Tells the running child `id` to do something.
 pub fn tell_id(tree: &SupervisorRef, id: &str, what: Do) {
     tell(&tree.child(id).expect("a running child"), what);
+}
+
+/// Starts a child in a task of its own.
+pub fn start_meanwhile(tree: &SupervisorRef, spec: ChildSpec) -> JoinHandle<Result<Started, StartError>> {
+    let tree = tree.clone();
+    tokio::spawn(async move { tree.start_child(spec).await })
+}
+
+/// Stops the tree in a task of its own.
+pub fn stop_meanwhile(tree: &SupervisorRef) -> JoinHandle<Arc<ShutdownReport>> {
+    let tree = tree.clone();
+    tokio::spawn(async move { tree.stop().await })
+}
+
+/// Who gave trouble, by the first step of the path, and what it was.
+pub fn troubles(report: &ShutdownReport) -> Vec<(&str, &TroubleKind)> {
+    report.troubles.iter().map(|trouble| (&*trouble.path[0], &trouble.what)).collect()
 }
 
 /// Lets everything that can happen without time passing happen. Only under paused time.

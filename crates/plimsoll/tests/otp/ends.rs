@@ -1,11 +1,10 @@
-//! OTP's cases of a child's normal, shutdown and abnormal end.
-
-mod support;
+//! A child's normal, shutdown and abnormal end, by its restart type.
 
 use std::time::Duration;
 
 use plimsoll::supervisor::{ChildState, Restart, ShutdownCause, Supervisor, SupervisorRef};
-use support::{Do, Stage, quiet, tell_id};
+
+use crate::support::{Do, Stage, quiet, tell_id};
 
 async fn tree(stage: &Stage, restart: Restart) -> SupervisorRef {
     let tree = Supervisor::builder("top")

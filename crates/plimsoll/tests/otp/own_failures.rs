@@ -1,7 +1,5 @@
 //! The supervisor's own actors fail: nobody waits for ever, everybody is told, and no child is left behind.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,9 +9,10 @@ use plimsoll::supervisor::{
     StartError, Supervisor, SupervisorRef,
 };
 use ractor::{Actor, ActorCell, ActorId};
-use support::{Begin, Do, Puppet, Stage, quiet, tell_id};
 use tracing::span;
 use tracing::subscriber::DefaultGuard;
+
+use crate::support::{Begin, Do, Puppet, Stage, quiet, slow, start_meanwhile, stop_meanwhile, tell, tell_id};
 
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -212,19 +211,13 @@ async fn otp_every_operation_is_answered_when_the_supervisors_own_actors_go() {
     for blow in BLOWS {
         let stage = Stage::default();
         let (anchors, mut anchor) = tokio::sync::mpsc::channel(8);
-        let slow = stage.child_with("slow", |mut puppet| {
-            puppet.slow_stop = Duration::from_secs(4);
-            puppet
-        });
+        let slow = stage.child_with("slow", slow(4));
         let builder = Supervisor::builder("top").child(telling(&stage, "a", anchors)).child(slow);
         let tree = builder.child(stage.child("idle")).start().await.unwrap();
         tree.terminate_child("idle").await.unwrap();
         stage.script.always("hangs", Begin::Hang);
         stage.script.always("idle", Begin::Hang);
-        let starts = tokio::spawn({
-            let (tree, spec) = (tree.clone(), stage.child("hangs"));
-            async move { tree.start_child(spec).await.map(|_| ()) }
-        });
+        let starts = start_meanwhile(&tree, stage.child("hangs"));
         let [ends, ends_too] = [(); 2].map(|()| {
             let tree = tree.clone();
             tokio::spawn(async move { tree.terminate_child("slow").await })
@@ -267,16 +260,10 @@ async fn otp_sup_stop_ends_when_the_supervisors_own_actors_go_meanwhile() {
     for blow in BLOWS {
         let stage = Stage::default();
         let (anchors, mut anchor) = tokio::sync::mpsc::channel(8);
-        let slow = stage.child_with("slow", |mut puppet| {
-            puppet.slow_stop = Duration::from_secs(4);
-            puppet
-        });
+        let slow = stage.child_with("slow", slow(4));
         let builder = Supervisor::builder("top").child(telling(&stage, "a", anchors)).child(slow);
         let tree = builder.start().await.unwrap();
-        let stopping = tokio::spawn({
-            let tree = tree.clone();
-            async move { tree.stop().await }
-        });
+        let stopping = stop_meanwhile(&tree);
         quiet().await;
         blow.strike(&anchor.recv().await.unwrap());
         let report = in_time(stopping, blow).await.unwrap();
@@ -312,7 +299,7 @@ async fn otp_simple_arguments_whose_copy_panics_fail_the_restart_only() {
     .unwrap();
     let copies = Arc::new(AtomicU64::new(0));
     let first = dynamic.start_child(Fragile(copies.clone())).await.unwrap().child().unwrap();
-    support::tell(&first, Do::Panic);
+    tell(&first, Do::Panic);
     quiet().await;
     assert_eq!(copies.load(Ordering::SeqCst), 3, "kept, broken, made for the second try");
     assert_eq!(stage.did(), ["start x", "start x"]);

@@ -1,6 +1,4 @@
-//! OTP's `significant_simple`: significant children of a dynamic supervisor.
-
-mod support;
+//! Significant children of a dynamic supervisor.
 
 use std::time::Duration;
 
@@ -10,10 +8,9 @@ use plimsoll::supervisor::{
     DynamicSupervisorRef, Restart, ShutdownCause, SpecError, StartError,
 };
 use ractor::{Actor, ActorCell};
-use support::{Begin, Do, Puppet, Stage, quiet, tell};
 
-const ANY: AutoShutdown = AutoShutdown::AnySignificant;
-const ALL: AutoShutdown = AutoShutdown::AllSignificant;
+use super::{ALL, ANY};
+use crate::support::{Begin, Do, Puppet, Stage, quiet, tell};
 
 type Members = DynamicSupervisorRef<&'static str>;
 
@@ -90,17 +87,6 @@ async fn terminated(auto_shutdown: AutoShutdown, restart: Restart) {
     assert!(alive(&members).await);
     tell(&c, Do::Normal);
     assert_shut_down(&members).await;
-}
-
-macro_rules! cases {
-    ($($name:ident: $case:expr;)*) => {
-        $(
-            #[tokio::test(start_paused = true)]
-            async fn $name() {
-                $case.await;
-            }
-        )*
-    };
 }
 
 cases! {

@@ -1,46 +1,42 @@
 //! Children that block their threads: named, left behind, never beside a second incarnation, and nobody else suffers.
 
-mod support;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use plimsoll::supervisor::{
-    Backoff, BoxError, Child, ChildError, ChildSpec, ChildState, DynamicSupervisor, DynamicSupervisorRef, Restart,
-    Shutdown, ShutdownCause, StartError, Started, Strategy, Supervisor, SupervisorRef,
+    Backoff, BoxError, Child, ChildError, ChildSpec, DynamicSupervisor, DynamicSupervisorRef, Restart, Shutdown,
+    ShutdownCause, StartError, Started, Strategy, Supervisor, SupervisorRef,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use support::{Do, Puppet, Stage, tell, tell_id};
 
-fn shown(tree: &SupervisorRef) -> String {
-    let letter = |state: &ChildState| match state {
-        ChildState::Running(_) => '+',
-        ChildState::Restarting => '~',
-        _ => '-',
-    };
-    let children = tree.which_children().unwrap().into_iter().rev();
-    children.map(|child| format!("{}{}", child.id.unwrap(), letter(&child.state))).collect::<Vec<_>>().join(" ")
+use crate::support::{Do, Puppet, Stage, tell, tell_id};
+use crate::trees::shown;
+
+/// Blocks its thread at its first message, until the sender of its pair is dropped or used.
+struct Blocks {
+    receiver: Mutex<Option<mpsc::Receiver<()>>>,
+    blocked: Arc<AtomicBool>,
+    /// In the very poll that tells the supervisor of its start.
+    at_once: bool,
 }
-
-/// Blocks its thread when it is told anything, until the sender of its pair is dropped or used.
-struct Blocks(Mutex<Option<mpsc::Receiver<()>>>, Arc<AtomicBool>);
 
 impl Actor for Blocks {
     type Msg = Do;
     type State = ();
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<Do>, (): ()) -> Result<(), ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<Do>, (): ()) -> Result<(), ActorProcessingErr> {
+        if self.at_once {
+            myself.cast(Do::Normal)?;
+        }
         Ok(())
     }
 
     async fn handle(&self, _: ActorRef<Do>, _: Do, (): &mut ()) -> Result<(), ActorProcessingErr> {
-        let receiver = self.0.lock().unwrap().take();
-        self.1.store(true, Ordering::SeqCst);
-        if let Some(receiver) = receiver {
-            let _ = receiver.recv();
-        }
+        let receiver = self.receiver.lock().unwrap().take();
+        self.blocked.store(true, Ordering::SeqCst);
+        let _ = receiver.map(|receiver| receiver.recv());
         Ok(())
     }
 }
@@ -52,14 +48,16 @@ struct Blocker {
     spec: ChildSpec,
 }
 
-fn blocker() -> Blocker {
+/// The first incarnation blocks when it is told anything, or at once.
+fn blocker(at_once: bool) -> Blocker {
     let (release, receiver) = mpsc::channel();
     let receiver = Mutex::new(Some(receiver));
     let (blocked, starts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let (seen, counted) = (blocked.clone(), starts.clone());
     let spec = ChildSpec::new("blocks", move |parent| {
         counted.fetch_add(1, Ordering::SeqCst);
-        Blocks::spawn_linked(None, Blocks(Mutex::new(receiver.lock().unwrap().take()), seen.clone()), (), parent)
+        let receiver = Mutex::new(receiver.lock().unwrap().take());
+        Blocks::spawn_linked(None, Blocks { receiver, blocked: seen.clone(), at_once }, (), parent)
     });
     let spec = spec.shutdown(Shutdown::After(Duration::from_millis(20))).backoff(Backoff::NONE);
     Blocker { release, blocked, starts, spec }
@@ -75,13 +73,14 @@ async fn until(what: impl Fn() -> bool) {
 }
 
 const LEAVE: Duration = Duration::from_millis(50);
+
 /// The grace where a released child has to end in order: time for a busy machine to run it.
 const AMPLE: Shutdown = Shutdown::After(Duration::from_secs(2));
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn otp_a_blocked_thread_is_named_and_does_not_hold_up_the_rest() {
     let stage = Stage::default();
-    let Blocker { release, blocked, spec, .. } = blocker();
+    let Blocker { release, blocked, spec, .. } = blocker(false);
     let builder = Supervisor::builder("top").leave_behind(LEAVE).child(stage.child("a")).child(spec);
     let tree = builder.child(stage.child("z")).start().await.unwrap();
     tell_id(&tree, "blocks", Do::Normal);
@@ -99,7 +98,7 @@ async fn otp_a_blocked_thread_is_named_and_does_not_hold_up_the_rest() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn otp_terminate_of_a_blocked_thread_says_so_and_it_is_startable_once_it_is_gone() {
-    let Blocker { release, blocked, spec, starts } = blocker();
+    let Blocker { release, blocked, spec, starts } = blocker(false);
     let tree = Supervisor::builder("top").leave_behind(LEAVE).child(spec).start().await.unwrap();
     tell_id(&tree, "blocks", Do::Normal);
     until(|| blocked.load(Ordering::SeqCst)).await;
@@ -116,7 +115,7 @@ async fn otp_terminate_of_a_blocked_thread_says_so_and_it_is_startable_once_it_i
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn otp_a_group_restart_does_not_start_a_second_incarnation_beside_a_blocked_one() {
     let stage = Stage::default();
-    let Blocker { release, blocked, spec, starts } = blocker();
+    let Blocker { release, blocked, spec, starts } = blocker(false);
     let builder = Supervisor::builder("top").strategy(Strategy::OneForAll).leave_behind(LEAVE);
     let tree = builder.child(stage.child("a")).child(spec).child(stage.child("z")).start().await.unwrap();
     tell_id(&tree, "blocks", Do::Normal);
@@ -135,7 +134,7 @@ async fn otp_a_group_restart_does_not_start_a_second_incarnation_beside_a_blocke
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn otp_a_nested_supervisor_is_started_again_only_when_its_blocked_child_is_gone() {
-    let Blocker { release, blocked, spec, starts } = blocker();
+    let Blocker { release, blocked, spec, starts } = blocker(false);
     let stage = Stage::default();
     let inner = stage.clone();
     let nested = ChildSpec::supervisor("nested", move || {
@@ -159,7 +158,7 @@ async fn otp_a_nested_supervisor_is_started_again_only_when_its_blocked_child_is
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn otp_a_blocked_grandchild_is_named_with_its_path() {
-    let Blocker { release, blocked, spec, .. } = blocker();
+    let Blocker { release, blocked, spec, .. } = blocker(false);
     let nested = ChildSpec::supervisor("nested", move || {
         Supervisor::builder("whatever").leave_behind(LEAVE).child(spec.clone())
     });
@@ -180,8 +179,8 @@ async fn otp_simple_a_blocked_thread_is_left_behind_and_frees_its_place_when_gon
     let blocked = Arc::new(AtomicBool::new(false));
     let seen = blocked.clone();
     let dynamic: DynamicSupervisorRef<()> = DynamicSupervisor::builder("dynamic", move |parent, (): ()| {
-        let receiver = receiver.lock().unwrap().take();
-        Blocks::spawn_linked(None, Blocks(Mutex::new(receiver), seen.clone()), (), parent)
+        let receiver = Mutex::new(receiver.lock().unwrap().take());
+        Blocks::spawn_linked(None, Blocks { receiver, blocked: seen.clone(), at_once: false }, (), parent)
     })
     .max_children(1)
     .shutdown(AMPLE)
@@ -229,50 +228,12 @@ async fn otp_a_task_that_blocks_from_its_first_poll_holds_up_nobody() {
     }
 }
 
-/// Blocks its thread in the very poll that tells the supervisor of its start.
-struct BlocksAtOnce(Mutex<Option<mpsc::Receiver<()>>>, Arc<AtomicBool>);
-
-impl Actor for BlocksAtOnce {
-    type Msg = Do;
-    type State = ();
-    type Arguments = ();
-
-    async fn pre_start(&self, myself: ActorRef<Do>, (): ()) -> Result<(), ActorProcessingErr> {
-        Ok(myself.cast(Do::Normal)?)
-    }
-
-    async fn handle(&self, _: ActorRef<Do>, _: Do, (): &mut ()) -> Result<(), ActorProcessingErr> {
-        let receiver = self.0.lock().unwrap().take();
-        self.1.store(true, Ordering::SeqCst);
-        let _ = receiver.map(|receiver| receiver.recv());
-        Ok(())
-    }
-}
-
-fn blocks_at_once() -> Blocker {
-    let (release, receiver) = mpsc::channel();
-    let receiver = Mutex::new(Some(receiver));
-    let (blocked, starts) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-    let (seen, counted) = (blocked.clone(), starts.clone());
-    let spec = ChildSpec::new("blocks", move |parent| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        BlocksAtOnce::spawn_linked(
-            None,
-            BlocksAtOnce(Mutex::new(receiver.lock().unwrap().take()), seen.clone()),
-            (),
-            parent,
-        )
-    });
-    let spec = spec.shutdown(Shutdown::After(Duration::from_millis(20))).backoff(Backoff::NONE);
-    Blocker { release, blocked, starts, spec }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn otp_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for_long() {
     // Whether the supervisor waits behind the blocked thread is a matter of luck.
     for _ in 0..5 {
         let stage = Stage::default();
-        let Blocker { release, blocked, spec, .. } = blocks_at_once();
+        let Blocker { release, blocked, spec, .. } = blocker(true);
         let builder = Supervisor::builder("top").intensity(3, Duration::from_secs(60)).leave_behind(LEAVE);
         let tree = builder.child(stage.child("x")).child(stage.child("y")).start().await.unwrap();
         tree.start_child(spec.shutdown(AMPLE)).await.unwrap();
@@ -297,7 +258,7 @@ async fn otp_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for_long()
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn otp_a_supervisor_held_up_by_a_first_poll_can_be_stopped() {
     let stage = Stage::default();
-    let Blocker { release, blocked, spec, .. } = blocks_at_once();
+    let Blocker { release, blocked, spec, .. } = blocker(true);
     let builder = Supervisor::builder("top").leave_behind(LEAVE).child(stage.child("x")).child(spec);
     let tree = builder.start().await.unwrap();
     until(|| blocked.load(Ordering::SeqCst)).await;
@@ -319,7 +280,8 @@ async fn otp_simple_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for
         async move {
             Ok::<Child, BoxError>(if blocks {
                 let receiver = Mutex::new(receiver.lock().unwrap().take());
-                BlocksAtOnce::spawn_linked(None, BlocksAtOnce(receiver, seen), (), parent).await?.into()
+                let blocks = Blocks { receiver, blocked: seen, at_once: true };
+                Blocks::spawn_linked(None, blocks, (), parent).await?.into()
             } else {
                 Puppet::spawn_linked(None, puppet, (), parent).await?.into()
             })
