@@ -9,6 +9,15 @@ use std::path::Path;
 
 const LIST: &str = include_str!("cleanup_paths.json");
 
+/// A test program's only file, or all files of its folder.
+fn sources_of(program: &Path) -> String {
+    if !program.is_dir() {
+        return fs::read_to_string(program.with_extension("rs")).unwrap();
+    }
+    let files = fs::read_dir(program).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|file| fs::read_to_string(file).unwrap()).collect()
+}
+
 #[test]
 fn every_cleanup_path_can_be_switched_off_and_names_the_test_that_notices() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -22,7 +31,7 @@ fn every_cleanup_path_can_be_switched_off_and_names_the_test_that_notices() {
         let (program, test) = text("test").split_once("::").unwrap();
         let tests = match program {
             "lib" => fs::read_to_string(package.join("src/call/book.rs")).unwrap(),
-            program => fs::read_to_string(package.join(format!("tests/{program}.rs"))).unwrap(),
+            program => sources_of(&package.join("tests").join(program)),
         };
         assert!(tests.contains(&format!("fn {test}(")), "{}: there is no test {test}", text("path"));
     }
