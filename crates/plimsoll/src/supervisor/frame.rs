@@ -11,8 +11,12 @@
 //! acted upon by the anchor that hears of it.
 
 mod actors;
+mod early;
+mod ending;
 mod keeper;
 mod lookout;
+mod own_end;
+mod rest;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,7 +33,12 @@ use tokio::task::{AbortHandle, JoinError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(in crate::supervisor) use early::EarlyEnds;
+pub(in crate::supervisor) use ending::{End, Ending};
 pub(crate) use keeper::launch;
+pub(in crate::supervisor) use own_end::OwnEnd;
+pub(crate) use rest::Rest;
+pub(in crate::supervisor) use rest::Sleep;
 
 use super::builder::Observer;
 use super::child::Nested;
@@ -128,6 +137,11 @@ impl Frame {
         }
     }
 
+    /// Whether an actor is linked to the anchor in use.
+    pub(in crate::supervisor) fn is_linked(&self, child: &ActorCell) -> bool {
+        child.try_get_supervisor().is_some_and(|parent| parent.get_id() == self.anchor().get_id())
+    }
+
     /// Something was started: its first poll may have taken the anchor's turn with it.
     pub(crate) fn look_out(&self) {
         // ORDERING: a hint; the keeper looks again at every wake.
@@ -211,12 +225,6 @@ pub(crate) trait Crew: Send + Sync + 'static {
     /// Kills whatever is there, lets nobody wait any longer and performs nothing else: for when nobody is left to perform
     /// it.
     fn abandon(&self);
-}
-
-/// What the keeper does next.
-pub(crate) enum Rest {
-    Until(Option<Duration>),
-    Over,
 }
 
 /// What ractor tells of an end.
