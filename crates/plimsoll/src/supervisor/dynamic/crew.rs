@@ -23,7 +23,7 @@ use crate::supervisor::frame::{self, Crew, Frame, Heard, Rest, discard, ended_so
 use crate::supervisor::handle::{ChildCount, ChildEntry};
 use crate::supervisor::log;
 use crate::supervisor::report::ShutdownReport;
-use crate::supervisor::rules::{DynamicRules, Refusal, StartFailure, Template};
+use crate::supervisor::rules::{DynamicRules, Refusal, Template};
 use crate::supervisor::spec::{ChildSettings, StartBox, placed};
 use crate::supervisor::start;
 
@@ -150,7 +150,7 @@ impl<A: Send + 'static> Dynamic<A> {
     }
 
     /// What a start may have left, if it may have.
-    fn orphans(&self, loose: &AtomicBool) -> Vec<ActorCell> {
+    pub(super) fn orphans(&self, loose: &AtomicBool) -> Vec<ActorCell> {
         if loose.load(Ordering::Relaxed) { self.core.lock().orphans(self) } else { Vec::new() }
     }
 
@@ -197,62 +197,6 @@ impl<A: Send + 'static> Dynamic<A> {
 
     pub(super) fn set_max_children(&self, max: u32) {
         self.core.lock().set_max_children(max);
-    }
-}
-
-/// The task of one restart.
-pub(super) async fn starting<A: Send + 'static>(crew: Arc<Dynamic<A>>, key: SlotKey, args: A) {
-    if !crew.tell(|core, _| core.start_begins(key)) {
-        return;
-    }
-    let mut untold = Untold { crew, key, loose: AtomicBool::new(false), told: false };
-    let crew = &untold.crew;
-    let template = &crew.template;
-    let (anchor, limit) = (crew.frame.anchor(), crew.settings.start_timeout);
-    // After that, to be dropped before it: what is given up has to be gone when it is told.
-    let mut place = None;
-    let start = |parent| {
-        template(parent, args, &mut place);
-        placed(&mut place)
-    };
-    let outcome = start::attempt(start, anchor, limit, &untold.loose).await;
-    discard(place.take());
-    let orphans = crew.orphans(&untold.loose);
-    if !orphans.is_empty() {
-        start::end(orphans, crew.frame.leave_behind).await;
-    }
-    untold.told = true;
-    untold.crew.tell(|core, now| core.start_over(&untold.crew, key, outcome, now));
-}
-
-/// Tells that a restart was given up, when it was. Made when its task first runs: one that is dropped before may be
-/// dropped under the lock.
-struct Untold<A: Send + 'static> {
-    crew: Arc<Dynamic<A>>,
-    key: SlotKey,
-    /// The start may have left an actor that runs.
-    loose: AtomicBool,
-    told: bool,
-}
-
-impl<A: Send + 'static> Drop for Untold<A> {
-    fn drop(&mut self) {
-        if self.told {
-            return;
-        }
-        let (crew, key) = (self.crew.clone(), self.key);
-        let orphans = crew.orphans(&self.loose);
-        let tell = move || {
-            crew.tell(|core, now| core.start_over(&crew, key, Err(StartFailure::Cancelled), now));
-        };
-        if orphans.is_empty() {
-            return tell();
-        }
-        let limit = self.crew.frame.leave_behind;
-        self.crew.frame.runtime.spawn(async move {
-            start::end(orphans, limit).await;
-            tell();
-        });
     }
 }
 
