@@ -1,13 +1,24 @@
-//! What follows when a child ends by itself.
+//! The end of a child, and what follows when it ended by itself.
 
 use std::time::Duration;
 
 use super::entry::State;
 use super::group::{Cover, Stage};
-use super::{Action, Exit, Key, Life, Note, Rules, Run};
+use super::{Action, Exit, Key, Life, Note, Rules, Run, Timer};
 use crate::exit::ExitReason;
 use crate::supervisor::controls::broken;
 use crate::supervisor::policy::{AutoShutdown, Restart};
+
+/// Whether the task of a child that said its last has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It has.
+    Yes,
+    /// It should have long ago.
+    Lingers,
+    /// It waits for stragglers of its own, which it has reported.
+    StragglersLeft,
+}
 
 /// Whether a child that ended so is started again.
 pub(crate) fn restarts(restart: Restart, reason: &ExitReason) -> bool {
@@ -20,8 +31,44 @@ pub(crate) fn restarts(restart: Restart, reason: &ExitReason) -> bool {
 }
 
 impl Rules {
+    /// The child of `run` said its last.
+    pub(crate) fn exited(&mut self, run: Run, reason: ExitReason, gone: Gone, now: Duration) {
+        let Some((key, entry)) = self.by_run(run) else { return };
+        match &mut entry.state {
+            State::Up { since, .. } => {
+                let since = *since;
+                entry.state = State::down(run, since);
+                if gone != Gone::Yes {
+                    self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
+                }
+                self.ended_by_itself(key, run, reason, now);
+            }
+            State::Stopping { ended_with, .. } => {
+                *ended_with = Some(reason);
+                if gone != Gone::Yes {
+                    // The grace was for the stop; the task's last moments are given the time of a killed one.
+                    self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
+                }
+            }
+            _ => return,
+        }
+        match gone {
+            Gone::Yes => self.gone(key, run, now),
+            Gone::Lingers => self.leave(key, true, now),
+            Gone::StragglersLeft => self.leave(key, false, now),
+        }
+        self.settle(now);
+    }
+
+    /// The task of `run` has ended.
+    pub(crate) fn ended(&mut self, run: Run, now: Duration) {
+        let Some((key, _)) = self.by_run(run) else { return };
+        self.gone(key, run, now);
+        self.settle(now);
+    }
+
     /// A running child ended by itself: dealt with now, absorbed by a strategy at work, or left for afterwards.
-    pub(super) fn ended_by_itself(&mut self, key: Key, run: Run, reason: ExitReason, now: Duration) {
+    fn ended_by_itself(&mut self, key: Key, run: Run, reason: ExitReason, now: Duration) {
         match self.life {
             Life::Closing(_) | Life::Finished => self.report_end(key, run, &reason, now),
             Life::Serving if self.being_stopped(key) && !broken("absorbed_failure_handled") => {}

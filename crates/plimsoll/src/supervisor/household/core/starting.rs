@@ -50,7 +50,7 @@ impl Core {
     }
 
     /// The task of a start runs for the first time; whether it is still wanted.
-    pub(in crate::supervisor::household) fn start_begins(&mut self, run: Run) -> bool {
+    fn start_begins(&mut self, run: Run) -> bool {
         let start = self.starts.get_mut(&run);
         start.map(|start| start.begun = true).is_some()
     }
