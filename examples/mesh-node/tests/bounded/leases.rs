@@ -95,8 +95,9 @@ async fn run(node: &Node, names: usize, ttl: Duration, patience: Duration) -> Ru
     let held = async || counter(&node.snapshot().await, &SESSIONS, "advertised_used");
     let sent = held().await;
     while last.elapsed() < ttl * 3 / 4 {
-        renewals.renew().await;
+        // First the wait: in the full form the owners have used up what they may send at once.
         tokio::time::sleep(ttl / 10).await;
+        renewals.renew().await;
     }
     // Now nobody asks for anything: what goes goes by the clock.
     let mut gone = None;
