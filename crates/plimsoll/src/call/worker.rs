@@ -111,6 +111,11 @@ impl<S: Service> Actor for WorkerActor<S> {
         if let Some(request) = request {
             self.work.serve(request, Some(myself.get_cell())).await?;
         }
+        // Its work is done and counted. ractor tells of a start only after this, and then of the end: two events that would
+        // wake the server for nothing.
+        if let Some(server) = self.work.shared().actor() {
+            myself.unlink(server.get_cell());
+        }
         myself.stop(None);
         Ok(())
     }
