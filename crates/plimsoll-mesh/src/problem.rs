@@ -62,19 +62,21 @@ codes! {
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE;
     /// The service refused in its own words.
     ApplicationError = "application_error", UNPROCESSABLE_ENTITY;
-    /// More than the rate allows.
+    /// More than the rate allows; or the connection holds as many bytes as one may. If it was the answer that was refused for
+    /// that, the call has run, and the detail says so.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS;
     /// The header section is larger than the cap.
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
     /// The worker panicked.
     WorkerPanicked = "worker_panicked", INTERNAL_SERVER_ERROR;
-    /// The worker was killed, or ended without a reply.
+    /// The worker was killed, or ended without a reply; or its answer is larger than any that can be sent.
     WorkerDied = "worker_died", INTERNAL_SERVER_ERROR;
     /// The connection to the provider is gone; the call may have run.
     ProviderDied = "provider_died", BAD_GATEWAY;
     /// The gateway has as many clients as it may.
     MaxClientsReached = "max_clients_reached", SERVICE_UNAVAILABLE;
-    /// The service has as many calls in flight as it may.
+    /// The service has as many calls in flight as it may; or all clients together hold as many bytes as they may. If it was the
+    /// answer that was refused for that, the call has run, and the detail says so.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE;
     /// Memory is short; new work is refused first.
     Pressure = "pressure", SERVICE_UNAVAILABLE;

@@ -1,7 +1,7 @@
 //! Bytes that all requests of a gateway may hold together, and how many of them one connection may.
 //!
 //! There are two accounts: one of request bodies, one of answers on their way. One connection holds at most its share of
-//! either ([`Limits::SHARES`]), so that no client alone can lock the others out.
+//! either ([`Limits::SHARES`]), so that none alone can lock the others out. What counts is the length of what is held.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -107,17 +107,21 @@ pub(super) fn hold(
         let (answer, charge) = session.charge(answer);
         let charged = (!charge.is_empty()).then(Instant::now);
         let sent = within(shared.limits.answer_time, answer.send(&mut send)).await;
-        let sent = match (sent, charged) {
+        let arrived = match (sent, charged) {
             (Ok(Ok(())), Some(since)) => {
                 // The transport holds all of it for as long as its last byte is not acknowledged.
                 let rest = shared.limits.answer_time.saturating_sub(since.elapsed());
-                within(rest, &mut left).await.map(|_| Ok(()))
+                within(rest, &mut left).await.map(|left| matches!(left, Left::Answered))
             }
-            (sent, _) => sent,
+            (sent, _) => sent.map(|sent| sent.is_ok()),
         };
-        match sent {
-            Ok(Ok(())) => books.answered(),
-            Ok(Err(_)) => return books.left(),
+        match arrived {
+            Ok(true) => books.answered(),
+            Ok(false) => {
+                // Even of a connection that is lost the transport keeps what was not acknowledged, for a while.
+                send.abandon(H3Code::H3_REQUEST_CANCELLED);
+                return books.left();
+            }
             Err(TimeUp) => return send.abandon(H3Code::H3_REQUEST_CANCELLED),
         }
         if charged.is_none() && session.is_draining() {

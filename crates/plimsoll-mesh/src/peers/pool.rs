@@ -149,7 +149,7 @@ impl Connections {
         }
     }
 
-    /// Gives back the room that a crowd of connections left behind. O(1) when there is none to give back.
+    /// Gives back the room that a crowd of connections left behind. O(1) when little of it is free, O(room) otherwise.
     fn compact(&mut self) -> Compacted {
         let policy = CompactPolicy::default();
         let maps =

@@ -155,23 +155,38 @@ async fn a_reader_that_vanishes_gives_back_what_it_held() {
     server.stop().await;
 }
 
-/// M-1: what the transport has taken is in memory until it is acknowledged, so it counts until then, however long that
-/// takes; and it does not take for ever.
-#[tokio::test]
-async fn an_answer_is_held_until_it_is_acknowledged_or_given_up() {
-    let server = Server::start(Limits { answer_time: Duration::from_secs(2), ..Limits::default() }).await;
-    let reader = Vanishing::connect(&server, server.client_config()).await;
+/// Asks for 50,000 bytes and is gone before they are there. They fit the windows: they are written at once, to nobody.
+async fn written_to_nobody(server: &Server) -> Stream {
+    let reader = Vanishing::connect(server, server.client_config()).await;
     let mut stream = reader.client.open(post("gate").body(()).unwrap()).await.unwrap();
     stream.send_data(vec![7; 50_000].into()).await.unwrap();
     stream.finish().await.unwrap();
     eventually("the call runs", || server.stand.hanging.load(SeqCst) == 1).await;
     reader.vanish();
-    let answered = Instant::now();
     server.stand.gate.notify_one();
-    until_held(&server, 50_000).await;
-    // All of it fits the windows: it is written at once, to nobody.
+    until_held(server, 50_000).await;
+    stream
+}
+
+/// M-1: what was written whole and never acknowledged goes with the connection, and was no answer to anybody.
+#[tokio::test]
+async fn who_vanishes_from_an_answer_that_is_on_its_way_has_left() {
+    let server = Server::start(Limits { idle_time: Duration::from_secs(2), ..Limits::default() }).await;
+    let _stream = written_to_nobody(&server).await;
     until_held(&server, 0).await;
-    assert!(answered.elapsed() >= Duration::from_secs(2), "{:?}", answered.elapsed());
+    assert_eq!(figures(&server, ["requests_answered", "requests_left"]), [0, 1]);
+    server.stop().await;
+}
+
+/// M-1: what the transport has taken is in memory until it is acknowledged, so it counts until then, however long that
+/// takes; and it does not take for ever.
+#[tokio::test]
+async fn an_answer_is_held_until_it_is_acknowledged_or_given_up() {
+    let server = Server::start(Limits { answer_time: Duration::from_secs(2), ..Limits::default() }).await;
+    let began = Instant::now();
+    let _stream = written_to_nobody(&server).await;
+    until_held(&server, 0).await;
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
     assert_eq!(server.gateway.requests().broken, 1);
     server.stop().await;
 }

@@ -52,7 +52,8 @@ impl Default for ByteCacheCaps {
 }
 
 events! {
-    /// What a [`ByteCache`] counts. `inserted = in use + evicted + expired + replaced + removed`, at all times.
+    /// What a [`ByteCache`] counts. `inserted = in use + evicted + expired + replaced + removed`
+    /// whenever nobody is about to change something.
     pub enum CacheEvent {
         /// A lookup found its payload.
         Hit = "hit",

@@ -161,7 +161,8 @@ impl TaskPool {
         waiting.settle(permit).map(|permit| self.start(permit, job))
     }
 
-    /// Waits for a moment at which no job runs. Others get their permits meanwhile: it takes none.
+    /// Waits for a moment at which no job runs. Others get their permits meanwhile, as it takes none: where jobs never stop
+    /// coming it may wait for ever.
     ///
     /// Cancel safe.
     pub async fn idle(&self) {
@@ -176,9 +177,9 @@ impl TaskPool {
     /// Cancel safe: the jobs end all the same.
     pub async fn close(&self) {
         self.shared.stop.cancel();
-        // With all the permits nobody can be about to start a job. When another has closed the pool there are none any more.
+        // Held until the pool is closed: nobody can be about to start a job. When another has closed the pool there are none any more.
         let all = u32::try_from(self.shared.caps.jobs.get()).unwrap_or(u32::MAX);
-        let _ = self.shared.permits.acquire_many(all).await;
+        let _all = self.shared.permits.acquire_many(all).await;
         self.shared.permits.close();
     }
 
