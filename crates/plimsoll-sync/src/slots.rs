@@ -347,6 +347,7 @@ impl<T> fmt::Debug for SlotTable<T> {
 mod tests {
     use super::*;
 
+    /// E-12.
     #[test]
     fn a_key_never_resolves_to_a_later_entry() {
         let mut slots = Slots::with_limit(2);

@@ -1,5 +1,5 @@
 //! Every pair of ways in which a call can end, at the same moment on several threads: one of the two wins, the caller
-//! gets that outcome, and nothing is left. E-8, E-9, E-10, R-2, R-20.
+//! gets that outcome, and nothing is left.
 
 mod common;
 
@@ -174,6 +174,7 @@ fn silence() {
     }));
 }
 
+/// E-8, E-9, E-10, R-2, R-20: whichever two ends meet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_pair_of_ends_settles_a_call_once() {
     silence();

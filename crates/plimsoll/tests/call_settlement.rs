@@ -129,6 +129,7 @@ for_both_workers! {
         assert_eq!(server.client().call(Do::Echo(1)).await, Ok(1));
     }
 
+    /// E-7: the workers are the server's, and end with it.
     async fn a_killed_server_settles_its_calls_at_once(worker) {
         let mut server = server().worker(worker).start().await.unwrap();
         let held = Arc::new(());
@@ -206,7 +207,7 @@ for_both_workers! {
         assert_eq!(call.await, Ok(3));
     }
 
-    /// Those who wait are served first come first served, and leave the queue when their time is up.
+    /// E-11: those who wait are served first come first served, and leave the queue when their time is up.
     async fn a_bounded_queue_waits_for_a_permit(worker) {
         let server = server().worker(worker).max_in_flight(1).queue(2).start().await.unwrap();
         let gate = Gate::closed();

@@ -1,6 +1,6 @@
 //! The ledger: calls against servers that panic, are killed, stopped, drained and restarted, by callers that wait, give
 //! up, are killed and die. Every id settles exactly once and runs at most once, the books balance at every sample, and in
-//! the end nothing is left. E-8, E-9, E-10, E-12, R-2, R-20.
+//! the end nothing is left.
 //!
 //! A seed replays its run: time is paused and the runtime has one thread. 100,000 calls in an ordinary run;
 //! `PLIMSOLL_LEDGER_CALLS` and `PLIMSOLL_LEDGER_SEED` say otherwise (`just ledger`).
@@ -83,7 +83,7 @@ fn silence_fate() {
     });
 }
 
-/// The law of the crate: each call by its own id.
+/// E-8, E-9, E-10, E-12, R-2, R-20: the law of the crate: each call by its own id.
 #[test]
 fn every_call_settles_once_and_runs_at_most_once() {
     silence_fate();
