@@ -177,7 +177,8 @@ impl TaskPool {
     /// Cancel safe: the jobs end all the same.
     pub async fn close(&self) {
         self.shared.stop.cancel();
-        // Held until the pool is closed: nobody can be about to start a job. When another has closed the pool there are none any more.
+        // Held until the pool is closed: nobody can be about to start a job. There are none any more when another has
+        // closed it.
         let all = u32::try_from(self.shared.caps.jobs.get()).unwrap_or(u32::MAX);
         let _all = self.shared.permits.acquire_many(all).await;
         self.shared.permits.close();
