@@ -2,31 +2,32 @@
 
 mod builder;
 mod child;
+mod child_spec;
 mod controls;
+mod current_message;
 mod dynamic;
 mod error;
 mod frame;
 mod handle;
 mod household;
-mod in_hand;
 mod log;
-mod policy;
-mod report;
+mod options;
 mod rules;
-mod spec;
+mod shutdown_report;
 mod start;
 mod task;
 
 pub use builder::{
-    DEFAULT_INTENSITY, DEFAULT_LEAVE_BEHIND, DEFAULT_PERIOD, Init, Supervisor, SupervisorBuilder, SupervisorInit, Tree,
+    DEFAULT_INTENSITY, DEFAULT_KILL_TIMEOUT, DEFAULT_PERIOD, Init, IntoSupervisor, Supervisor, SupervisorBuilder,
+    SupervisorInit,
 };
 pub use child::{Child, ChildRef, Start, Started};
+pub use child_spec::{ChildSettings, ChildSpec};
+pub use current_message::{CurrentMessage, CurrentMessageGuard};
 pub use dynamic::{DEFAULT_MAX_CHILDREN, DynamicBuilder, DynamicSupervisor, DynamicSupervisorRef};
 pub use error::{BoxError, ChildError, SpecError, StartError};
 pub use handle::{ChildCount, ChildEntry, ChildState, SupervisorRef};
-pub use in_hand::{Holding, InHand};
-pub use policy::{Ask, AutoShutdown, Backoff, Restart, Shutdown, Strategy};
-pub use report::{MAX_TROUBLES, ShutdownCause, ShutdownReport, Trouble, TroubleKind};
-pub use spec::{ChildSettings, ChildSpec};
+pub use options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode, Strategy};
+pub use shutdown_report::{MAX_STOP_FAILURES, ShutdownCause, ShutdownReport, StopFailure, StopFailureKind};
 /// What a task child is asked to stop by.
 pub use tokio_util::sync::CancellationToken;

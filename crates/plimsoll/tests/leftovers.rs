@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use plimsoll::exit::ExitReason;
 use plimsoll::supervisor::{
-    Ask, Backoff, BoxError, Child, ChildError, ChildSpec, ChildState, DynamicSupervisor, Restart, Shutdown,
-    ShutdownCause, StartError, Strategy, Supervisor, SupervisorRef, TroubleKind,
+    Backoff, BoxError, Child, ChildError, ChildSpec, ChildState, DynamicSupervisor, Restart, Shutdown, ShutdownCause,
+    StartError, StopFailureKind, StopMode, Strategy, Supervisor, SupervisorRef,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus};
 use support::{Begin, Do, Puppet, Stage, quiet, slow, stop_meanwhile, tell_id};
@@ -211,19 +211,19 @@ async fn whom_no_kill_can_end_is_named_and_does_not_hold_up_the_rest() {
     let _guard = LetGo(Arc::clone(&let_go));
     let stage = Stage::default();
     let (spec, leave) = (stubborn(&let_go, &alive, &most), Duration::from_millis(50));
-    let nested = move || Supervisor::builder("nested").leave_behind(leave).child(spec.clone());
+    let nested = move || Supervisor::builder("nested").kill_timeout(leave).child(spec.clone());
     let tree = Supervisor::builder("top")
-        .leave_behind(leave)
+        .kill_timeout(leave)
         .child(stage.child("a"))
         .child(ChildSpec::supervisor("nested", nested))
         .start()
         .await
         .unwrap();
     let report = tree.stop().await;
-    let left: Vec<_> = report.left_behind().map(|trouble| trouble.path.join("/")).collect();
+    let left: Vec<_> = report.kill_timed_out().map(|failure| failure.path.join("/")).collect();
     assert_eq!(left, ["nested/stubborn"], "{report}");
-    assert!(report.troubles[0].waited >= Duration::from_millis(70), "{report}");
-    assert!(report.troubles[0].actor.is_some());
+    assert!(report.failures[0].waited >= Duration::from_millis(70), "{report}");
+    assert!(report.failures[0].actor.is_some());
     assert_eq!(stage.did(), ["start a", "stop a"]);
     assert_eq!(alive.load(Ordering::SeqCst), 1);
     let_go.store(true, Ordering::SeqCst);
@@ -236,7 +236,7 @@ async fn no_second_incarnation_starts_before_the_first_has_ended() {
     let stage = Stage::default();
     let tree = Supervisor::builder("top")
         .strategy(Strategy::OneForAll)
-        .leave_behind(Duration::from_millis(20))
+        .kill_timeout(Duration::from_millis(20))
         .child(stage.child("a"))
         .child(stubborn(&let_go, &alive, &most))
         .start()
@@ -263,8 +263,8 @@ async fn no_second_incarnation_starts_before_the_first_has_ended() {
         }
     }
     assert!(running("a").await);
-    assert_eq!(tree.terminate_child("stubborn").await, Err(ChildError::LeftBehind));
-    assert_eq!(tree.restart_child("stubborn").await.unwrap_err(), ChildError::LeftBehind);
+    assert_eq!(tree.terminate_child("stubborn").await, Err(ChildError::KillTimedOut));
+    assert_eq!(tree.restart_child("stubborn").await.unwrap_err(), ChildError::KillTimedOut);
     assert_eq!(most.load(Ordering::SeqCst), 1);
     let_go.store(true, Ordering::SeqCst);
     for _ in 0..5_000 {
@@ -355,7 +355,7 @@ async fn a_panic_anywhere_is_an_exit_reason_with_its_message() {
         if place == "post_start" {
             continue;
         }
-        let TroubleKind::Ended(ExitReason::Failed(failure)) = &report.troubles[0].what else {
+        let StopFailureKind::Ended(ExitReason::Failed(failure)) = &report.failures[0].kind else {
             panic!("{place}: {report}")
         };
         assert!(failure.message.contains("told to panic in"), "{place}: {failure}");
@@ -396,14 +396,14 @@ async fn a_task_child_is_asked_by_its_token_and_then_killed() {
         .unwrap();
     let report = tree.stop().await;
     assert_eq!(report.took, Duration::from_secs(2));
-    assert_eq!(report.troubles.len(), 1, "{report}");
-    assert_eq!((&*report.troubles[0].path[0], &report.troubles[0].what), ("deaf", &TroubleKind::Killed));
+    assert_eq!(report.failures.len(), 1, "{report}");
+    assert_eq!((&*report.failures[0].path[0], &report.failures[0].kind), ("deaf", &StopFailureKind::Killed));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_drained_child_serves_its_queue_first() {
     let stage = Stage::default();
-    let tree = Supervisor::builder("top").child(stage.child("a").ask(Ask::Drain)).start().await.unwrap();
+    let tree = Supervisor::builder("top").child(stage.child("a").stop_mode(StopMode::Drain)).start().await.unwrap();
     tell_id(&tree, "a", Do::Busy(Duration::from_secs(1)));
     tell_id(&tree, "a", Do::Busy(Duration::from_secs(2)));
     let report = tree.stop().await;

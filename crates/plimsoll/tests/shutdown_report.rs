@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use plimsoll::server::{self, Reply, Server, Turn};
 use plimsoll::supervisor::{
-    BoxError, Child, ChildRef, ChildSpec, DynamicSupervisor, InHand, Shutdown, ShutdownReport, Supervisor, TroubleKind,
+    BoxError, Child, ChildRef, ChildSpec, CurrentMessage, DynamicSupervisor, Shutdown, ShutdownReport, StopFailureKind,
+    Supervisor,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use support::quiet;
@@ -16,7 +17,7 @@ use support::quiet;
 const GRACE: Duration = Duration::from_millis(50);
 
 /// Handles what it is given for ever, and says what it is.
-struct Busy(InHand);
+struct Busy(CurrentMessage);
 
 enum Job {
     Await(&'static str),
@@ -36,14 +37,14 @@ impl Actor for Busy {
     async fn handle(&self, _: ActorRef<Job>, job: Job, (): &mut ()) -> Result<(), ActorProcessingErr> {
         match job {
             Job::Await(name) => {
-                let _held = self.0.hold(name);
+                let _held = self.0.set(name);
                 pending::<()>().await;
             }
             Job::Block(name, release) => {
-                let _held = self.0.hold(name);
+                let _held = self.0.set(name);
                 let _ = release.recv();
             }
-            Job::Done(name) => drop(self.0.hold(name)),
+            Job::Done(name) => drop(self.0.set(name)),
         }
         Ok(())
     }
@@ -54,20 +55,20 @@ impl Actor for Busy {
 }
 
 async fn busy(parent: ActorCell) -> Result<Child, BoxError> {
-    let in_hand = InHand::default();
-    let child = Child::from(Busy::spawn_linked(None, Busy(in_hand.clone()), (), parent).await?);
-    Ok(child.value(in_hand.clone()).in_hand(in_hand))
+    let current_message = CurrentMessage::default();
+    let child = Child::from(Busy::spawn_linked(None, Busy(current_message.clone()), (), parent).await?);
+    Ok(child.value(current_message.clone()).current_message(current_message))
 }
 
 fn tell(child: &ChildRef, job: Job) {
     child.actor_ref::<Job>().expect("a busy one").cast(job).expect("it lives");
 }
 
-fn only(report: &ShutdownReport, child: &ActorCell, what: TroubleKind) -> Option<String> {
-    let [trouble] = &report.troubles[..] else { panic!("{report}") };
-    assert_eq!((&trouble.what, trouble.actor), (&what, Some(child.get_id())), "{report}");
-    assert!(trouble.waited >= GRACE, "{report}");
-    trouble.in_hand.as_ref().map(|message| message.to_string())
+fn only(report: &ShutdownReport, child: &ActorCell, what: StopFailureKind) -> Option<String> {
+    let [failure] = &report.failures[..] else { panic!("{report}") };
+    assert_eq!((&failure.kind, failure.actor), (&what, Some(child.get_id())), "{report}");
+    assert!(failure.waited >= GRACE, "{report}");
+    failure.current_message.as_ref().map(|message| message.to_string())
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,9 +80,9 @@ async fn a_child_that_is_killed_is_named_with_the_message_that_it_had_in_hand() 
         tell(&child, job);
         quiet().await;
         let report = tree.stop().await;
-        assert_eq!(only(&report, child.actor(), TroubleKind::Killed).as_deref(), expected);
+        assert_eq!(only(&report, child.actor(), StopFailureKind::Killed).as_deref(), expected);
         let told = report.to_string();
-        assert_eq!(told.contains("busy: killed after 50ms, with `resize` in hand"), expected.is_some(), "{told}");
+        assert_eq!(told.contains("busy: killed after 50ms, while handling `resize`"), expected.is_some(), "{told}");
     }
 }
 
@@ -92,24 +93,24 @@ async fn so_is_a_dynamic_child() {
     let child = tree.start_child(()).await.unwrap().child().unwrap();
     tell(&child, Job::Await("resize"));
     quiet().await;
-    assert_eq!(only(&*tree.stop().await, child.actor(), TroubleKind::Killed).as_deref(), Some("resize"));
+    assert_eq!(only(&*tree.stop().await, child.actor(), StopFailureKind::Killed).as_deref(), Some("resize"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_child_that_blocks_its_thread_is_left_behind_with_its_message() {
     let spec = ChildSpec::new("busy", busy).shutdown(Shutdown::After(GRACE));
-    let builder = Supervisor::builder("top").leave_behind(Duration::from_millis(50));
+    let builder = Supervisor::builder("top").kill_timeout(Duration::from_millis(50));
     let tree = builder.child(spec).start().await.unwrap();
     let child = tree.child("busy").unwrap();
     let (release, blocked) = mpsc::channel();
     tell(&child, Job::Block("image 17".to_owned(), blocked));
-    let in_hand = child.value::<InHand>().unwrap();
-    while in_hand.held().is_none() {
+    let current_message = child.value::<CurrentMessage>().unwrap();
+    while current_message.get().is_none() {
         tokio::task::yield_now().await;
     }
     let report = tree.stop().await;
     drop(release);
-    assert_eq!(only(&report, child.actor(), TroubleKind::LeftBehind).as_deref(), Some("image 17"));
+    assert_eq!(only(&report, child.actor(), StopFailureKind::KillTimedOut).as_deref(), Some("image 17"));
 }
 
 struct Slow;
@@ -144,6 +145,6 @@ async fn a_server_writes_down_what_it_serves() {
     let client = child.value::<plimsoll::call::CallClient<server::Serving<Slow>>>().expect("its client");
     let asking = tokio::spawn(async move { client.call("reindex").await.is_err() });
     quiet().await;
-    assert_eq!(only(&*tree.stop().await, child.actor(), TroubleKind::Killed).as_deref(), Some("reindex"));
+    assert_eq!(only(&*tree.stop().await, child.actor(), StopFailureKind::Killed).as_deref(), Some("reindex"));
     assert!(asking.await.unwrap());
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use plimsoll::supervisor::{
-    Backoff, ChildSpec, DynamicSupervisor, Restart, Shutdown, Supervisor, SupervisorRef, TroubleKind,
+    Backoff, ChildSpec, DynamicSupervisor, Restart, Shutdown, StopFailureKind, Supervisor, SupervisorRef,
 };
 use plimsoll_testkit::census::Kinds;
 use plimsoll_testkit::process::Process;
@@ -223,8 +223,8 @@ async fn stop_storm() {
     let report = tree.stop().await;
     let took = began.elapsed();
     println!("{} members stopped in {took:?}, the graces are {critical:?}", groups * (fixed + pooled));
-    let named: BTreeSet<String> = report.stragglers().map(|trouble| trouble.path.join("/")).collect();
-    assert!(report.stragglers().all(|trouble| trouble.what == TroubleKind::Killed));
+    let named: BTreeSet<String> = report.stragglers().map(|failure| failure.path.join("/")).collect();
+    assert!(report.stragglers().all(|failure| failure.kind == StopFailureKind::Killed));
     assert_eq!(named, *stragglers.lock().unwrap());
     assert_eq!(report.stragglers().count(), groups);
     // One grace after the other for all members would be twenty times as long.

@@ -199,7 +199,7 @@ impl Case {
             .await
             .map_err(|_| self.differs("the stop", &"goes on", &"is over"))?
             .expect("no panic");
-        self.same("troubles", &world::troubles(&self.top), &self.model.troubles().to_vec())
+        self.same("failures", &world::failures(&self.top), &self.model.failures().to_vec())
     }
 
     fn same<T: PartialEq + std::fmt::Debug>(&self, what: &str, real: &T, model: &T) -> Result<(), String> {

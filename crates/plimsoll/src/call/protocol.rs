@@ -7,7 +7,7 @@ use plimsoll_sync::slots::SlotKey;
 use super::Service;
 use super::shared::Shared;
 use super::timing::Timings;
-use crate::supervisor::InHand;
+use crate::supervisor::CurrentMessage;
 
 /// The types of a conversation: what a caller sends and what it may get back.
 ///
@@ -46,7 +46,7 @@ pub trait Protocol: Sized + Send + Sync + 'static {
 
     /// Where the server's own actor writes down what it handles.
     #[doc(hidden)]
-    fn in_hand(_host: &Self::Host) -> Option<InHand> {
+    fn current_message(_host: &Self::Host) -> Option<CurrentMessage> {
         None
     }
 

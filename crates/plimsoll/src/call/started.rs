@@ -48,10 +48,10 @@ impl<P: Protocol> From<StartedServer<P>> for Child {
     fn from(started: StartedServer<P>) -> Self {
         let client = started.client();
         let inspect = started.inspector();
-        let in_hand = P::in_hand(&started.shared.host);
+        let current_message = P::current_message(&started.shared.host);
         let child = Child::new(started.actor.get_cell(), started.ended).inspect(inspect).value(client);
-        match in_hand {
-            Some(in_hand) => child.in_hand(in_hand),
+        match current_message {
+            Some(current_message) => child.current_message(current_message),
             None => child,
         }
     }

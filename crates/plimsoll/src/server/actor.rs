@@ -87,7 +87,7 @@ impl<S: Server> ServerActor<S> {
     async fn handle_next(&self, live: &mut Live<S>, next: Next<Serving<S>>) -> Result<bool, ActorProcessingErr> {
         let Live { server, turn } = &mut *live;
         turn.deadline = None;
-        let hold = |message| self.shared.host.in_hand.hold(message);
+        let hold = |message| self.shared.host.current_message.set(message);
         match next {
             Next::Call(work, request) => {
                 let shared = &self.shared;

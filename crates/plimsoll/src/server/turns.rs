@@ -14,7 +14,7 @@ use super::timers::{TimerKey, Timers};
 use crate::call::Protocol;
 use crate::call::shared::Shared;
 use crate::call::timing::Timings;
-use crate::supervisor::InHand;
+use crate::supervisor::CurrentMessage;
 
 /// A [`Server`] as a conversation: `CallClient<Serving<S>>` is a client of the server `S`.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ impl<S: Server> Protocol for Serving<S> {
             || handling::dropped(std::ptr::from_ref(shared).addr(), call)
     }
 
-    fn in_hand(host: &Turns<S>) -> Option<InHand> {
-        Some(host.in_hand.clone())
+    fn current_message(host: &Turns<S>) -> Option<CurrentMessage> {
+        Some(host.current_message.clone())
     }
 
     fn describe(host: &Turns<S>, counters: &mut BTreeMap<String, u64>) {
@@ -68,7 +68,7 @@ pub struct Turns<S: Server> {
     pub(crate) ending: AtomicBool,
     pub(crate) timings: Timings,
     /// For the report of a stop that the server holds up.
-    pub(crate) in_hand: InHand,
+    pub(crate) current_message: CurrentMessage,
     requests: Arc<AtomicU32>,
     request_limit: u32,
 }
@@ -79,7 +79,7 @@ impl<S: Server> Turns<S> {
             timers: Mutex::new(Timers::new(timers)),
             ending: AtomicBool::new(false),
             timings: Timings::default(),
-            in_hand: InHand::default(),
+            current_message: CurrentMessage::default(),
             requests: Arc::new(AtomicU32::new(0)),
             request_limit: requests,
         }

@@ -10,20 +10,20 @@ use std::time::Duration;
 use ractor::ActorCell;
 
 use super::child::{Child, Start};
+use super::child_spec::{ChildSettings, ChildSpec};
 use super::error::{BoxError, SpecError, StartError};
 use super::handle::SupervisorRef;
 use super::household::{Launch, launch};
-use super::policy::{AutoShutdown, Restart, Strategy};
-use super::report::ShutdownReport;
+use super::options::{AutoShutdown, Restart, Strategy};
 use super::rules::Flags;
-use super::spec::{ChildSettings, ChildSpec};
+use super::shutdown_report::ShutdownReport;
 
 /// Restarts within the period that are not yet too many (OTP's default).
 pub const DEFAULT_INTENSITY: u32 = 1;
 /// The period in which restarts are counted (OTP's default).
 pub const DEFAULT_PERIOD: Duration = Duration::from_secs(5);
 /// How long a killed child is waited for before it is left behind.
-pub const DEFAULT_LEAVE_BEHIND: Duration = Duration::from_secs(1);
+pub const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) type Observer = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
 
@@ -62,7 +62,7 @@ impl Supervisor {
                 intensity: DEFAULT_INTENSITY,
                 period: DEFAULT_PERIOD,
                 auto_shutdown: AutoShutdown::default(),
-                leave_behind: DEFAULT_LEAVE_BEHIND,
+                kill_timeout: DEFAULT_KILL_TIMEOUT,
             },
             children: Vec::new(),
             observer: None,
@@ -123,8 +123,8 @@ impl SupervisorBuilder {
     }
 
     /// How long a killed child is waited for before it is named in the report and left behind. Default: 1 s.
-    pub fn leave_behind(mut self, after: Duration) -> Self {
-        self.flags.leave_behind = after;
+    pub fn kill_timeout(mut self, after: Duration) -> Self {
+        self.flags.kill_timeout = after;
         self
     }
 
@@ -277,7 +277,7 @@ pub(super) mod sealed {
 
 /// What [`ChildSpec::supervisor`] takes: a [`SupervisorBuilder`], a [`SupervisorInit`] or a builder of a dynamic
 /// supervisor.
-pub trait Tree: sealed::Sealed + Send + 'static {
+pub trait IntoSupervisor: sealed::Sealed + Send + 'static {
     /// Starts it as a child of `parent`.
     #[doc(hidden)]
     fn start_under(self, parent: ActorCell) -> impl Future<Output = Result<Start, StartError>> + Send;
@@ -286,13 +286,13 @@ pub trait Tree: sealed::Sealed + Send + 'static {
 impl sealed::Sealed for SupervisorBuilder {}
 impl sealed::Sealed for SupervisorInit {}
 
-impl Tree for SupervisorBuilder {
+impl IntoSupervisor for SupervisorBuilder {
     async fn start_under(self, parent: ActorCell) -> Result<Start, StartError> {
         self.start_linked(parent).await.map(Start::Child)
     }
 }
 
-impl Tree for SupervisorInit {
+impl IntoSupervisor for SupervisorInit {
     async fn start_under(self, parent: ActorCell) -> Result<Start, StartError> {
         self.start_linked(parent).await
     }

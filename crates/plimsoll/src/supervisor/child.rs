@@ -10,8 +10,8 @@ use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorRef};
 use tokio_util::sync::CancellationToken;
 
-use super::in_hand::InHand;
-use super::report::ShutdownReport;
+use super::current_message::CurrentMessage;
+use super::shutdown_report::ShutdownReport;
 use crate::inspect::Inspect;
 
 /// A running, linked actor on its way to its supervisor.
@@ -25,7 +25,7 @@ pub struct Child {
     /// Cancelled to ask the child to stop, where it has no mailbox that listens.
     pub(crate) token: Option<CancellationToken>,
     pub(crate) nested: Option<Arc<dyn Nested>>,
-    pub(crate) in_hand: Option<InHand>,
+    pub(crate) current_message: Option<CurrentMessage>,
 }
 
 /// What a supervisor knows of a child that is a supervisor of ours.
@@ -39,7 +39,7 @@ pub(crate) trait Nested: Send + Sync {
 impl Child {
     /// A child from its actor and the handle of the actor's task.
     pub fn new(actor: ActorCell, ended: JoinHandle<()>) -> Self {
-        Self { actor, ended, inspect: None, value: None, token: None, nested: None, in_hand: None }
+        Self { actor, ended, inspect: None, value: None, token: None, nested: None, current_message: None }
     }
 
     /// Lets the child show its counters and children in the snapshot.
@@ -59,8 +59,8 @@ impl Child {
 
     /// Where the child writes down the message that it handles, for the report of a stop that it holds up.
     #[must_use]
-    pub fn in_hand(mut self, in_hand: InHand) -> Self {
-        self.in_hand = Some(in_hand);
+    pub fn current_message(mut self, current_message: CurrentMessage) -> Self {
+        self.current_message = Some(current_message);
         self
     }
 

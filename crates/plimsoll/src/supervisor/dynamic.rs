@@ -14,16 +14,16 @@ use ractor::{ActorCell, ActorId};
 
 use self::crew::{Dynamic, DynamicLaunch, Keep, TemplateFn};
 use super::builder::{
-    DEFAULT_INTENSITY, DEFAULT_LEAVE_BEHIND, DEFAULT_PERIOD, Observer, Tree, check_significant, sealed,
+    DEFAULT_INTENSITY, DEFAULT_KILL_TIMEOUT, DEFAULT_PERIOD, IntoSupervisor, Observer, check_significant, sealed,
 };
 use super::child::{Child, Start, Started};
+use super::child_spec::{ChildSettings, WORKER_GRACE, answer, put};
 use super::error::{BoxError, ChildError, SpecError, StartError};
 use super::frame::{self, Crew, NestedCrew};
 use super::handle::{ChildCount, ChildEntry};
-use super::policy::{Ask, AutoShutdown, Backoff, Restart, Shutdown};
-use super::report::ShutdownReport;
+use super::options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode};
 use super::rules::Template;
-use super::spec::{ChildSettings, WORKER_GRACE, answer, put};
+use super::shutdown_report::ShutdownReport;
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 
 /// How many children a dynamic supervisor may have that was not told.
@@ -139,11 +139,11 @@ impl<A: Send + 'static> DynamicBuilder<A> {
             child: Template {
                 restart,
                 shutdown: Shutdown::After(WORKER_GRACE),
-                ask: Ask::default(),
+                stop_mode: StopMode::default(),
                 backoff: Backoff::default(),
                 significant: false,
                 auto_shutdown: AutoShutdown::default(),
-                leave_behind: DEFAULT_LEAVE_BEHIND,
+                kill_timeout: DEFAULT_KILL_TIMEOUT,
             },
             start_timeout: None,
             kind: Kind::Worker,
@@ -176,8 +176,8 @@ impl<A: Send + 'static> DynamicBuilder<A> {
     }
 
     /// How a child is asked to stop.
-    pub fn ask(mut self, ask: Ask) -> Self {
-        self.child.ask = ask;
+    pub fn stop_mode(mut self, stop_mode: StopMode) -> Self {
+        self.child.stop_mode = stop_mode;
         self
     }
 
@@ -220,8 +220,8 @@ impl<A: Send + 'static> DynamicBuilder<A> {
     }
 
     /// How long a killed child is waited for before it is named in the report and left behind. Default: 1 s.
-    pub fn leave_behind(mut self, after: Duration) -> Self {
-        self.child.leave_behind = after;
+    pub fn kill_timeout(mut self, after: Duration) -> Self {
+        self.child.kill_timeout = after;
         self
     }
 
@@ -267,7 +267,7 @@ impl<A: Send + 'static> DynamicBuilder<A> {
             restart: self.child.restart,
             shutdown: self.child.shutdown,
             significant: self.child.significant,
-            ask: self.child.ask,
+            stop_mode: self.child.stop_mode,
             backoff: self.child.backoff,
             start_timeout: self.start_timeout,
         };
@@ -298,7 +298,7 @@ impl<A> fmt::Debug for DynamicBuilder<A> {
 
 impl<A: Send + 'static> sealed::Sealed for DynamicBuilder<A> {}
 
-impl<A: Send + 'static> Tree for DynamicBuilder<A> {
+impl<A: Send + 'static> IntoSupervisor for DynamicBuilder<A> {
     async fn start_under(self, parent: ActorCell) -> Result<Start, StartError> {
         self.start_linked(parent).await.map(Start::Child)
     }
@@ -332,7 +332,7 @@ impl<A: Send + 'static> DynamicSupervisorRef<A> {
     /// last actor. An actor that is dead is not an error, whosever child it was.
     ///
     /// # Errors
-    /// [`ChildError::NotFound`] for a living actor that is not a child; [`ChildError::LeftBehind`] when not even a kill
+    /// [`ChildError::NotFound`] for a living actor that is not a child; [`ChildError::KillTimedOut`] when not even a kill
     /// ended it; [`ChildError::ShuttingDown`].
     ///
     /// Cancel safe: the stop goes on.

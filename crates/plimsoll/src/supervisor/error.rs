@@ -108,7 +108,7 @@ pub enum ChildError {
     Start(StartError),
     /// The child was killed and is still there: it blocks its thread. Nothing more can be done to it.
     #[error("the child was killed but does not end: it blocks its thread")]
-    LeftBehind,
+    KillTimedOut,
     /// The supervisor is stopping, or is gone.
     #[error("the supervisor is shutting down")]
     ShuttingDown,

@@ -42,7 +42,7 @@ pub(in crate::supervisor) use rest::Sleep;
 
 use super::builder::Observer;
 use super::child::Nested;
-use super::report::ShutdownReport;
+use super::shutdown_report::ShutdownReport;
 use super::start::Boxed;
 use crate::exit::{ExitReason, Failure};
 
@@ -56,7 +56,7 @@ const GLANCES: u32 = 100;
 pub(crate) struct Frame {
     pub(crate) name: Arc<str>,
     /// How long a killed child is waited for.
-    pub(crate) leave_behind: Duration,
+    pub(crate) kill_timeout: Duration,
     pub(crate) runtime: Handle,
     epoch: Instant,
     anchors: [OnceLock<ActorCell>; ANCHORS],
@@ -78,10 +78,10 @@ pub(crate) struct Frame {
 }
 
 impl Frame {
-    pub(crate) fn new(name: Arc<str>, leave_behind: Duration, observer: Option<Observer>, has_parent: bool) -> Self {
+    pub(crate) fn new(name: Arc<str>, kill_timeout: Duration, observer: Option<Observer>, has_parent: bool) -> Self {
         Self {
             name,
-            leave_behind,
+            kill_timeout,
             runtime: Handle::current(),
             epoch: Instant::now(),
             anchors: [const { OnceLock::new() }; ANCHORS],
@@ -283,7 +283,7 @@ pub(crate) fn watch<C: Crew>(crew: &Arc<C>, run: C::Run, mut join: JoinHandle<()
             watcher.nested_over(run, &report);
             join.await
         } else {
-            match tokio::time::timeout(watcher.frame().leave_behind, &mut join).await {
+            match tokio::time::timeout(watcher.frame().kill_timeout, &mut join).await {
                 Ok(ended) => ended,
                 Err(_) => {
                     watcher.lingers(run);
@@ -317,7 +317,7 @@ async fn joined<C: Crew>(crew: &Arc<C>, run: C::Run, ended: Result<(), JoinError
 async fn turns_of_others<C: Crew>(crew: &C) {
     let turns: Vec<_> = crew.frame().other_anchors().map(actors::turn::<C>).collect();
     if !turns.is_empty() {
-        let _ = tokio::time::timeout(crew.frame().leave_behind, futures::future::join_all(turns)).await;
+        let _ = tokio::time::timeout(crew.frame().kill_timeout, futures::future::join_all(turns)).await;
     }
 }
 

@@ -8,12 +8,12 @@ use ractor::{ActorCell, ActorId};
 
 use super::builder::check_spec;
 use super::child::{Child, ChildRef, Started};
+use super::child_spec::{ChildSettings, ChildSpec};
 use super::error::{ChildError, StartError};
 use super::frame::{self, Crew, NestedCrew};
 use super::household::{Household, Reply};
-use super::report::ShutdownReport;
 use super::rules::{Phase, Refusal};
-use super::spec::{ChildSettings, ChildSpec};
+use super::shutdown_report::ShutdownReport;
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 
 /// A reference to a running [`Supervisor`](super::Supervisor). Cheap to clone; dropping it stops nothing.
@@ -101,7 +101,7 @@ impl SupervisorRef {
     /// but for a temporary child. A child that does not run is not an error.
     ///
     /// # Errors
-    /// [`ChildError::NotFound`]; [`ChildError::LeftBehind`] when not even a kill ended it.
+    /// [`ChildError::NotFound`]; [`ChildError::KillTimedOut`] when not even a kill ended it.
     ///
     /// Cancel safe: a caller that gives up leaves the stop to the supervisor.
     pub async fn terminate_child(&self, id: &str) -> Result<(), ChildError> {
@@ -111,7 +111,7 @@ impl SupervisorRef {
     /// Starts the child of a spec that is kept.
     ///
     /// # Errors
-    /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`]; [`ChildError::LeftBehind`] while its
+    /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`]; [`ChildError::KillTimedOut`] while its
     /// last incarnation blocks its thread; [`ChildError::Start`] when it does not start, the spec being kept.
     ///
     /// Cancel safe: a caller that gives up leaves the start to the supervisor.
@@ -126,7 +126,7 @@ impl SupervisorRef {
     /// Drops the spec of a child that does not run.
     ///
     /// # Errors
-    /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`], [`ChildError::LeftBehind`].
+    /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`], [`ChildError::KillTimedOut`].
     ///
     /// Cancel safe: it happens before the first await, or waits for a stop that is under way and happens then.
     pub async fn delete_child(&self, id: &str) -> Result<(), ChildError> {
@@ -284,7 +284,7 @@ fn refused(reply: Option<Reply>) -> ChildError {
         Some(Reply::Refused(Refusal::NotFound)) => ChildError::NotFound,
         Some(Reply::Refused(Refusal::Running)) | Some(Reply::AlreadyStarted(_)) => ChildError::Running,
         Some(Reply::Refused(Refusal::Restarting)) => ChildError::Restarting,
-        Some(Reply::Refused(Refusal::LeftBehind)) => ChildError::LeftBehind,
+        Some(Reply::Refused(Refusal::KillTimedOut)) => ChildError::KillTimedOut,
         Some(Reply::Refused(Refusal::Terminated)) => ChildError::Start(StartError::Terminated),
         Some(Reply::Refused(Refusal::Start(failure))) => ChildError::Start(failure.into()),
         _ => ChildError::ShuttingDown,

@@ -17,12 +17,12 @@ pub(crate) use self::core::Reply;
 use self::core::{Core, NextStart};
 use super::builder::Observer;
 use super::child::Child;
+use super::child_spec::ChildSpec;
 use super::error::StartError;
 use super::frame::{self, Crew, Frame, Heard, Rest, discard, ended_soon};
 use super::log;
-use super::report::ShutdownReport;
 use super::rules::{Flags, Rules, Run, StartFailure, Ticket};
-use super::spec::ChildSpec;
+use super::shutdown_report::ShutdownReport;
 use crate::exit::Failure;
 use crate::inspect::{Details, Inspect};
 
@@ -47,7 +47,7 @@ pub(crate) async fn launch(
     parent: Option<ActorCell>,
 ) -> Result<(Arc<Household>, JoinHandle<()>), StartError> {
     let Launch { name, flags, children, observer } = launch;
-    let frame = Frame::new(name, flags.leave_behind, observer, parent.is_some());
+    let frame = Frame::new(name, flags.kill_timeout, observer, parent.is_some());
     let core = Mutex::new(Core::new(Rules::new(flags.clone(), rand::random())));
     let household = Arc::new(Household { flags, frame, core });
     let boot = async {

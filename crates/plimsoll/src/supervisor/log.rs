@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::frame::discard;
-use super::report::{ShutdownReport, Trouble};
+use super::shutdown_report::{ShutdownReport, StopFailure};
 use crate::exit::ExitReason;
 
 /// Crashes of one child within this time are one line.
@@ -124,9 +124,9 @@ pub(crate) fn auto_shutdown(supervisor: &str, id: &str) {
     );
 }
 
-pub(crate) fn trouble(supervisor: &str, trouble: &Trouble) {
+pub(crate) fn stop_failed(supervisor: &str, failure: &StopFailure) {
     quietly(
-        || tracing::warn!(target: "plimsoll::supervisor", supervisor, %trouble, "child did not stop as it should have"),
+        || tracing::warn!(target: "plimsoll::supervisor", supervisor, %failure, "child did not stop as it should have"),
     );
 }
 
@@ -145,7 +145,7 @@ pub(crate) fn over(report: &ShutdownReport) {
             supervisor = %report.supervisor,
             reason = %report.reason,
             took_ms = report.took.as_millis() as u64,
-            troubles = report.troubles.len() as u64 + report.omitted,
+            failures = report.failures.len() as u64 + report.omitted,
             "supervisor ended"
         )
     });

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use rustc_hash::FxBuildHasher;
 
-pub(crate) use action::{Action, Exit, Note, Trouble};
+pub(crate) use action::{Action, Exit, Note};
 pub(crate) use dynamic::{DynamicAction, DynamicPhase, DynamicRules, Template};
 use entry::Entry;
 pub(crate) use entry::Phase;

@@ -92,7 +92,7 @@ pub struct Sup {
     deferred: Vec<(u32, End)>,
     queue: Vec<(u32, Op)>,
     next_uid: u32,
-    troubles: Vec<(String, String)>,
+    failures: Vec<(String, String)>,
 }
 
 /// What goes on around the supervisors.
@@ -149,7 +149,7 @@ impl Sup {
             deferred: Vec::new(),
             queue: Vec::new(),
             next_uid: 0,
-            troubles: Vec::new(),
+            failures: Vec::new(),
         };
         let uids: Vec<u32> = plan.kids.iter().map(|kid| sup.add(kid.clone())).collect();
         for uid in uids {
@@ -314,8 +314,8 @@ impl Reference {
         self.top.life == Life::Over
     }
 
-    pub fn troubles(&self) -> &[(String, String)] {
-        &self.top.troubles
+    pub fn failures(&self) -> &[(String, String)] {
+        &self.top.failures
     }
 
     /// The tree in one line, and every supervisor that runs with its children that do.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use plimsoll::exit::ExitReason;
 use plimsoll::supervisor::{
-    Backoff, BoxError, Child, ChildError, ChildSpec, ChildState, Start, StartError, Started, Supervisor,
-    SupervisorBuilder, SupervisorRef, TroubleKind,
+    Backoff, BoxError, Child, ChildError, ChildSpec, ChildState, Start, StartError, Started, StopFailureKind,
+    Supervisor, SupervisorBuilder, SupervisorRef,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
@@ -220,15 +220,15 @@ pub fn shown(sup: &SupervisorRef) -> String {
 }
 
 /// What a report tells, in the model's words.
-pub fn troubles(sup: &SupervisorRef) -> Vec<(String, String)> {
+pub fn failures(sup: &SupervisorRef) -> Vec<(String, String)> {
     let report = sup.report().expect("it has ended");
-    let told = |kind: &TroubleKind| match kind {
-        TroubleKind::Killed => "killed",
-        TroubleKind::LeftBehind => "left behind",
-        TroubleKind::Ended(ExitReason::Killed) => "killed by somebody",
-        TroubleKind::Ended(ExitReason::Failed(_)) => "failed",
-        TroubleKind::Ended(_) => "ended",
+    let told = |kind: &StopFailureKind| match kind {
+        StopFailureKind::Killed => "killed",
+        StopFailureKind::KillTimedOut => "left behind",
+        StopFailureKind::Ended(ExitReason::Killed) => "killed by somebody",
+        StopFailureKind::Ended(ExitReason::Failed(_)) => "failed",
+        StopFailureKind::Ended(_) => "ended",
         _ => "something else",
     };
-    report.troubles.iter().map(|trouble| (trouble.path.join("/"), told(&trouble.what).to_owned())).collect()
+    report.failures.iter().map(|failure| (failure.path.join("/"), told(&failure.kind).to_owned())).collect()
 }

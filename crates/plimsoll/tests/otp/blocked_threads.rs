@@ -81,30 +81,30 @@ const AMPLE: Shutdown = Shutdown::After(Duration::from_secs(2));
 async fn otp_a_blocked_thread_is_named_and_does_not_hold_up_the_rest() {
     let stage = Stage::default();
     let Blocker { release, blocked, spec, .. } = blocker(false);
-    let builder = Supervisor::builder("top").leave_behind(LEAVE).child(stage.child("a")).child(spec);
+    let builder = Supervisor::builder("top").kill_timeout(LEAVE).child(stage.child("a")).child(spec);
     let tree = builder.child(stage.child("z")).start().await.unwrap();
     tell_id(&tree, "blocks", Do::Normal);
     until(|| blocked.load(Ordering::SeqCst)).await;
     let report = tokio::time::timeout(Duration::from_secs(5), tree.stop()).await.expect("it is left behind");
     assert_eq!(stage.did(), ["start a", "start z", "stop z", "stop a"]);
-    let left: Vec<_> = report.left_behind().collect();
+    let left: Vec<_> = report.kill_timed_out().collect();
     assert_eq!(left.len(), 1, "{report}");
     assert_eq!(&*left[0].path[0], "blocks");
     assert!(left[0].actor.is_some());
     assert!(left[0].waited >= Duration::from_millis(70), "{report}");
-    assert_eq!(tree.inspect().details.counters["left_behind"], 1);
+    assert_eq!(tree.inspect().details.counters["kill_timed_out"], 1);
     drop(release);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn otp_terminate_of_a_blocked_thread_says_so_and_it_is_startable_once_it_is_gone() {
     let Blocker { release, blocked, spec, starts } = blocker(false);
-    let tree = Supervisor::builder("top").leave_behind(LEAVE).child(spec).start().await.unwrap();
+    let tree = Supervisor::builder("top").kill_timeout(LEAVE).child(spec).start().await.unwrap();
     tell_id(&tree, "blocks", Do::Normal);
     until(|| blocked.load(Ordering::SeqCst)).await;
-    assert_eq!(tree.terminate_child("blocks").await, Err(ChildError::LeftBehind));
-    assert_eq!(tree.restart_child("blocks").await, Err(ChildError::LeftBehind));
-    assert_eq!(tree.delete_child("blocks").await, Err(ChildError::LeftBehind));
+    assert_eq!(tree.terminate_child("blocks").await, Err(ChildError::KillTimedOut));
+    assert_eq!(tree.restart_child("blocks").await, Err(ChildError::KillTimedOut));
+    assert_eq!(tree.delete_child("blocks").await, Err(ChildError::KillTimedOut));
     drop(release);
     until(|| shown(&tree) == "blocks-").await;
     assert!(matches!(tree.restart_child("blocks").await, Ok(Started::Child(_))));
@@ -116,7 +116,7 @@ async fn otp_terminate_of_a_blocked_thread_says_so_and_it_is_startable_once_it_i
 async fn otp_a_group_restart_does_not_start_a_second_incarnation_beside_a_blocked_one() {
     let stage = Stage::default();
     let Blocker { release, blocked, spec, starts } = blocker(false);
-    let builder = Supervisor::builder("top").strategy(Strategy::OneForAll).leave_behind(LEAVE);
+    let builder = Supervisor::builder("top").strategy(Strategy::OneForAll).kill_timeout(LEAVE);
     let tree = builder.child(stage.child("a")).child(spec).child(stage.child("z")).start().await.unwrap();
     tell_id(&tree, "blocks", Do::Normal);
     until(|| blocked.load(Ordering::SeqCst)).await;
@@ -138,7 +138,7 @@ async fn otp_a_nested_supervisor_is_started_again_only_when_its_blocked_child_is
     let stage = Stage::default();
     let inner = stage.clone();
     let nested = ChildSpec::supervisor("nested", move || {
-        let builder = Supervisor::builder("nested").intensity(0, Duration::from_secs(1)).leave_behind(LEAVE);
+        let builder = Supervisor::builder("nested").intensity(0, Duration::from_secs(1)).kill_timeout(LEAVE);
         builder.child(spec.clone().shutdown(AMPLE)).child(inner.child("x"))
     });
     let tree = Supervisor::builder("top").child(nested.backoff(Backoff::NONE)).start().await.unwrap();
@@ -147,7 +147,7 @@ async fn otp_a_nested_supervisor_is_started_again_only_when_its_blocked_child_is
     until(|| blocked.load(Ordering::SeqCst)).await;
     tell_id(&first, "x", Do::Panic);
     let report = first.wait().await;
-    assert_eq!((report.cause, report.left_behind().count()), (ShutdownCause::GaveUp, 1));
+    assert_eq!((report.cause, report.kill_timed_out().count()), (ShutdownCause::GaveUp, 1));
     tokio::time::sleep(LEAVE * 3).await;
     assert_eq!(starts.load(Ordering::SeqCst), 1, "its old subtree lingers");
     drop(release);
@@ -160,14 +160,14 @@ async fn otp_a_nested_supervisor_is_started_again_only_when_its_blocked_child_is
 async fn otp_a_blocked_grandchild_is_named_with_its_path() {
     let Blocker { release, blocked, spec, .. } = blocker(false);
     let nested = ChildSpec::supervisor("nested", move || {
-        Supervisor::builder("whatever").leave_behind(LEAVE).child(spec.clone())
+        Supervisor::builder("whatever").kill_timeout(LEAVE).child(spec.clone())
     });
     let tree = Supervisor::builder("top").child(nested).start().await.unwrap();
     let nested = tree.child("nested").unwrap().value::<SupervisorRef>().unwrap();
     tell_id(&nested, "blocks", Do::Normal);
     until(|| blocked.load(Ordering::SeqCst)).await;
     let report = tokio::time::timeout(Duration::from_secs(5), tree.stop()).await.expect("it is left behind");
-    let left: Vec<_> = report.left_behind().map(|trouble| trouble.path.join("/")).collect();
+    let left: Vec<_> = report.kill_timed_out().map(|failure| failure.path.join("/")).collect();
     assert_eq!(left, ["nested/blocks"]);
     drop(release);
 }
@@ -184,14 +184,14 @@ async fn otp_simple_a_blocked_thread_is_left_behind_and_frees_its_place_when_gon
     })
     .max_children(1)
     .shutdown(AMPLE)
-    .leave_behind(LEAVE)
+    .kill_timeout(LEAVE)
     .start()
     .await
     .unwrap();
     let child = dynamic.start_child(()).await.unwrap().child().unwrap();
     tell(&child, Do::Normal);
     until(|| blocked.load(Ordering::SeqCst)).await;
-    assert_eq!(dynamic.terminate_child(child.actor()).await, Err(ChildError::LeftBehind));
+    assert_eq!(dynamic.terminate_child(child.actor()).await, Err(ChildError::KillTimedOut));
     assert_eq!(dynamic.start_child(()).await, Err(StartError::MaxChildren { max: 1 }));
     drop(release);
     until(|| dynamic.count_children().unwrap().workers == 0).await;
@@ -217,7 +217,7 @@ async fn otp_a_task_that_blocks_from_its_first_poll_holds_up_nobody() {
             }
         });
         let blocks = blocks.shutdown(Shutdown::Brutal);
-        let builder = Supervisor::builder("top").leave_behind(LEAVE).child(stage.child("x")).child(blocks);
+        let builder = Supervisor::builder("top").kill_timeout(LEAVE).child(stage.child("x")).child(blocks);
         let tree = builder.start().await.unwrap();
         until(|| blocked.load(Ordering::SeqCst)).await;
         stage.did();
@@ -234,7 +234,7 @@ async fn otp_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for_long()
     for _ in 0..5 {
         let stage = Stage::default();
         let Blocker { release, blocked, spec, .. } = blocker(true);
-        let builder = Supervisor::builder("top").intensity(3, Duration::from_secs(60)).leave_behind(LEAVE);
+        let builder = Supervisor::builder("top").intensity(3, Duration::from_secs(60)).kill_timeout(LEAVE);
         let tree = builder.child(stage.child("x")).child(stage.child("y")).start().await.unwrap();
         tree.start_child(spec.shutdown(AMPLE)).await.unwrap();
         until(|| blocked.load(Ordering::SeqCst)).await;
@@ -259,11 +259,11 @@ async fn otp_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for_long()
 async fn otp_a_supervisor_held_up_by_a_first_poll_can_be_stopped() {
     let stage = Stage::default();
     let Blocker { release, blocked, spec, .. } = blocker(true);
-    let builder = Supervisor::builder("top").leave_behind(LEAVE).child(stage.child("x")).child(spec);
+    let builder = Supervisor::builder("top").kill_timeout(LEAVE).child(stage.child("x")).child(spec);
     let tree = builder.start().await.unwrap();
     until(|| blocked.load(Ordering::SeqCst)).await;
     let report = tokio::time::timeout(Duration::from_secs(10), tree.stop()).await.expect("the stop ends");
-    let left: Vec<_> = report.left_behind().map(|trouble| trouble.path.join("/")).collect();
+    let left: Vec<_> = report.kill_timed_out().map(|failure| failure.path.join("/")).collect();
     assert!(left.contains(&"blocks".to_owned()), "{report}");
     drop(release);
 }
@@ -288,7 +288,7 @@ async fn otp_simple_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for
         }
     })
     .shutdown(AMPLE)
-    .leave_behind(LEAVE)
+    .kill_timeout(LEAVE)
     .restart(Restart::Temporary)
     .start()
     .await

@@ -95,7 +95,7 @@ async fn otp_nested_supervisor_with_a_grace_is_killed_with_its_children() {
     let began = Instant::now();
     let report = tree.stop().await;
     assert_eq!(began.elapsed(), Duration::from_secs(1));
-    assert!(report.stragglers().any(|trouble| &*trouble.path[0] == "nested" && trouble.path.len() == 1), "{report}");
+    assert!(report.stragglers().any(|failure| &*failure.path[0] == "nested" && failure.path.len() == 1), "{report}");
     assert_eq!(stage.diary.take(), ["start x", "stopping x", "drop x"]);
 }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 use plimsoll::exit::ExitReason;
 use plimsoll::supervisor::{
     BoxError, Child, ChildSpec, DynamicSupervisor, DynamicSupervisorRef, Restart, Shutdown, StartError, Started,
-    Strategy, Supervisor, SupervisorRef, TroubleKind,
+    StopFailureKind, Strategy, Supervisor, SupervisorRef,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
 use crate::dynamic::{Id, child, counts, puppets};
-use crate::support::{Do, Puppet, Stage, failing, quiet, slow, tell, tell_id, troubles};
+use crate::support::{Do, Puppet, Stage, failing, failures, quiet, slow, tell, tell_id};
 use crate::trees::shown;
 
 #[tokio::test(start_paused = true)]
@@ -42,9 +42,9 @@ async fn otp_child_unlink_is_reported_as_it_ends() {
     let began = Instant::now();
     let report = tree.stop().await;
     assert_eq!(began.elapsed(), Duration::from_secs(5));
-    let told = troubles(&report);
-    let failed = TroubleKind::Ended(ExitReason::failed("told to fail"));
-    assert_eq!(told, [("slow", &TroubleKind::Killed), ("fails", &failed)]);
+    let told = failures(&report);
+    let failed = StopFailureKind::Ended(ExitReason::failed("told to fail"));
+    assert_eq!(told, [("slow", &StopFailureKind::Killed), ("fails", &failed)]);
 }
 
 #[tokio::test(start_paused = true)]

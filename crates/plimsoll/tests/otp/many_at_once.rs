@@ -100,7 +100,7 @@ async fn otp_many_callers_at_once_leave_the_books_in_order() {
     });
     all_answered(callers).await;
     let report = tokio::time::timeout(Duration::from_secs(20), tree.stop()).await.expect("it stops");
-    assert_eq!(report.left_behind().count(), 0, "{report}");
+    assert_eq!(report.kill_timed_out().count(), 0, "{report}");
     let (started, dropped) = started_and_dropped(&stage);
     assert!(started <= dropped, "who started has gone");
 }
@@ -136,7 +136,7 @@ async fn otp_simple_many_callers_at_once_leave_the_books_in_order() {
     });
     all_answered(callers).await;
     let report = tokio::time::timeout(Duration::from_secs(20), dynamic.stop()).await.expect("it stops");
-    assert_eq!(report.left_behind().count(), 0, "{report}");
+    assert_eq!(report.kill_timed_out().count(), 0, "{report}");
     let (started, dropped) = started_and_dropped(&stage);
     assert_eq!(started, dropped);
 }

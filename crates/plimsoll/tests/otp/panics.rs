@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use plimsoll::exit::ExitReason;
 use plimsoll::supervisor::{
-    Backoff, BoxError, Child, ChildSpec, Restart, ShutdownCause, StartError, Supervisor, TroubleKind,
+    Backoff, BoxError, Child, ChildSpec, Restart, ShutdownCause, StartError, StopFailureKind, Supervisor,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use crate::support::{Do, Puppet, Stage, quiet, tell_id, troubles};
+use crate::support::{Do, Puppet, Stage, failures, quiet, tell_id};
 use crate::trees::shown;
 
 struct Bomb;
@@ -62,8 +62,8 @@ async fn otp_a_drop_that_panics_is_a_failure_with_its_message_and_nobody_elses()
         assert_eq!(starts.load(Ordering::Relaxed), 2, "in state: {in_state}");
         assert_eq!(shown(&tree), "a+ bomb+");
         let report = tree.stop().await;
-        let told = troubles(&report);
-        assert_eq!(told, [("bomb", &TroubleKind::Ended(ExitReason::failed("dropped")))], "in state: {in_state}");
+        let told = failures(&report);
+        assert_eq!(told, [("bomb", &StopFailureKind::Ended(ExitReason::failed("dropped")))], "in state: {in_state}");
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use plimsoll::exit::ExitReason;
 use plimsoll::supervisor::{
-    AutoShutdown, Backoff, ChildEntry, ChildState, DynamicSupervisor, StartError, Strategy, Supervisor, TroubleKind,
+    AutoShutdown, Backoff, ChildEntry, ChildState, DynamicSupervisor, StartError, StopFailureKind, Strategy, Supervisor,
 };
 use stage::{Stage, Tree, grace, operate, restart_type, start};
 
@@ -80,13 +80,13 @@ async fn step(words: &[&str], tree: &Tree, stage: &Stage) -> String {
         ["stop"] => {
             let alive = tree.report().is_none();
             let report = tree.stop().await;
-            let told = report.troubles.iter().filter(|_| alive).map(|trouble| {
-                let what = match &trouble.what {
-                    TroubleKind::Ended(reason) => word(reason),
-                    TroubleKind::Killed => "killed",
+            let told = report.failures.iter().filter(|_| alive).map(|failure| {
+                let what = match &failure.kind {
+                    StopFailureKind::Ended(reason) => word(reason),
+                    StopFailureKind::Killed => "killed",
                     _ => "left",
                 };
-                (trouble.path[0].to_string(), what)
+                (failure.path[0].to_string(), what)
             });
             let mut counts = BTreeMap::new();
             let told: Vec<String> = match tree {
@@ -132,7 +132,7 @@ async fn launch(head: &[&str], boot: &[String], stage: &Stage) -> Result<Tree, S
     builder.children(boot.iter().map(|id| stage.spec(id))).start().await.map(Tree::Static)
 }
 
-/// Whether two lines say the same. What was asked for meanwhile is compared without its place, the troubles of a report
+/// Whether two lines say the same. What was asked for meanwhile is compared without its place, the failures of a report
 /// without their order: ours tells of both when it sees them, OTP when it gets to them. Where the supervisor's end
 /// overtakes an operation, ours says so at once, OTP some time later or not. The order in which a dynamic supervisor
 /// stops its children is nobody's.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use plimsoll::exit::ExitReason;
 use plimsoll::inspect::Kind;
 use plimsoll::supervisor::{
-    Ask, AutoShutdown, Backoff, BoxError, ChildError, ChildSpec, ChildState, Init, Restart, Shutdown, ShutdownCause,
-    SpecError, StartError, Started, Strategy, Supervisor, SupervisorBuilder,
+    AutoShutdown, Backoff, BoxError, ChildError, ChildSpec, ChildState, Init, Restart, Shutdown, ShutdownCause,
+    SpecError, StartError, Started, StopMode, Strategy, Supervisor, SupervisorBuilder,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
@@ -81,7 +81,7 @@ async fn otp_sup_start_map() {
     let defaults = tree.child_spec("bare").unwrap();
     assert_eq!((defaults.restart, defaults.significant), (Restart::Permanent, false));
     assert_eq!(defaults.shutdown, Shutdown::After(Duration::from_secs(5)));
-    assert_eq!((defaults.kind, defaults.ask), (Kind::Worker, Ask::Stop));
+    assert_eq!((defaults.kind, defaults.stop_mode), (Kind::Worker, StopMode::Stop));
     assert_eq!((defaults.backoff, defaults.start_timeout), (Backoff::default(), None));
     let defaults = tree.child_spec("nested").unwrap();
     assert_eq!((defaults.kind, defaults.shutdown), (Kind::Supervisor, Shutdown::Infinity));

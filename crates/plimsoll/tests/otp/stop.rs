@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use plimsoll::exit::ExitReason;
 use plimsoll::supervisor::{
-    Ask, Backoff, BoxError, ChildSpec, Restart, Shutdown, ShutdownCause, StartError, Strategy, Supervisor, TroubleKind,
+    Backoff, BoxError, ChildSpec, Restart, Shutdown, ShutdownCause, StartError, StopFailureKind, StopMode, Strategy,
+    Supervisor,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
 
 use crate::support::{
-    Begin, Do, Puppet, Stage, failing, quiet, slow, start_meanwhile, stop_meanwhile, tell, tell_id, troubles,
+    Begin, Do, Puppet, Stage, failing, failures, quiet, slow, start_meanwhile, stop_meanwhile, tell, tell_id,
 };
 use crate::trees::{start, start_three};
 
@@ -45,10 +46,10 @@ async fn otp_sup_stop_timeout() {
     stage.did();
     let report = tree.stop().await;
     assert_eq!(stage.did(), ["stopping dawdles", "stop obeys"]);
-    assert_eq!(report.troubles.len(), 1, "{report}");
-    assert_eq!(&*report.troubles[0].path[0], "dawdles");
-    assert_eq!(report.troubles[0].what, TroubleKind::Killed);
-    assert_eq!(report.troubles[0].waited, Duration::from_secs(1));
+    assert_eq!(report.failures.len(), 1, "{report}");
+    assert_eq!(&*report.failures[0].path[0], "dawdles");
+    assert_eq!(report.failures[0].kind, StopFailureKind::Killed);
+    assert_eq!(report.failures[0].waited, Duration::from_secs(1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,14 +69,14 @@ async fn a_stop_reports_what_otp_reports() {
     let tree = Supervisor::builder("top")
         .child(stage.child_with("fails", failing))
         .child(stubborn("stubborn", Restart::Temporary).shutdown(Shutdown::After(Duration::from_millis(10))))
-        .child(stage.child("drains").ask(Ask::Drain))
+        .child(stage.child("drains").stop_mode(StopMode::Drain))
         .start()
         .await
         .unwrap();
     let report = tree.stop().await;
-    let told = troubles(&report);
-    let failed = TroubleKind::Ended(ExitReason::failed("told to fail"));
-    assert_eq!(told, [("stubborn", &TroubleKind::Killed), ("fails", &failed)]);
+    let told = failures(&report);
+    let failed = StopFailureKind::Ended(ExitReason::failed("told to fail"));
+    assert_eq!(told, [("stubborn", &StopFailureKind::Killed), ("fails", &failed)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,10 +95,10 @@ async fn who_ends_by_itself_during_a_stop_is_not_waited_for_later() {
     tell(&normal, Do::Normal);
     tell(&panics, Do::Panic);
     let report = stopping.await.unwrap();
-    let told = troubles(&report);
-    let panicked = TroubleKind::Ended(ExitReason::failed("told to panic"));
+    let told = failures(&report);
+    let panicked = StopFailureKind::Ended(ExitReason::failed("told to panic"));
     // A permanent child's normal end is an error during a stop.
-    assert_eq!(told, [("normal", &TroubleKind::Ended(ExitReason::Normal)), ("panics", &panicked)]);
+    assert_eq!(told, [("normal", &StopFailureKind::Ended(ExitReason::Normal)), ("panics", &panicked)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,7 +135,7 @@ async fn otp_sup_stop_graces_are_summed_and_each_child_has_its_own() {
     let report = tree.stop().await;
     assert_eq!(began.elapsed(), Duration::from_secs(1 + 2 + 4));
     assert_eq!(stage.did(), ["stopping c", "stopping b", "stop b", "stopping a"]);
-    let told: Vec<_> = report.troubles.iter().map(|trouble| (&*trouble.path[0], trouble.waited.as_secs())).collect();
+    let told: Vec<_> = report.failures.iter().map(|failure| (&*failure.path[0], failure.waited.as_secs())).collect();
     assert_eq!(told, [("c", 4), ("a", 1)]);
     assert_eq!(report.took, Duration::from_secs(7));
 }
@@ -157,8 +158,8 @@ async fn otp_sup_stop_of_a_child_that_ends_by_itself_meanwhile_is_not_waited_for
     let report = stopping.await.unwrap();
     assert_eq!(stage.did(), ["stopping slow", "stop early", "stop late", "stop slow"]);
     // A transient one may end normally, a permanent one is reported.
-    let told = troubles(&report);
-    assert_eq!(told, [("late", &TroubleKind::Ended(ExitReason::Normal))]);
+    let told = failures(&report);
+    assert_eq!(told, [("late", &StopFailureKind::Ended(ExitReason::Normal))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,8 +185,8 @@ async fn otp_sup_stop_reports_a_permanent_child_that_stops_with_another_reason()
         quiet().await;
         // The first stop wins.
         let report = tree.stop().await;
-        let upgrade = TroubleKind::Ended(ExitReason::ShutdownWith { reason: "upgrade".into() });
-        let told: Vec<_> = report.troubles.iter().map(|trouble| &trouble.what).collect();
+        let upgrade = StopFailureKind::Ended(ExitReason::ShutdownWith { reason: "upgrade".into() });
+        let told: Vec<_> = report.failures.iter().map(|failure| &failure.kind).collect();
         assert_eq!(told, if reported { vec![&upgrade] } else { vec![] }, "{restart:?}");
     }
 }
@@ -211,14 +212,14 @@ async fn otp_sup_stop_of_brutal_children_expects_a_kill_and_nothing_else() {
         child.actor().stop(Some("shutdown".to_owned()));
     }
     let report = stopping.await.unwrap();
-    let told: Vec<_> = report.troubles.iter().map(|trouble| (trouble.path[0].to_string(), &trouble.what)).collect();
-    assert_eq!(told, [("permanent".to_owned(), &TroubleKind::Ended(ExitReason::Shutdown))]);
+    let told: Vec<_> = report.failures.iter().map(|failure| (failure.path[0].to_string(), &failure.kind)).collect();
+    assert_eq!(told, [("permanent".to_owned(), &StopFailureKind::Ended(ExitReason::Shutdown))]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn otp_sup_stop_drains_where_a_drain_is_asked_for() {
     let stage = Stage::default();
-    let builder = Supervisor::builder("top").child(stage.child("a").ask(Ask::Drain));
+    let builder = Supervisor::builder("top").child(stage.child("a").stop_mode(StopMode::Drain));
     let tree = start(&stage, builder).await;
     tell_id(&tree, "a", Do::Busy(Duration::from_secs(1)));
     tell_id(&tree, "a", Do::Busy(Duration::from_secs(2)));
@@ -233,7 +234,7 @@ async fn otp_sup_stop_kills_a_child_that_drains_beyond_its_grace() {
     let builder = Supervisor::builder("top");
     let tree = start(
         &stage,
-        builder.child(stage.child("a").ask(Ask::Drain).shutdown(Shutdown::After(Duration::from_secs(1)))),
+        builder.child(stage.child("a").stop_mode(StopMode::Drain).shutdown(Shutdown::After(Duration::from_secs(1)))),
     )
     .await;
     tell_id(&tree, "a", Do::Busy(Duration::from_secs(100)));
@@ -241,7 +242,7 @@ async fn otp_sup_stop_kills_a_child_that_drains_beyond_its_grace() {
     let began = Instant::now();
     let report = tree.stop().await;
     assert_eq!(began.elapsed(), Duration::from_secs(1));
-    assert_eq!(report.troubles[0].what, TroubleKind::Killed);
+    assert_eq!(report.failures[0].kind, StopFailureKind::Killed);
     assert_eq!(stage.diary.take(), ["drop a"]);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plimsoll::exit::ExitReason;
 use plimsoll::supervisor::{
-    Backoff, BoxError, ChildSpec, Restart, Shutdown, ShutdownCause, StartError, Supervisor, TroubleKind,
+    Backoff, BoxError, ChildSpec, Restart, Shutdown, ShutdownCause, StartError, StopFailureKind, Supervisor,
 };
 use tokio::time::Instant;
 
@@ -51,7 +51,7 @@ async fn otp_task_child_that_ignores_its_token_is_aborted_after_its_grace() {
     let began = Instant::now();
     let report = tree.stop().await;
     assert_eq!(began.elapsed(), Duration::from_secs(2));
-    assert_eq!(report.troubles[0].what, TroubleKind::Killed);
+    assert_eq!(report.failures[0].kind, StopFailureKind::Killed);
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +62,7 @@ async fn otp_task_child_that_errs_when_asked_to_stop_is_reported() {
     });
     let tree = Supervisor::builder("top").child(spec).start().await.unwrap();
     let report = tree.stop().await;
-    assert_eq!(report.troubles[0].what, TroubleKind::Ended(ExitReason::failed("not yet")));
+    assert_eq!(report.failures[0].kind, StopFailureKind::Ended(ExitReason::failed("not yet")));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use plimsoll::supervisor::{
-    Backoff, BoxError, Child, ChildRef, ChildSpec, ShutdownReport, Start, StartError, Started, SupervisorRef,
-    TroubleKind,
+    Backoff, BoxError, Child, ChildRef, ChildSpec, ShutdownReport, Start, StartError, Started, StopFailureKind,
+    SupervisorRef,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
@@ -237,9 +237,9 @@ pub fn stop_meanwhile(tree: &SupervisorRef) -> JoinHandle<Arc<ShutdownReport>> {
     tokio::spawn(async move { tree.stop().await })
 }
 
-/// Who gave trouble, by the first step of the path, and what it was.
-pub fn troubles(report: &ShutdownReport) -> Vec<(&str, &TroubleKind)> {
-    report.troubles.iter().map(|trouble| (&*trouble.path[0], &trouble.what)).collect()
+/// Who gave failure, by the first step of the path, and what it was.
+pub fn failures(report: &ShutdownReport) -> Vec<(&str, &StopFailureKind)> {
+    report.failures.iter().map(|failure| (&*failure.path[0], &failure.kind)).collect()
 }
 
 /// Lets everything that can happen without time passing happen. Only under paused time.

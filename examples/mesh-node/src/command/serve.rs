@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use plimsoll::supervisor::{ShutdownReport, TroubleKind};
+use plimsoll::supervisor::{ShutdownReport, StopFailureKind};
 use plimsoll_console::Console;
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::node::{ADMIN_SOCKET, Node, NodeConfig, NodeError, Trusted};
@@ -48,7 +48,7 @@ pub(crate) struct Stopped {
     /// Who outlasted its grace, by its path in the tree.
     pub(crate) killed: Vec<String>,
     /// Who did not end even then.
-    pub(crate) left_behind: Vec<String>,
+    pub(crate) kill_timed_out: Vec<String>,
 }
 
 const SCHEMA: u32 = 1;
@@ -193,13 +193,13 @@ fn ready(node: &Node, settings: &Settings, json: bool) {
 }
 
 fn stopped(report: &ShutdownReport, json: bool) {
-    let path = |trouble: &plimsoll::supervisor::Trouble| trouble.path.join("/");
+    let path = |failure: &plimsoll::supervisor::StopFailure| failure.path.join("/");
     let stopped = Stopped {
         schema: SCHEMA,
         reason: report.reason.to_string(),
         took_ms: u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
-        killed: report.stragglers().filter(|trouble| trouble.what == TroubleKind::Killed).map(path).collect(),
-        left_behind: report.left_behind().map(path).collect(),
+        killed: report.stragglers().filter(|failure| failure.kind == StopFailureKind::Killed).map(path).collect(),
+        kill_timed_out: report.kill_timed_out().map(path).collect(),
     };
     if json {
         print(&Event::Stopped(stopped));

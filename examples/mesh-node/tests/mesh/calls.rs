@@ -131,7 +131,7 @@ async fn a_node_that_stops_says_so_and_the_others_call_it_no_more() {
     let (stopped, code) = c.stop();
     assert_eq!(code, Some(0));
     assert_eq!(stopped["event"], "stopped");
-    assert_eq!((&stopped["killed"], &stopped["left_behind"]), (&serde_json::json!([]), &serde_json::json!([])));
+    assert_eq!((&stopped["killed"], &stopped["kill_timed_out"]), (&serde_json::json!([]), &serde_json::json!([])));
     a.until("the node that stopped is not up, and why", |now| {
         let node = now.nodes.iter().find(|node| node.id == gone);
         node.is_some_and(|node| {

@@ -20,11 +20,11 @@ use tokio::sync::oneshot;
 use self::slot::Slot;
 use super::crew::Dynamic;
 use super::errands::Errands;
+use crate::supervisor::child_spec::StartBox;
 use crate::supervisor::frame::{EarlyEnds, Garbage, OwnEnd, Rest, Sleep, StartTask};
 use crate::supervisor::log::Log;
-use crate::supervisor::report::ShutdownReport;
 use crate::supervisor::rules::{DynamicRules, Numbered, Refusal, Ticket};
-use crate::supervisor::spec::StartBox;
+use crate::supervisor::shutdown_report::ShutdownReport;
 
 /// The state behind the lock.
 pub(super) struct Core<A> {

@@ -18,13 +18,13 @@ use crate::exit::Failure;
 use crate::inspect::{Details, Inspect};
 use crate::supervisor::builder::Observer;
 use crate::supervisor::child::{Child, ChildRef, Started};
+use crate::supervisor::child_spec::{ChildSettings, StartBox, placed};
 use crate::supervisor::error::{ChildError, StartError};
 use crate::supervisor::frame::{self, Crew, Frame, Heard, Rest, discard, ended_soon};
 use crate::supervisor::handle::{ChildCount, ChildEntry};
 use crate::supervisor::log;
-use crate::supervisor::report::ShutdownReport;
 use crate::supervisor::rules::{DynamicRules, Refusal, Template};
-use crate::supervisor::spec::{ChildSettings, StartBox, placed};
+use crate::supervisor::shutdown_report::ShutdownReport;
 use crate::supervisor::start;
 
 /// Puts a start in its place, and into the box that is there, if there is one.
@@ -60,7 +60,7 @@ pub(crate) async fn launch<A: Send + 'static>(
     launch: DynamicLaunch<A>,
     parent: Option<ActorCell>,
 ) -> Result<(Arc<Dynamic<A>>, JoinHandle<()>), StartError> {
-    let frame = Frame::new(launch.name, launch.child.leave_behind, launch.observer, parent.is_some());
+    let frame = Frame::new(launch.name, launch.child.kill_timeout, launch.observer, parent.is_some());
     let rules = DynamicRules::new(launch.child, launch.intensity, launch.period, rand::random());
     let crew = Arc::new(Dynamic {
         frame,
@@ -143,7 +143,7 @@ impl<A: Send + 'static> Dynamic<A> {
             },
             Ok(None) => Ok(Started::Ignored),
             Err(failure) => {
-                Box::pin(start::end(self.orphans(&reserved.loose), self.frame.leave_behind)).await;
+                Box::pin(start::end(self.orphans(&reserved.loose), self.frame.kill_timeout)).await;
                 Err(failure.into())
             }
         }
@@ -164,7 +164,7 @@ impl<A: Send + 'static> Dynamic<A> {
         }
         match reply.await {
             Ok(None) => Ok(()),
-            Ok(Some(Refusal::LeftBehind)) => Err(ChildError::LeftBehind),
+            Ok(Some(Refusal::KillTimedOut)) => Err(ChildError::KillTimedOut),
             Ok(Some(_)) | Err(_) => Err(ChildError::ShuttingDown),
         }
     }

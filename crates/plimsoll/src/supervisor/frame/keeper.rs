@@ -12,7 +12,7 @@ use super::lookout::{Lookout, PATIENCE};
 use super::{ANCHORS, Crew, Rest};
 use crate::supervisor::error::StartError;
 use crate::supervisor::log;
-use crate::supervisor::report::ShutdownReport;
+use crate::supervisor::shutdown_report::ShutdownReport;
 
 /// Gives a crew its face, anchor and keeper, and then starts what it starts with. Answers the handle of the keeper, which
 /// ends after everything else.
@@ -122,9 +122,9 @@ impl<C: Crew> Keeper<C> {
         let (report, told) = self.crew.conclude();
         frame.idle.cancel();
         frame.face().stop(Some("shutdown".to_owned()));
-        gone(&mut self.face_ended, frame.leave_behind).await;
+        gone(&mut self.face_ended, frame.kill_timeout).await;
         frame.anchors.iter().filter_map(OnceLock::get).for_each(|anchor| anchor.stop(None));
-        gone(&mut self.anchors_ended[frame.current_anchor()], frame.leave_behind).await;
+        gone(&mut self.anchors_ended[frame.current_anchor()], frame.kill_timeout).await;
         // Those left behind end unheard from now on: their tasks are waited for.
         self.crew.deaf();
         log::over(&report);

@@ -35,7 +35,7 @@ impl Lookout {
 
     /// Takes the check on; whether the anchor is stuck.
     pub(super) fn look<C: Crew>(&mut self, crew: &C, now: Instant) -> bool {
-        let patience = crew.frame().leave_behind.max(PATIENCE);
+        let patience = crew.frame().kill_timeout.max(PATIENCE);
         match self {
             Self::Idle => {
                 if crew.frame().take_unchecked() {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::supervisor::log;
-use crate::supervisor::report::{ShutdownReport, Trouble as Reported, TroubleKind, Troubles};
-use crate::supervisor::rules::{Exit, Trouble};
+use crate::supervisor::rules::Exit;
+use crate::supervisor::shutdown_report::{ShutdownReport, StopFailure, StopFailureKind, StopFailures};
 
 /// What is known of the supervisor's own end.
 #[derive(Debug, Default)]
@@ -13,8 +13,8 @@ pub(in crate::supervisor) struct OwnEnd {
     since: Option<Duration>,
     asked_by_call: bool,
     exit: Option<Exit>,
-    troubles: Troubles,
-    left_behind: u64,
+    failures: StopFailures,
+    kill_timed_out: u64,
 }
 
 impl OwnEnd {
@@ -54,46 +54,36 @@ impl OwnEnd {
         self.exit.clone().unwrap_or(Exit::Killed)
     }
 
-    /// Logs the trouble of a child; it is reported when it came up while the supervisor ends.
-    pub(in crate::supervisor) fn trouble(&mut self, supervisor: &str, reported: Reported, closing: bool) {
-        self.left_behind += u64::from(reported.what == TroubleKind::LeftBehind);
-        log::trouble(supervisor, &reported);
+    /// Logs the failed stop of a child, and reports it when it happens while the supervisor ends.
+    pub(in crate::supervisor) fn stop_failed(&mut self, supervisor: &str, failure: StopFailure, closing: bool) {
+        self.kill_timed_out += u64::from(failure.kind == StopFailureKind::KillTimedOut);
+        log::stop_failed(supervisor, &failure);
         if closing {
-            self.troubles.push(reported);
+            self.failures.push(failure);
         }
     }
 
     /// Takes over what a nested supervisor reports that is known here as `id`.
     pub(in crate::supervisor) fn merge(&mut self, id: &Arc<str>, nested: &ShutdownReport) {
-        self.left_behind += nested.left_behind().count() as u64;
-        self.troubles.merge(id, nested);
+        self.kill_timed_out += nested.kill_timed_out().count() as u64;
+        self.failures.merge(id, nested);
     }
 
     /// How many were left behind, with those of nested supervisors that ended along with this one.
-    pub(in crate::supervisor) fn left_behind(&self) -> u64 {
-        self.left_behind
+    pub(in crate::supervisor) fn kill_timed_out(&self) -> u64 {
+        self.kill_timed_out
     }
 
     pub(in crate::supervisor) fn report(&mut self, supervisor: Arc<str>, now: Duration) -> ShutdownReport {
         let (cause, reason) = self.exit().outcome();
-        let troubles = std::mem::take(&mut self.troubles);
+        let failures = std::mem::take(&mut self.failures);
         ShutdownReport {
             supervisor,
             cause,
             reason,
             took: now.saturating_sub(self.since.unwrap_or(now)),
-            troubles: troubles.list,
-            omitted: troubles.omitted,
-        }
-    }
-}
-
-impl From<Trouble> for TroubleKind {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Ended(reason) => Self::Ended(reason),
-            Trouble::Killed => Self::Killed,
-            Trouble::LeftBehind => Self::LeftBehind,
+            failures: failures.list,
+            omitted: failures.omitted,
         }
     }
 }

@@ -19,12 +19,12 @@ use self::live::Live;
 pub(super) use self::starting::NextStart;
 use super::Household;
 use crate::supervisor::child::ChildRef;
+use crate::supervisor::child_spec::{ChildSettings, ChildSpec, StartFn};
 use crate::supervisor::error::StartError;
 use crate::supervisor::frame::{EarlyEnds, Garbage, OwnEnd, Rest, Sleep, StartTask};
 use crate::supervisor::log::Log;
-use crate::supervisor::report::ShutdownReport;
 use crate::supervisor::rules::{Exit, Key, Numbered, Refusal, Rules, Run, Ticket};
-use crate::supervisor::spec::{ChildSettings, ChildSpec, StartFn};
+use crate::supervisor::shutdown_report::ShutdownReport;
 
 /// What a waiting caller is told.
 pub(crate) enum Reply {

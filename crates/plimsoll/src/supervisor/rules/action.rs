@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Answer, Key, Run, StartFailure, Ticket};
 use crate::exit::ExitReason;
-use crate::supervisor::report::ShutdownCause;
+use crate::supervisor::shutdown_report::{ShutdownCause, StopFailureKind};
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,18 +44,7 @@ pub(crate) enum Note {
     /// A significant child ended.
     AutoShutdown { key: Key },
     /// A child did not stop as it should have.
-    Trouble { key: Key, run: Run, trouble: Trouble, closing: bool, waited: Duration },
-}
-
-/// How a stop went wrong.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Trouble {
-    /// It ended with this reason where a shutdown was expected.
-    Ended(ExitReason),
-    /// It was killed after its grace.
-    Killed,
-    /// A kill did not end it.
-    LeftBehind,
+    StopFailed { key: Key, run: Run, kind: StopFailureKind, closing: bool, waited: Duration },
 }
 
 /// How the supervisor ends.

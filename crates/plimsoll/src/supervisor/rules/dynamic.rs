@@ -21,24 +21,25 @@ use self::busy::Busy;
 pub(crate) use self::busy::DynamicPhase;
 use self::timer::Timer;
 use super::stop::Stop;
-use super::{Exit, IntensityWindow, Numbered, Refusal, Ticket, Trouble};
-use crate::supervisor::policy::{Ask, AutoShutdown, Backoff, Restart, Shutdown};
+use super::{Exit, IntensityWindow, Numbered, Refusal, Ticket};
+use crate::supervisor::options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode};
+use crate::supervisor::shutdown_report::StopFailureKind;
 
 /// What the children have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
     pub(crate) restart: Restart,
     pub(crate) shutdown: Shutdown,
-    pub(crate) ask: Ask,
+    pub(crate) stop_mode: StopMode,
     pub(crate) backoff: Backoff,
     pub(crate) significant: bool,
     pub(crate) auto_shutdown: AutoShutdown,
-    pub(crate) leave_behind: Duration,
+    pub(crate) kill_timeout: Duration,
 }
 
 impl Template {
     fn stop(&self) -> Stop {
-        Stop { restart: self.restart, shutdown: self.shutdown, ask: self.ask }
+        Stop { restart: self.restart, shutdown: self.shutdown, stop_mode: self.stop_mode }
     }
 }
 
@@ -152,9 +153,9 @@ impl DynamicRules {
         }
     }
 
-    fn trouble(&mut self, key: SlotKey, trouble: Trouble, began: Duration, now: Duration) {
+    fn stop_failed(&mut self, key: SlotKey, kind: StopFailureKind, began: Duration, now: Duration) {
         let (closing, waited) = (self.is_closing(), now.saturating_sub(began));
-        self.actions.push_back(DynamicAction::Trouble { key, trouble, closing, waited });
+        self.actions.push_back(DynamicAction::StopFailed { key, kind, closing, waited });
     }
 
     fn answer(&mut self, ticket: Ticket, refusal: Option<Refusal>) {

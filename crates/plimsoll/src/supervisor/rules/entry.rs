@@ -134,7 +134,7 @@ impl Entry {
     }
 
     /// Whether its incarnation is waited for no longer, and is still there.
-    pub(super) fn left_behind(&self) -> bool {
+    pub(super) fn kill_timed_out(&self) -> bool {
         matches!(self.state, State::Down { left: true, gone: false, .. } | State::Stopping { left: true, .. })
     }
 

@@ -7,7 +7,7 @@ use super::group::{Cover, Stage};
 use super::{Action, Exit, Key, Life, Note, Rules, Run, Timer};
 use crate::exit::ExitReason;
 use crate::supervisor::controls::broken;
-use crate::supervisor::policy::{AutoShutdown, Restart};
+use crate::supervisor::options::{AutoShutdown, Restart};
 
 /// Whether the task of a child that said its last has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Rules {
                 let since = *since;
                 entry.state = State::down(run, since);
                 if gone != Gone::Yes {
-                    self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
+                    self.set_timer(now + self.flags.kill_timeout, key, Timer::Leave);
                 }
                 self.ended_by_itself(key, run, reason, now);
             }
@@ -47,7 +47,7 @@ impl Rules {
                 *ended_with = Some(reason);
                 if gone != Gone::Yes {
                     // The grace was for the stop; the task's last moments are given the time of a killed one.
-                    self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
+                    self.set_timer(now + self.flags.kill_timeout, key, Timer::Leave);
                 }
             }
             _ => return,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::entry::{Cause, Entry, State};
 use super::{Action, Exit, Key, Note, Rules, StartFailure, Timer, Verdict, random};
 use crate::supervisor::controls::broken;
-use crate::supervisor::policy::Strategy;
+use crate::supervisor::options::Strategy;
 
 /// Which specs a restart covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,7 @@ pub(crate) enum Refusal {
     Restarting,
     ShuttingDown,
     Terminated,
-    LeftBehind,
+    KillTimedOut,
     Start(StartFailure),
 }
 
@@ -114,7 +114,7 @@ impl Rules {
                 if let State::Down { restarting, .. } = &mut entry.state {
                     *restarting = false;
                 }
-                self.answer(ticket, Answer::Failed(Refusal::LeftBehind));
+                self.answer(ticket, Answer::Failed(Refusal::KillTimedOut));
             }
             State::Stopping { waiters, .. } => waiters.push(ticket),
             State::Down { run, waiters, restarting, .. } => {
@@ -209,7 +209,7 @@ impl Rules {
         let refusal = match self.entry(key).phase() {
             Phase::Vacant => return self.begin_start(key, Cause::Asked(ticket), false),
             Phase::Restarting => Refusal::Restarting,
-            Phase::Stopping(_) if self.entry(key).left_behind() => Refusal::LeftBehind,
+            Phase::Stopping(_) if self.entry(key).kill_timed_out() => Refusal::KillTimedOut,
             Phase::Up(_) | Phase::Starting | Phase::Stopping(_) => Refusal::Running,
         };
         self.answer(ticket, Answer::Failed(refusal));
@@ -223,7 +223,7 @@ impl Rules {
                 return self.answer(ticket, Answer::Done);
             }
             Phase::Restarting => Refusal::Restarting,
-            Phase::Stopping(_) if self.entry(key).left_behind() => Refusal::LeftBehind,
+            Phase::Stopping(_) if self.entry(key).kill_timed_out() => Refusal::KillTimedOut,
             Phase::Up(_) | Phase::Starting | Phase::Stopping(_) => Refusal::Running,
         };
         self.answer(ticket, Answer::Failed(refusal));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::stop::Stop;
 use crate::inspect::Kind;
-use crate::supervisor::policy::{Ask, AutoShutdown, Backoff, Restart, Shutdown, Strategy};
+use crate::supervisor::options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode, Strategy};
 
 /// What a supervisor is told about itself.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub(crate) struct Flags {
     pub(crate) period: Duration,
     pub(crate) auto_shutdown: AutoShutdown,
     /// How long a killed child may take to be gone before it is left behind.
-    pub(crate) leave_behind: Duration,
+    pub(crate) kill_timeout: Duration,
 }
 
 /// What the rules know of a child spec.
@@ -26,12 +26,12 @@ pub(crate) struct ChildRules {
     pub(crate) restart: Restart,
     pub(crate) shutdown: Shutdown,
     pub(crate) significant: bool,
-    pub(crate) ask: Ask,
+    pub(crate) stop_mode: StopMode,
     pub(crate) backoff: Backoff,
 }
 
 impl ChildRules {
     pub(super) fn stop(&self) -> Stop {
-        Stop { restart: self.restart, shutdown: self.shutdown, ask: self.ask }
+        Stop { restart: self.restart, shutdown: self.shutdown, stop_mode: self.stop_mode }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::entry::{Cause, Entry, State};
 use super::{Action, Answer, ChildRules, Exit, Key, Life, Refusal, Rules, Run, StartFailure};
-use crate::supervisor::policy::{Restart, Strategy};
+use crate::supervisor::options::{Restart, Strategy};
 
 impl Rules {
     /// Starts the first children, in order. Their keys are 0, 1, 2 ….

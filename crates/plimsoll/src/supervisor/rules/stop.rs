@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::entry::{Kill, State};
-use super::{Action, Answer, Exit, Key, Life, Note, Refusal, Rules, Run, Timer, Trouble};
+use super::{Action, Answer, Exit, Key, Life, Note, Refusal, Rules, Run, Timer};
 use crate::exit::ExitReason;
 use crate::supervisor::controls::broken;
-use crate::supervisor::policy::{Ask, Restart, Shutdown};
+use crate::supervisor::options::{Restart, Shutdown, StopMode};
+use crate::supervisor::shutdown_report::StopFailureKind;
 
 /// The supervisor's own end under way.
 #[derive(Debug)]
@@ -21,22 +22,22 @@ pub(super) struct Closing {
 /// What a stop that ended with `reason` has to report, if anything: all but a shutdown and `drained` where a drain was
 /// asked for. Of a child that is stopped brutally it is the kill, whoever's it was, that is expected; a shutdown then is an
 /// end of its own, which a permanent child is not supposed to have.
-pub(crate) fn classify(child: Stop, killed: Option<Kill>, reason: &ExitReason) -> Option<Trouble> {
-    let Stop { restart, shutdown, ask } = child;
+pub(crate) fn classify(child: Stop, killed: Option<Kill>, reason: &ExitReason) -> Option<StopFailureKind> {
+    let Stop { restart, shutdown, stop_mode } = child;
     let (brutal, permanent) = (shutdown == Shutdown::Brutal, restart == Restart::Permanent);
     let overdue = killed == Some(Kill::Overdue);
     match reason {
         ExitReason::Killed if brutal || killed == Some(Kill::Brutal) => None,
         ExitReason::Killed if overdue && broken("kill_after_grace_not_reported") => None,
-        ExitReason::Killed if overdue => Some(Trouble::Killed),
+        ExitReason::Killed if overdue => Some(StopFailureKind::Killed),
         ExitReason::Shutdown if !brutal => None,
-        ExitReason::ShutdownWith { reason } if ask == Ask::Drain && reason.as_ref() == "drained" => None,
+        ExitReason::ShutdownWith { reason } if stop_mode == StopMode::Drain && reason.as_ref() == "drained" => None,
         ExitReason::Normal | ExitReason::Shutdown | ExitReason::ShutdownWith { .. }
             if !permanent || broken("permanent_normal_not_reported") =>
         {
             None
         }
-        _ => Some(Trouble::Ended(reason.clone())),
+        _ => Some(StopFailureKind::Ended(reason.clone())),
     }
 }
 
@@ -45,7 +46,7 @@ pub(crate) fn classify(child: Stop, killed: Option<Kill>, reason: &ExitReason) -
 pub(crate) struct Stop {
     pub(crate) restart: Restart,
     pub(crate) shutdown: Shutdown,
-    pub(crate) ask: Ask,
+    pub(crate) stop_mode: StopMode,
 }
 
 impl Rules {
@@ -174,7 +175,7 @@ impl Rules {
             self.actions.push_back(Action::Kill { run });
             self.clear_timer(key, Timer::Grace);
             if !nested {
-                self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
+                self.set_timer(now + self.flags.kill_timeout, key, Timer::Leave);
             }
         }
     }
@@ -186,7 +187,7 @@ impl Rules {
             *cancelled = true;
             let run = *run;
             self.actions.push_back(Action::CancelStart { run });
-            self.set_timer(now + self.flags.leave_behind, key, Timer::Leave);
+            self.set_timer(now + self.flags.kill_timeout, key, Timer::Leave);
         }
     }
 
@@ -196,7 +197,7 @@ impl Rules {
             return;
         }
         self.start_ends(key);
-        let earlier = now.saturating_sub(self.flags.leave_behind);
+        let earlier = now.saturating_sub(self.flags.kill_timeout);
         let entry = self.entry(key);
         entry.leave_at = None;
         let mut given_up = None;
@@ -225,9 +226,9 @@ impl Rules {
             _ => return,
         };
         if report {
-            self.note_trouble(key, run, Trouble::LeftBehind, began, now);
+            self.note_stop_failure(key, run, StopFailureKind::KillTimedOut, began, now);
         }
-        self.answer_all(waiters, &Answer::Failed(Refusal::LeftBehind));
+        self.answer_all(waiters, &Answer::Failed(Refusal::KillTimedOut));
         if let Some(cause) = given_up {
             self.over_without_child(cause, key, now);
         }
@@ -250,8 +251,8 @@ impl Rules {
             State::Stopping { began, killed, ended_with, left, .. } => {
                 let began = *began;
                 let reason = ended_with.take().unwrap_or(ExitReason::Killed);
-                if !*left && let Some(trouble) = classify(stop, *killed, &reason) {
-                    self.note_trouble(key, ended, trouble, began, now);
+                if !*left && let Some(failure) = classify(stop, *killed, &reason) {
+                    self.note_stop_failure(key, ended, failure, began, now);
                 }
             }
             _ => {}
@@ -283,14 +284,14 @@ impl Rules {
     /// Reports a child that ended by itself during the supervisor's own stop.
     pub(super) fn report_end(&mut self, key: Key, run: Run, reason: &ExitReason, now: Duration) {
         let Some(entry) = self.entries.get(&key) else { return };
-        if let Some(trouble) = classify(entry.rules.stop(), None, reason) {
-            self.note_trouble(key, run, trouble, now, now);
+        if let Some(failure) = classify(entry.rules.stop(), None, reason) {
+            self.note_stop_failure(key, run, failure, now, now);
         }
     }
 
-    fn note_trouble(&mut self, key: Key, run: Run, trouble: Trouble, began: Duration, now: Duration) {
+    fn note_stop_failure(&mut self, key: Key, run: Run, kind: StopFailureKind, began: Duration, now: Duration) {
         let (closing, waited) = (self.is_closing(), now.saturating_sub(began));
-        self.actions.push_back(Action::Note(Note::Trouble { key, run, trouble, closing, waited }));
+        self.actions.push_back(Action::Note(Note::StopFailed { key, run, kind, closing, waited }));
     }
 }
 

@@ -72,7 +72,7 @@ impl Sup {
         let Some(kid) = self.kids.iter().find(due) else { return false };
         let (uid, state) = (kid.uid, kid.state.clone());
         if state == (State::Stopping { ends: book.now, overdue: true }) {
-            self.trouble(uid, "killed");
+            self.failure(uid, "killed");
         } else {
             let path = self.path_of(uid);
             book.note("stop", &path);

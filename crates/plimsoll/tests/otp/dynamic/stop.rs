@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use plimsoll::exit::ExitReason;
-use plimsoll::supervisor::{Backoff, ChildError, DynamicSupervisor, Restart, Shutdown, StartError, TroubleKind};
+use plimsoll::supervisor::{Backoff, ChildError, DynamicSupervisor, Restart, Shutdown, StartError, StopFailureKind};
 use ractor::Actor;
 use tokio::time::Instant;
 
@@ -44,9 +44,9 @@ async fn otp_simple_one_for_one_shutdown() {
     let began = Instant::now();
     let report = dynamic.stop().await;
     assert_eq!(began.elapsed(), Duration::from_secs(3));
-    assert_eq!(report.troubles.len(), 1, "{report}");
-    assert_eq!(report.troubles[0].what, TroubleKind::Killed);
-    assert_eq!(report.troubles[0].waited, Duration::from_secs(3));
+    assert_eq!(report.failures.len(), 1, "{report}");
+    assert_eq!(report.failures[0].kind, StopFailureKind::Killed);
+    assert_eq!(report.failures[0].waited, Duration::from_secs(3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +73,7 @@ async fn otp_simple_shutdown_brutal() {
 
 #[tokio::test(start_paused = true)]
 async fn otp_simple_shutdown_reports_a_permanent_child_that_ended_normally_meanwhile() {
-    for (restart, troubles) in [(Restart::Permanent, 1), (Restart::Transient, 0), (Restart::Temporary, 0)] {
+    for (restart, failures) in [(Restart::Permanent, 1), (Restart::Transient, 0), (Restart::Temporary, 0)] {
         let stage = Stage::default();
         let dynamic = puppets(&stage).restart(restart).start().await.unwrap();
         let a = child(&dynamic, "a").await;
@@ -83,8 +83,8 @@ async fn otp_simple_shutdown_reports_a_permanent_child_that_ended_normally_meanw
         quiet().await;
         a.actor().stop(None);
         let report = dynamic.stop().await;
-        let told: Vec<_> = report.troubles.iter().map(|trouble| &trouble.what).collect();
-        assert_eq!(told, vec![&TroubleKind::Ended(ExitReason::Normal); troubles], "{restart:?}");
+        let told: Vec<_> = report.failures.iter().map(|failure| &failure.kind).collect();
+        assert_eq!(told, vec![&StopFailureKind::Ended(ExitReason::Normal); failures], "{restart:?}");
     }
 }
 

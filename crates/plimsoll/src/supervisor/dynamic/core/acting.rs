@@ -9,8 +9,8 @@ use ractor::ActorCell;
 use super::{Core, Dynamic};
 use crate::supervisor::dynamic::errands::Errand;
 use crate::supervisor::log;
-use crate::supervisor::report::{Trouble as Reported, TroubleKind};
-use crate::supervisor::rules::{DynamicAction as Action, StartFailure, Trouble};
+use crate::supervisor::rules::{DynamicAction as Action, StartFailure};
+use crate::supervisor::shutdown_report::{StopFailure, StopFailureKind};
 
 impl<A: Send + 'static> Core<A> {
     /// Performs what the rules decided, and what they decide upon that.
@@ -68,7 +68,7 @@ impl<A: Send + 'static> Core<A> {
             }
             Action::GaveUp => log::gave_up(&crew.frame.name, &crew.frame.name),
             Action::AutoShutdown(key) => log::auto_shutdown(&crew.frame.name, &self.name(key)),
-            Action::Trouble { key, trouble, closing, waited } => self.trouble(crew, key, trouble, closing, waited),
+            Action::StopFailed { key, kind, closing, waited } => self.stop_failed(crew, key, kind, closing, waited),
             Action::Finish(exit) => self.own_end.finish(exit),
         }
     }
@@ -78,13 +78,19 @@ impl<A: Send + 'static> Core<A> {
         actor.map(|actor| actor.get_id().to_string()).unwrap_or_default().into()
     }
 
-    fn trouble(&mut self, crew: &Arc<Dynamic<A>>, key: SlotKey, trouble: Trouble, closing: bool, waited: Duration) {
-        let what = TroubleKind::from(trouble);
+    fn stop_failed(
+        &mut self,
+        crew: &Arc<Dynamic<A>>,
+        key: SlotKey,
+        kind: StopFailureKind,
+        closing: bool,
+        waited: Duration,
+    ) {
         let slot = self.slots.get(key);
         let actor = slot.and_then(|slot| slot.actor.as_ref()).map(ActorCell::get_id);
-        let more = slot.and_then(|slot| slot.more.as_ref()).filter(|_| !matches!(what, TroubleKind::Ended(_)));
-        let in_hand = more.and_then(|more| more.had_in_hand());
-        let reported = Reported { path: vec![self.name(key)], actor, what, waited, in_hand };
-        self.own_end.trouble(&crew.frame.name, reported, closing);
+        let more = slot.and_then(|slot| slot.more.as_ref()).filter(|_| !matches!(kind, StopFailureKind::Ended(_)));
+        let current_message = more.and_then(|more| more.message_at_kill());
+        let failure = StopFailure { path: vec![self.name(key)], actor, kind, waited, current_message };
+        self.own_end.stop_failed(&crew.frame.name, failure, closing);
     }
 }

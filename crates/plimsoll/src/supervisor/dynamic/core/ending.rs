@@ -11,8 +11,8 @@ use super::{Core, Dynamic};
 use crate::exit::{ExitReason, Failure};
 use crate::supervisor::child::Nested;
 use crate::supervisor::frame::{End, Heard, ended_already, watch};
-use crate::supervisor::report::ShutdownReport;
 use crate::supervisor::rules::Gone;
+use crate::supervisor::shutdown_report::ShutdownReport;
 
 impl<A: Send + 'static> Core<A> {
     /// ractor told of the end of a linked actor. Answers its task, when that is still to be waited for.
@@ -114,7 +114,7 @@ impl<A: Send + 'static> Core<A> {
         let slot = self.slots.get_mut(key)?;
         let id = slot.actor.as_ref().map(|actor| actor.get_id().to_string()).unwrap_or_default();
         let more = slot.more();
-        more.ending.reported(report.left_behind().next().is_some());
+        more.ending.reported(report.kill_timed_out().next().is_some());
         let mut unwanted = None;
         if self.own_end.has_begun() {
             self.own_end.merge(&id.into(), report);

@@ -73,7 +73,7 @@ impl<A: Send + 'static> Core<A> {
             ("started", self.counts.started),
             ("restarts", self.counts.restarts),
             ("refused_max_children", self.counts.refused),
-            ("left_behind", self.own_end.left_behind()),
+            ("kill_timed_out", self.own_end.kill_timed_out()),
         ]
         .into_iter()
         .map(|(name, count)| (name.to_owned(), count))

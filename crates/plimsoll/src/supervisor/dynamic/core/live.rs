@@ -9,10 +9,10 @@ use ractor::{ActorCell, ActorId};
 use super::slot::Slot;
 use super::{Core, Dynamic};
 use crate::supervisor::child::Child;
+use crate::supervisor::current_message::CurrentMessage;
 use crate::supervisor::dynamic::errands::Errand;
 use crate::supervisor::frame::{Heard, watch, watch_patiently};
-use crate::supervisor::in_hand::InHand;
-use crate::supervisor::policy::{Ask, Shutdown};
+use crate::supervisor::options::{Shutdown, StopMode};
 
 impl<A: Send + 'static> Core<A> {
     pub(super) fn adopt(
@@ -23,7 +23,7 @@ impl<A: Send + 'static> Core<A> {
         now: Duration,
     ) -> Option<(ActorId, Heard)> {
         let slot = self.slots.get_mut(key)?;
-        let Child { actor, ended, inspect, value, token, nested, in_hand } = child;
+        let Child { actor, ended, inspect, value, token, nested, current_message } = child;
         if crew.frame.was_stuck() {
             crew.frame.relink(&actor);
         }
@@ -43,10 +43,10 @@ impl<A: Send + 'static> Core<A> {
         } else {
             slot.join = Some(ended);
         }
-        if inspect.is_some() || value.is_some() || token.is_some() || nested.is_some() || in_hand.is_some() {
+        if inspect.is_some() || value.is_some() || token.is_some() || nested.is_some() || current_message.is_some() {
             let more = slot.more();
             (more.inspect, more.value, more.token, more.nested) = (inspect, value, token, nested);
-            more.in_hand = in_hand;
+            more.current_message = current_message;
         }
         slot.actor = Some(actor);
         slot.since = now;
@@ -74,10 +74,10 @@ impl<A: Send + 'static> Core<A> {
         }
         let Some(actor) = &slot.actor else { return };
         let token = slot.more.as_ref().and_then(|more| more.token.as_ref());
-        self.errands.push(match (token, crew.settings.ask) {
+        self.errands.push(match (token, crew.settings.stop_mode) {
             (Some(token), _) => Errand::Cancel(token.clone()),
-            (None, Ask::Stop) => Errand::Stop(actor.clone()),
-            (None, Ask::Drain) => Errand::Drain(actor.clone()),
+            (None, StopMode::Stop) => Errand::Stop(actor.clone()),
+            (None, StopMode::Drain) => Errand::Drain(actor.clone()),
         });
     }
 
@@ -86,7 +86,7 @@ impl<A: Send + 'static> Core<A> {
         if let Some(slot) = self.slots.get_mut(key) {
             // A kill takes it from its hands.
             if let Some(more) = &mut slot.more {
-                more.killed_with = more.in_hand.as_ref().and_then(InHand::held);
+                more.killed_with = more.current_message.as_ref().and_then(CurrentMessage::get);
             }
             slot.actor.iter().for_each(ActorCell::kill);
         }

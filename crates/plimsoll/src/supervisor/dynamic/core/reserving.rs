@@ -9,8 +9,8 @@ use ractor::ActorCell;
 use super::slot::Slot;
 use super::{Core, Dynamic};
 use crate::supervisor::child::Child;
+use crate::supervisor::child_spec::StartBox;
 use crate::supervisor::error::StartError;
-use crate::supervisor::spec::StartBox;
 
 /// Boxes of starts kept for the next, a few KiB each.
 const USED: usize = 16;

@@ -8,9 +8,9 @@ use plimsoll_sync::slots::SlotKey;
 
 use super::{Core, Dynamic};
 use crate::supervisor::child::Child;
+use crate::supervisor::child_spec::placed;
 use crate::supervisor::frame::{StartTask, discard, guarded};
 use crate::supervisor::rules::StartFailure;
-use crate::supervisor::spec::placed;
 use crate::supervisor::start;
 
 impl<A: Send + 'static> Core<A> {
@@ -80,7 +80,7 @@ async fn starting<A: Send + 'static>(crew: Arc<Dynamic<A>>, key: SlotKey, args: 
     discard(place.take());
     let orphans = crew.orphans(&untold.loose);
     if !orphans.is_empty() {
-        start::end(orphans, crew.frame.leave_behind).await;
+        start::end(orphans, crew.frame.kill_timeout).await;
     }
     untold.told = true;
     untold.crew.tell(|core, now| core.start_over(&untold.crew, key, outcome, now));
@@ -109,7 +109,7 @@ impl<A: Send + 'static> Drop for Untold<A> {
         if orphans.is_empty() {
             return tell();
         }
-        let limit = self.crew.frame.leave_behind;
+        let limit = self.crew.frame.kill_timeout;
         self.crew.frame.runtime.spawn(async move {
             start::end(orphans, limit).await;
             tell();

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::inspect::Inspect;
 use crate::supervisor::child::Nested;
+use crate::supervisor::current_message::CurrentMessage;
 use crate::supervisor::frame::Ending;
-use crate::supervisor::in_hand::InHand;
 
 /// One child. Kept small: there may be a hundred thousand.
 pub(super) struct Slot<A> {
@@ -31,7 +31,7 @@ pub(super) struct More {
     pub(super) inspect: Option<Arc<dyn Inspect>>,
     pub(super) token: Option<CancellationToken>,
     pub(super) nested: Option<Arc<dyn Nested>>,
-    pub(super) in_hand: Option<InHand>,
+    pub(super) current_message: Option<CurrentMessage>,
     /// What it had in hand when it was killed.
     pub(super) killed_with: Option<Arc<str>>,
     pub(super) restarts: u64,
@@ -49,7 +49,7 @@ impl<A> Slot<A> {
 }
 
 impl More {
-    pub(super) fn had_in_hand(&self) -> Option<Arc<str>> {
-        self.killed_with.clone().or_else(|| self.in_hand.as_ref()?.held())
+    pub(super) fn message_at_kill(&self) -> Option<Arc<str>> {
+        self.killed_with.clone().or_else(|| self.current_message.as_ref()?.get())
     }
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::{Core, Household, Reply, Spec};
 use crate::supervisor::child::ChildRef;
+use crate::supervisor::child_spec::ChildSpec;
 use crate::supervisor::frame::Crew;
 use crate::supervisor::log;
-use crate::supervisor::report::{Trouble as Reported, TroubleKind};
 use crate::supervisor::rules::{Action, Answer, Key, Note, Refusal, Run, StartFailure, Ticket};
-use crate::supervisor::spec::ChildSpec;
+use crate::supervisor::shutdown_report::{StopFailure, StopFailureKind};
 
 impl Core {
     /// Performs what the rules decided, and what they decide upon that.
@@ -87,15 +87,14 @@ impl Core {
             }
             Note::GaveUp { key } => log::gave_up(&household.frame().name, &id(key)),
             Note::AutoShutdown { key } => log::auto_shutdown(&household.frame().name, &id(key)),
-            Note::Trouble { key, run, trouble, closing, waited } => {
-                let what = TroubleKind::from(trouble);
+            Note::StopFailed { key, run, kind, closing, waited } => {
                 let parting = self.parting.take().filter(|(gone, ..)| *gone == run);
-                let who = parting.map(|(_, actor, in_hand)| (actor, in_hand));
-                let who = who.or_else(|| self.live.get(&run).map(|live| (live.actor.get_id(), live.had_in_hand())));
-                let (actor, in_hand) = who.unzip();
-                let in_hand = in_hand.flatten().filter(|_| !matches!(what, TroubleKind::Ended(_)));
-                let reported = Reported { path: vec![id(key)], actor, what, waited, in_hand };
-                self.own_end.trouble(&household.frame().name, reported, closing);
+                let who = parting.map(|(_, actor, current_message)| (actor, current_message));
+                let who = who.or_else(|| self.live.get(&run).map(|live| (live.actor.get_id(), live.message_at_kill())));
+                let (actor, current_message) = who.unzip();
+                let current_message = current_message.flatten().filter(|_| !matches!(kind, StopFailureKind::Ended(_)));
+                let failure = StopFailure { path: vec![id(key)], actor, kind, waited, current_message };
+                self.own_end.stop_failed(&household.frame().name, failure, closing);
             }
         }
     }

@@ -10,8 +10,8 @@ use super::{Core, Household};
 use crate::exit::{ExitReason, Failure};
 use crate::supervisor::child::Nested;
 use crate::supervisor::frame::{End, Heard, ended_already, watch};
-use crate::supervisor::report::ShutdownReport;
 use crate::supervisor::rules::{Gone, Run};
+use crate::supervisor::shutdown_report::ShutdownReport;
 
 impl Core {
     /// ractor told of the end of a linked actor. Answers its task, when that is still to be waited for.
@@ -92,7 +92,7 @@ impl Core {
     ) -> Option<Arc<dyn Nested>> {
         let live = self.live.get_mut(&run)?;
         let mut unwanted = None;
-        live.ending.reported(report.left_behind().next().is_some());
+        live.ending.reported(report.kill_timed_out().next().is_some());
         if self.own_end.has_begun() {
             if let Some(rules) = self.rules.key_of_run(run).and_then(|key| self.rules.rules_of(key)) {
                 let id = rules.id.clone();
@@ -113,7 +113,7 @@ impl Core {
             && let Some(live) = self.live.remove(&run)
         {
             self.actors.remove(&live.actor.get_id());
-            self.parting = Some((run, live.actor.get_id(), live.had_in_hand()));
+            self.parting = Some((run, live.actor.get_id(), live.message_at_kill()));
             self.garbage.push(Box::new(live));
         }
         match end {

@@ -7,9 +7,9 @@ use ractor::ActorId;
 use super::Core;
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::supervisor::child::ChildRef;
+use crate::supervisor::child_spec::ChildSettings;
 use crate::supervisor::error::ChildError;
 use crate::supervisor::rules::{Key, Phase, Run};
-use crate::supervisor::spec::ChildSettings;
 
 impl Core {
     /// # Errors
@@ -55,7 +55,7 @@ impl Core {
         }
         details.counters = [
             ("restarts", self.restarts),
-            ("left_behind", self.own_end.left_behind()),
+            ("kill_timed_out", self.own_end.kill_timed_out()),
             ("children", details.children.len() as u64),
             ("active", self.live.len() as u64),
         ]

@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Core, Household};
 use crate::inspect::Inspect;
 use crate::supervisor::child::{Child, Nested};
+use crate::supervisor::current_message::CurrentMessage;
 use crate::supervisor::frame::{Crew, Ending, watch, watch_patiently};
-use crate::supervisor::in_hand::InHand;
-use crate::supervisor::policy::{Ask, Shutdown};
+use crate::supervisor::options::{Shutdown, StopMode};
 use crate::supervisor::rules::Run;
 
 /// One incarnation that runs, or has not ended yet.
@@ -23,26 +23,26 @@ pub(super) struct Live {
     pub(super) inspect: Option<Arc<dyn Inspect>>,
     token: Option<CancellationToken>,
     pub(super) nested: Option<Arc<dyn Nested>>,
-    in_hand: Option<InHand>,
+    current_message: Option<CurrentMessage>,
     /// What it had in hand when it was killed.
     killed_with: Option<Arc<str>>,
     /// The handle of its task, until somebody waits for it.
     pub(super) join: Option<JoinHandle<()>>,
     pub(super) ending: Ending,
-    ask: Ask,
+    stop_mode: StopMode,
 }
 
 impl Live {
-    pub(super) fn had_in_hand(&self) -> Option<Arc<str>> {
-        self.killed_with.clone().or_else(|| self.in_hand.as_ref()?.held())
+    pub(super) fn message_at_kill(&self) -> Option<Arc<str>> {
+        self.killed_with.clone().or_else(|| self.current_message.as_ref()?.get())
     }
 }
 
 impl Core {
     pub(super) fn adopt(&mut self, household: &Arc<Household>, run: Run, child: Child, now: Duration) {
-        let Child { actor, ended, inspect, value, token, nested, in_hand } = child;
+        let Child { actor, ended, inspect, value, token, nested, current_message } = child;
         let key = self.rules.key_of_run(run);
-        let ask = key.and_then(|key| self.specs.get(&key)).map_or(Ask::Stop, |spec| spec.settings.ask);
+        let stop_mode = key.and_then(|key| self.specs.get(&key)).map_or(StopMode::Stop, |spec| spec.settings.stop_mode);
         if household.frame().was_stuck() {
             household.frame().relink(&actor);
         }
@@ -62,11 +62,11 @@ impl Core {
             inspect,
             token,
             nested,
-            in_hand,
+            current_message,
             killed_with: None,
             join,
             ending: Ending::default(),
-            ask,
+            stop_mode,
         };
         self.live.insert(run, live);
         self.actors.insert(id, run);
@@ -88,10 +88,10 @@ impl Core {
         if patient && let Some(join) = live.join.take() {
             watch_patiently(household, run, join);
         }
-        match (&live.token, live.ask) {
+        match (&live.token, live.stop_mode) {
             (Some(token), _) => token.cancel(),
-            (None, Ask::Stop) => live.actor.stop(Some("shutdown".to_owned())),
-            (None, Ask::Drain) => drop(live.actor.drain()),
+            (None, StopMode::Stop) => live.actor.stop(Some("shutdown".to_owned())),
+            (None, StopMode::Drain) => drop(live.actor.drain()),
         }
     }
 
@@ -99,7 +99,7 @@ impl Core {
         self.make_sure(household, run);
         if let Some(live) = self.live.get_mut(&run) {
             // A kill takes it from its hands.
-            live.killed_with = live.in_hand.as_ref().and_then(InHand::held);
+            live.killed_with = live.current_message.as_ref().and_then(CurrentMessage::get);
             live.actor.kill();
         }
     }

@@ -10,10 +10,10 @@ use ractor::ActorCell;
 
 use super::{Core, Household};
 use crate::supervisor::child::Child;
+use crate::supervisor::child_spec::{StartBox, StartFn, placed};
 use crate::supervisor::frame::{Crew, StartTask, discard};
-use crate::supervisor::policy::Restart;
+use crate::supervisor::options::Restart;
 use crate::supervisor::rules::{Key, Run, StartFailure};
-use crate::supervisor::spec::{StartBox, StartFn, placed};
 use crate::supervisor::start;
 
 /// A start in a restart that takes longer does not hold up operations any more.
@@ -140,7 +140,7 @@ async fn perform_start(
     }
     let orphans = untold.orphans();
     if !orphans.is_empty() {
-        start::end(orphans, untold.household.frame().leave_behind).await;
+        start::end(orphans, untold.household.frame().kill_timeout).await;
     }
     untold.told = true;
     (household.start_over(run, outcome), place)
@@ -178,7 +178,7 @@ impl Drop for Untold {
         if orphans.is_empty() {
             return tell();
         }
-        let limit = self.household.frame().leave_behind;
+        let limit = self.household.frame().kill_timeout;
         self.household.frame().runtime.spawn(async move {
             start::end(orphans, limit).await;
             tell();

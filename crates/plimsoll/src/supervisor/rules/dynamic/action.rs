@@ -5,7 +5,8 @@ use std::time::Duration;
 use plimsoll_sync::slots::SlotKey;
 
 use crate::exit::ExitReason;
-use crate::supervisor::rules::{Exit, Refusal, StartFailure, Ticket, Trouble};
+use crate::supervisor::rules::{Exit, Refusal, StartFailure, Ticket};
+use crate::supervisor::shutdown_report::StopFailureKind;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,9 +34,9 @@ pub(crate) enum DynamicAction {
     },
     GaveUp,
     AutoShutdown(SlotKey),
-    Trouble {
+    StopFailed {
         key: SlotKey,
-        trouble: Trouble,
+        kind: StopFailureKind,
         closing: bool,
         waited: Duration,
     },

@@ -8,7 +8,7 @@ use super::busy::Busy;
 use super::timer::Timer;
 use super::{DynamicAction, DynamicRules};
 use crate::exit::ExitReason;
-use crate::supervisor::policy::AutoShutdown;
+use crate::supervisor::options::AutoShutdown;
 use crate::supervisor::rules::exit::restarts;
 use crate::supervisor::rules::stop::classify;
 use crate::supervisor::rules::{Exit, Gone, Verdict};
@@ -28,7 +28,7 @@ impl DynamicRules {
             Some(Busy::Stopping { ended_with, .. }) => {
                 *ended_with = Some(reason);
                 if gone != Gone::Yes {
-                    self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
+                    self.set_timer(now + self.template.kill_timeout, key, Timer::Leave);
                 }
             }
             Some(_) => return,
@@ -53,8 +53,8 @@ impl DynamicRules {
     fn ended_by_itself(&mut self, key: SlotKey, since: Duration, reason: ExitReason, gone: bool, now: Duration) {
         if self.is_closing() {
             self.hold(key, Busy::Down { restarting: false, left: false, waiters: Vec::new() });
-            if let Some(trouble) = classify(self.template.stop(), None, &reason) {
-                self.trouble(key, trouble, now, now);
+            if let Some(failure) = classify(self.template.stop(), None, &reason) {
+                self.stop_failed(key, failure, now, now);
             }
             return;
         }
@@ -68,7 +68,7 @@ impl DynamicRules {
         self.actions.push_back(DynamicAction::Ended { key, reason, restarting });
         self.hold(key, Busy::Down { restarting, left: false, waiters: Vec::new() });
         if !gone {
-            self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
+            self.set_timer(now + self.template.kill_timeout, key, Timer::Leave);
         }
         if now.saturating_sub(since) > self.window.period() {
             self.attempts.remove(&key);
@@ -109,9 +109,9 @@ impl DynamicRules {
             Some(Busy::Down { waiters, .. }) => self.free(key, waiters),
             Some(Busy::Stopping { began, killed, ended_with, left, waiters, .. }) => {
                 let reason = ended_with.unwrap_or(ExitReason::Killed);
-                let trouble = classify(self.template.stop(), killed, &reason);
-                if let (Some(trouble), false) = (trouble, left) {
-                    self.trouble(key, trouble, began, now);
+                let failure = classify(self.template.stop(), killed, &reason);
+                if let (Some(failure), false) = (failure, left) {
+                    self.stop_failed(key, failure, began, now);
                 }
                 self.free(key, waiters);
             }

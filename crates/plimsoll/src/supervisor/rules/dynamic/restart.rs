@@ -34,7 +34,7 @@ impl DynamicRules {
         {
             *cancelled = true;
             self.actions.push_back(DynamicAction::CancelStart(key));
-            self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
+            self.set_timer(now + self.template.kill_timeout, key, Timer::Leave);
         }
     }
 

@@ -8,9 +8,10 @@ use plimsoll_sync::slots::SlotKey;
 use super::busy::Busy;
 use super::timer::Timer;
 use super::{DynamicAction, DynamicRules, Life};
-use crate::supervisor::policy::Shutdown;
+use crate::supervisor::options::Shutdown;
 use crate::supervisor::rules::entry::Kill;
-use crate::supervisor::rules::{Exit, Refusal, Ticket, Trouble};
+use crate::supervisor::rules::{Exit, Refusal, Ticket};
+use crate::supervisor::shutdown_report::StopFailureKind;
 
 impl DynamicRules {
     /// Stops one child; `up`: it runs and is not yet known here.
@@ -28,7 +29,7 @@ impl DynamicRules {
             Some(
                 Busy::Down { left: true, .. } | Busy::Stopping { left: true, .. } | Busy::Starting { left: true, .. },
             ) => {
-                self.answer(ticket, Some(Refusal::LeftBehind));
+                self.answer(ticket, Some(Refusal::KillTimedOut));
             }
             Some(Busy::Down { waiters, restarting, .. }) => {
                 *restarting = false;
@@ -118,7 +119,7 @@ impl DynamicRules {
                 let nested = *nested;
                 self.actions.push_back(DynamicAction::Kill(key));
                 if !nested {
-                    self.set_timer(now + self.template.leave_behind, key, Timer::Leave);
+                    self.set_timer(now + self.template.kill_timeout, key, Timer::Leave);
                 }
             }
             Some(Busy::Starting { .. }) => self.cancel_start(key, now),
@@ -127,7 +128,7 @@ impl DynamicRules {
     }
 
     pub(super) fn leave(&mut self, key: SlotKey, report: bool, now: Duration) {
-        let earlier = now.saturating_sub(self.template.leave_behind);
+        let earlier = now.saturating_sub(self.template.kill_timeout);
         let (began, waiters) = match self.busy.get_mut(&key) {
             Some(
                 Busy::Down { left: left @ false, waiters, .. } | Busy::Starting { left: left @ false, waiters, .. },
@@ -143,10 +144,10 @@ impl DynamicRules {
         };
         self.held -= 1;
         if report {
-            self.trouble(key, Trouble::LeftBehind, began, now);
+            self.stop_failed(key, StopFailureKind::KillTimedOut, began, now);
         }
         for ticket in waiters {
-            self.answer(ticket, Some(Refusal::LeftBehind));
+            self.answer(ticket, Some(Refusal::KillTimedOut));
         }
     }
 
@@ -160,7 +161,7 @@ impl DynamicRules {
         if self.is_closing() {
             return;
         }
-        let last = (self.reserved > 0).then(|| now + self.template.leave_behind);
+        let last = (self.reserved > 0).then(|| now + self.template.kill_timeout);
         self.life = Life::Closing(exit, last);
         let mut waiting = Vec::new();
         for busy in self.busy.values_mut() {

@@ -9,10 +9,10 @@ use futures::FutureExt;
 use ractor::ActorCell;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
-use super::builder::Tree;
+use super::builder::IntoSupervisor;
 use super::child::Start;
 use super::error::BoxError;
-use super::policy::{Ask, Backoff, Restart, Shutdown};
+use super::options::{Backoff, Restart, Shutdown, StopMode};
 use super::rules::ChildRules;
 use super::task;
 use crate::inspect::{Inspect, Kind};
@@ -54,7 +54,7 @@ pub(crate) fn placed(place: &mut Option<StartBox>) -> &mut StartBox {
 /// |---|---|
 /// | restart | [`Restart::Permanent`] |
 /// | shutdown | five seconds for a worker, [`Shutdown::Infinity`] for a supervisor |
-/// | ask | [`Ask::Stop`] |
+/// | stop_mode | [`StopMode::Stop`] |
 /// | significant | no |
 /// | backoff | 50 ms doubling to 30 s, full jitter |
 /// | start_timeout | none: a start may take as long as it likes, and can be cancelled at any time |
@@ -93,7 +93,7 @@ pub struct ChildSettings {
     /// Whether its end may end the supervisor.
     pub significant: bool,
     /// How it is asked to stop.
-    pub ask: Ask,
+    pub stop_mode: StopMode,
     /// The delay before a restart.
     pub backoff: Backoff,
     /// How long its start may take; none: as long as it likes.
@@ -140,7 +140,7 @@ impl ChildSpec {
     pub fn supervisor<F, T>(id: impl Into<Arc<str>>, build: F) -> Self
     where
         F: Fn() -> T + Send + Sync + 'static,
-        T: Tree,
+        T: IntoSupervisor,
     {
         let start: StartFn = Arc::new(move |parent, place| {
             let tree = build();
@@ -160,7 +160,7 @@ impl ChildSpec {
             restart: Restart::default(),
             shutdown,
             significant: false,
-            ask: Ask::default(),
+            stop_mode: StopMode::default(),
             backoff: Backoff::default(),
             start_timeout: None,
         };
@@ -185,9 +185,9 @@ impl ChildSpec {
         self
     }
 
-    /// How it is asked to stop. Default: [`Ask::Stop`].
-    pub fn ask(mut self, ask: Ask) -> Self {
-        self.settings.ask = ask;
+    /// How it is asked to stop. Default: [`StopMode::Stop`].
+    pub fn stop_mode(mut self, stop_mode: StopMode) -> Self {
+        self.settings.stop_mode = stop_mode;
         self
     }
 
@@ -245,7 +245,7 @@ impl ChildSettings {
             restart: self.restart,
             shutdown: self.shutdown,
             significant: self.significant,
-            ask: self.ask,
+            stop_mode: self.stop_mode,
             backoff: self.backoff,
         }
     }

@@ -40,7 +40,7 @@ pub enum Shutdown {
 
 /// How a child is asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Ask {
+pub enum StopMode {
     /// ractor's `stop`: it overtakes the queue; messages still queued are dropped.
     #[default]
     Stop,
