@@ -11,18 +11,18 @@
 //! ```
 
 mod address;
-mod carrier;
-mod farewell;
-#[cfg(test)]
-mod forge;
 mod gossip;
-mod guard;
-mod publish;
-mod record;
-mod records;
+mod publisher;
+mod record_table;
+mod signed_record;
+#[cfg(test)]
+mod test_messages;
 #[cfg(test)]
 mod tests;
+mod transport;
+mod validate;
 mod view;
+mod withdrawal;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,17 +43,17 @@ use tracing::warn;
 use crate::identity::{Identity, TrustStore};
 use crate::names::{NodeId, ServiceName};
 use crate::peers::{Gossip, Peers, Poison};
-use crate::rpc::Services;
+use crate::services::ServiceTable;
 
-pub use view::{Member, Provider, View};
+pub use view::{DirectoryView, Member, Provider};
 
-use farewell::Farewell;
-use guard::{Known, Rejected};
+use validate::{EngineSummary, Rejected};
+use withdrawal::Withdrawal;
 
 /// What the rest of the mesh asks a directory; reading takes no turn of any actor.
 pub trait Directory: Send + Sync + 'static {
     /// Everything it knows now, other nodes' services only.
-    fn view(&self) -> Arc<View>;
+    fn view(&self) -> Arc<DirectoryView>;
 
     /// Who else provides `service`.
     fn providers(&self, service: &ServiceName) -> Vec<Provider> {
@@ -102,9 +102,9 @@ struct Inner {
     identity: Identity,
     trust: TrustStore,
     config: DirectoryConfig,
-    view: ArcSwap<View>,
+    view: ArcSwap<DirectoryView>,
     inbox: ArcSwapOption<mpsc::Sender<(NodeId, ChitchatMessage)>>,
-    known: RwLock<Known>,
+    known: RwLock<EngineSummary>,
     /// Nodes with a connection, by the address under which the engine knows them.
     reachable: RwLock<HashMap<SocketAddr, NodeId>>,
     arrived: Mutex<Vec<NodeId>>,
@@ -112,7 +112,7 @@ struct Inner {
     /// Who sent the message that the engine got last: should it fall over, that one is to blame.
     last_from: Mutex<Option<NodeId>>,
     generation: AtomicU64,
-    farewell: Farewell,
+    withdrawal: Withdrawal,
     counters: Counters,
 }
 
@@ -122,7 +122,7 @@ struct Counters {
     received: AtomicU64,
     dropped: AtomicU64,
     poison: AtomicU64,
-    unproven: AtomicU64,
+    invalid_records: AtomicU64,
     restarts: AtomicU64,
 }
 
@@ -147,7 +147,7 @@ impl GossipDirectory {
             arrival: Notify::new(),
             last_from: Mutex::new(None),
             generation: AtomicU64::new(0),
-            farewell: Farewell::default(),
+            withdrawal: Withdrawal::default(),
             counters: Counters::default(),
         }))
     }
@@ -159,12 +159,12 @@ impl GossipDirectory {
     /// Cancel safe: what was taken back stays so.
     pub async fn withdraw(&self, within: Duration) {
         let inner = &self.0;
-        if !inner.farewell.ask() {
+        if !inner.withdrawal.ask() {
             return;
         }
         let said = async {
-            while !inner.farewell.is_heard(inner.reachable.read().values()) {
-                inner.farewell.progress().await;
+            while !inner.withdrawal.is_heard(inner.reachable.read().values()) {
+                inner.withdrawal.progress().await;
             }
         };
         if tokio::time::timeout(within, said).await.is_err() {
@@ -174,7 +174,7 @@ impl GossipDirectory {
 
     /// The supervisor of the gossip, not started yet: for [`ChildSpec::supervisor`]. What `services` offers is told the
     /// others over `peers`, who are told which members to stay connected to.
-    pub fn supervisor(&self, peers: &Peers, services: &Services) -> SupervisorBuilder {
+    pub fn supervisor(&self, peers: &Peers, services: &ServiceTable) -> SupervisorBuilder {
         let (inner, peers, services) = (Arc::clone(&self.0), peers.clone(), services.clone());
         let gossip = ChildSpec::task("gossip", move |stop| {
             gossip::run(Arc::clone(&inner), peers.clone(), services.clone(), stop)
@@ -188,7 +188,7 @@ impl GossipDirectory {
 }
 
 impl Directory for GossipDirectory {
-    fn view(&self) -> Arc<View> {
+    fn view(&self) -> Arc<DirectoryView> {
         self.0.view.load_full()
     }
 }
@@ -197,8 +197,8 @@ impl Gossip for GossipDirectory {
     fn deliver(&self, from: NodeId, message: Bytes) -> Result<(), Poison> {
         let counters = &self.0.counters;
         count(&counters.received);
-        match guard::check(&message, &self.0.known.read()) {
-            Ok(heard) => self.0.farewell.hears(from, heard),
+        match validate::check(&message, &self.0.known.read()) {
+            Ok(heard) => self.0.withdrawal.hears(from, heard),
             Err(Rejected::Dropped(_)) => {
                 count(&counters.dropped);
                 return Ok(());
@@ -231,7 +231,7 @@ impl Gossip for GossipDirectory {
     fn down(&self, node: NodeId) {
         self.0.reachable.write().remove(&address::address_of(&node));
         self.0.arrived.lock().retain(|arrived| *arrived != node);
-        self.0.farewell.lost();
+        self.0.withdrawal.lost();
     }
 }
 
@@ -244,11 +244,11 @@ impl Inspect for GossipDirectory {
             ("members", view.members.len() as u64),
             ("services", view.services.len() as u64),
             ("records", providers as u64),
-            ("records_limit", records::MAX_RECORDS as u64),
+            ("records_limit", record_table::MAX_RECORDS as u64),
             ("received", counters.received.load(Ordering::Relaxed)),
             ("dropped", counters.dropped.load(Ordering::Relaxed)),
             ("poison", counters.poison.load(Ordering::Relaxed)),
-            ("unproven", counters.unproven.load(Ordering::Relaxed)),
+            ("invalid_records", counters.invalid_records.load(Ordering::Relaxed)),
             ("engine_restarts", counters.restarts.load(Ordering::Relaxed)),
         ] {
             details.counters.insert(name.to_owned(), value);

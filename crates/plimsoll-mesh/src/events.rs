@@ -1,6 +1,6 @@
-//! What happened on a node lately, for its operator.
+//! EventKind happened on a node lately, for its operator.
 //!
-//! The log tells the same and is kept elsewhere, or nowhere; this is what a node can still say when it is asked. One that
+//! The log tells the same and is stored elsewhere, or nowhere; this is what a node can still say when it is asked. One that
 //! comes and goes all the time does not push out what else happened: each node has a share of its own.
 
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::NodeId;
 
-/// Bytes of a reason that are kept.
+/// Bytes of a reason that are stored.
 const LONGEST_REASON: usize = 256;
-/// What one event may weigh: itself, its place in the history, and its reason.
+/// EventKind one event may weigh: itself, its place in the history, and its reason.
 const HEAVIEST: u64 = 512;
 
-/// What happened.
+/// EventKind happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum What {
+pub enum EventKind {
     /// A connection to a node is up.
     PeerUp,
     /// The connection to a node is gone.
@@ -33,7 +33,7 @@ pub enum What {
     SubscriberCutOff,
 }
 
-impl What {
+impl EventKind {
     /// The word for it in the snapshot.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,8 +53,8 @@ pub struct Event {
     pub number: u64,
     /// When, in milliseconds since the epoch.
     pub at_ms: u64,
-    /// What happened.
-    pub what: What,
+    /// EventKind happened.
+    pub kind: EventKind,
     /// The node that it is about, if it is about one.
     pub peer: Option<NodeId>,
     /// Why, in words, if there is more to say.
@@ -64,56 +64,57 @@ pub struct Event {
 /// The latest events of one node. Cloning shares them.
 ///
 /// ```
-/// use plimsoll_mesh::events::{Events, What};
+/// use plimsoll_mesh::events::{Events, EventKind};
 ///
 /// let events = Events::default();
-/// events.note(What::SubscriberCutOff, None, "backlog of 1048600 bytes is over the limit of 1048576");
-/// assert_eq!(events.latest(10)[0].what, What::SubscriberCutOff);
+/// events.record(EventKind::SubscriberCutOff, None, "backlog of 1048600 bytes is over the limit of 1048576");
+/// assert_eq!(events.latest(10)[0].kind, EventKind::SubscriberCutOff);
 /// ```
 #[derive(Debug, Clone)]
-pub struct Events(Arc<Mutex<History<Option<NodeId>, Kept>>>);
+pub struct Events(Arc<Mutex<History<Option<NodeId>, StoredEvent>>>);
 
 #[derive(Debug)]
-struct Kept {
+struct StoredEvent {
     at_ms: u64,
-    what: What,
+    kind: EventKind,
     reason: Box<str>,
 }
 
 impl Events {
-    /// Keeps at most `most` events, and a tenth of them for each node.
-    pub fn keeping(most: Cap) -> Self {
+    /// Keeps at max `max` events, and a tenth of them for each node.
+    pub fn with_capacity(max: Cap) -> Self {
         let caps = HistoryCaps {
-            events: most,
-            batch: Cap::new(most.get().div_ceil(100)).unwrap_or(most),
-            per_key: Cap::new(most.get().div_ceil(10)).unwrap_or(most),
-            bytes: ByteCap::new(most.get() as u64 * HEAVIEST).unwrap_or(ByteCap::of::<{ ByteCap::MAX }>()),
+            events: max,
+            batch: Cap::new(max.get().div_ceil(100)).unwrap_or(max),
+            per_key: Cap::new(max.get().div_ceil(10)).unwrap_or(max),
+            bytes: ByteCap::new(max.get() as u64 * HEAVIEST).unwrap_or(ByteCap::of::<{ ByteCap::MAX }>()),
         };
         Self(Arc::new(Mutex::new(History::new("events", caps))))
     }
 
     /// Keeps an event that happened now.
-    pub fn note(&self, what: What, peer: Option<NodeId>, reason: &str) {
+    pub fn record(&self, kind: EventKind, peer: Option<NodeId>, reason: &str) {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let reason = &reason[..reason.floor_char_boundary(LONGEST_REASON)];
-        let kept = Kept { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), what, reason: reason.into() };
+        let stored =
+            StoredEvent { at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX), kind, reason: reason.into() };
         let weight = HEAVIEST - (LONGEST_REASON - reason.len()) as u64;
         let mut history = self.0.lock();
         // INVARIANT: one event weighs less than all of them may.
-        let _ = history.push(peer, kept, weight);
+        let _ = history.push(peer, stored, weight);
         // Only what comes in pushes nodes out, so that this is when their room can go. O(1) when there is none to give back.
         history.compact(&CompactPolicy::default());
     }
 
-    /// The latest events, at most so many, oldest first. O(those).
-    pub fn latest(&self, most: usize) -> Vec<Event> {
+    /// The latest events, at max so many, oldest first. O(those).
+    pub fn latest(&self, max: usize) -> Vec<Event> {
         let history = self.0.lock();
-        let mut latest: Vec<_> = history.iter().rev().take(most).map(shown).collect();
+        let mut latest: Vec<_> = history.iter().rev().take(max).map(shown).collect();
         latest.reverse();
         latest
     }
 
-    /// How many are kept.
+    /// How many are stored.
     pub fn len(&self) -> usize {
         self.0.lock().len()
     }
@@ -124,15 +125,15 @@ impl Events {
     }
 }
 
-fn shown((number, peer, kept): (u64, &Option<NodeId>, &Kept)) -> Event {
-    let reason = (!kept.reason.is_empty()).then(|| kept.reason.to_string());
-    Event { number, at_ms: kept.at_ms, what: kept.what, peer: *peer, reason }
+fn shown((number, peer, stored): (u64, &Option<NodeId>, &StoredEvent)) -> Event {
+    let reason = (!stored.reason.is_empty()).then(|| stored.reason.to_string());
+    Event { number, at_ms: stored.at_ms, kind: stored.kind, peer: *peer, reason }
 }
 
 impl Default for Events {
     /// Keeps 10,000.
     fn default() -> Self {
-        Self::keeping(HistoryCaps::default().events)
+        Self::with_capacity(HistoryCaps::default().events)
     }
 }
 
@@ -159,26 +160,26 @@ mod tests {
     fn the_oldest_hundred_of_ten_thousand_go_first() {
         let events = Events::default();
         for n in 0..10_000 {
-            events.note(What::PeerUp, Some(node((n % 200) as u8)), "");
+            events.record(EventKind::PeerUp, Some(node((n % 200) as u8)), "");
         }
         assert_eq!((events.len(), trimmed(&events)), (10_000, 0));
-        events.note(What::PeerDown, None, "timed out");
+        events.record(EventKind::PeerDown, None, "timed out");
         assert_eq!((events.len(), trimmed(&events)), (9_901, 100));
         let latest = events.latest(2);
         assert_eq!(latest.iter().map(|event| event.number).collect::<Vec<_>>(), [9_999, 10_000]);
-        assert_eq!((latest[1].what, latest[1].reason.as_deref()), (What::PeerDown, Some("timed out")));
+        assert_eq!((latest[1].kind, latest[1].reason.as_deref()), (EventKind::PeerDown, Some("timed out")));
     }
 
     /// F-9: a node that comes and goes all the time takes a tenth of the history and no more.
     #[test]
     fn one_node_cannot_push_out_the_others() {
-        let events = Events::keeping(Cap::of::<1_000>());
-        events.note(What::PeerRefused, Some(node(1)), "not on the list");
+        let events = Events::with_capacity(Cap::of::<1_000>());
+        events.record(EventKind::PeerRefused, Some(node(1)), "not on the list");
         for _ in 0..5_000 {
-            events.note(What::PeerUp, Some(node(2)), "");
+            events.record(EventKind::PeerUp, Some(node(2)), "");
         }
         assert_eq!(events.len(), 101);
-        assert_eq!(events.latest(1_000)[0].what, What::PeerRefused);
+        assert_eq!(events.latest(1_000)[0].kind, EventKind::PeerRefused);
     }
 
     /// L-2: the room for ten thousand nodes goes back when the events are of ten.
@@ -188,7 +189,7 @@ mod tests {
         let note = |n: u16| {
             let mut digest = [0; 32];
             digest[..2].copy_from_slice(&n.to_le_bytes());
-            events.note(What::PeerUp, Some(NodeId::from_digest(digest)), "");
+            events.record(EventKind::PeerUp, Some(NodeId::from_digest(digest)), "");
         };
         (0..10_000).for_each(note);
         let crowded = events.0.lock().footprint();
@@ -200,8 +201,8 @@ mod tests {
     /// F-4: long reasons are cut, at a whole character.
     #[test]
     fn a_reason_has_a_longest_length() {
-        let events = Events::keeping(Cap::of::<1>());
-        events.note(What::PeerDown, None, &"\u{20ac}".repeat(1_000));
+        let events = Events::with_capacity(Cap::of::<1>());
+        events.record(EventKind::PeerDown, None, &"\u{20ac}".repeat(1_000));
         let reason = events.latest(1).remove(0).reason.unwrap();
         assert_eq!(reason.len(), 255);
     }

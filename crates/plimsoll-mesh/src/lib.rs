@@ -20,3 +20,4 @@ pub mod problem;
 pub mod pubsub;
 pub mod rpc;
 pub mod service;
+pub mod services;

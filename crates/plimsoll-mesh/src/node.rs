@@ -13,11 +13,11 @@
 //! The router has no place of its own: it never waits and keeps nothing but counters, each call runs in its caller's task.
 //! The UDP port and the data folder belong to the node itself: they outlive every restart within it.
 
-mod address;
+mod advertised_address;
 mod allow_list;
 mod builder;
 mod config;
-mod machine;
+mod memory_limit;
 mod offer;
 mod snapshot;
 mod tree;
@@ -36,15 +36,15 @@ use crate::names::NodeId;
 pub use allow_list::{AllowListError, read_allow_list};
 pub use builder::NodeBuilder;
 pub use config::{NodeConfig, Trusted};
-pub use machine::{Source, memory};
+pub use memory_limit::{Source, memory};
 pub use offer::Offer;
-pub use snapshot::{NodeSnapshot, View};
+pub use snapshot::{NodeSnapshot, NodeView};
 
 /// Name of the admin socket in the data folder.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 
 /// How long a stop waits for the others to hear of it: longer than a peer may be silent.
-const FAREWELL: Duration = Duration::from_secs(2);
+const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running node.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub struct Node {
     tree: SupervisorRef,
     directory: GossipDirectory,
     endpoint: quinn::Endpoint,
-    view: View,
+    view: NodeView,
     // Unlocks the data folder when the node is gone.
     _folder: std::fs::File,
 }
@@ -130,7 +130,7 @@ impl Node {
     }
 
     /// What can be read of it at any time.
-    pub fn view(&self) -> &View {
+    pub fn view(&self) -> &NodeView {
         &self.view
     }
 
@@ -146,7 +146,7 @@ impl Node {
     pub async fn stop(&self) -> Arc<ShutdownReport> {
         let (directory, tree) = (self.directory.clone(), self.tree.clone());
         let stopping = tokio::spawn(async move {
-            directory.withdraw(FAREWELL).await;
+            directory.withdraw(WITHDRAWAL_TIMEOUT).await;
             tree.stop().await
         });
         let report = match stopping.await {

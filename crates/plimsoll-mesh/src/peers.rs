@@ -2,29 +2,29 @@
 //!
 //! A call is a bidirectional stream, opened by either side; gossip goes on unidirectional ones. A peer is up after one
 //! exchange of greetings and not before: with TLS 1.3 the dialling side takes itself for connected while the other may
-//! still refuse it. Whom to dial, which of two connections stays and what is remembered are rules without I/O (`book`);
+//! still refuse it. Whom to dial, which of two connections stays and what is remembered are rules without I/O (`table`);
 //! each connection is an actor under a dynamic supervisor (`connection`).
 //!
 //! ```text
 //! peers             rest_for_one
 //! |- connections    one actor a connection
-//! `- keeper         stays connected to the seeds and members, and closes the connections of nodes that lose their trust
+//! |- dialler        keeps connections to the seeds and members
+//! `- trust-watcher  closes the connections of nodes that are no longer trusted
 //! ```
 
-mod book;
 mod call;
+mod close_reason;
 mod config;
 mod connection;
 mod dial;
 mod frames;
-mod greeting;
+mod handshake;
 mod link;
+mod liveness;
 mod pool;
-mod reason;
-mod redial;
 mod serve;
-mod shared;
-mod silence;
+mod state;
+mod table;
 mod tree;
 mod wire;
 
@@ -42,12 +42,11 @@ use crate::names::NodeId;
 use crate::problem::{Code, Problem};
 use crate::service::{Refusal, Request, Response, ServePeer};
 
-pub use book::{Peer, PeerState};
-pub use config::{PeersConfig, Seed};
-pub use redial::Redial;
+pub use config::{PeersConfig, Redial, Seed};
+pub use table::{Peer, PeerState};
 
-use dial::Unconnected;
-use shared::Shared;
+use close_reason::ConnectError;
+use state::PeersState;
 
 /// Takes the gossip that other nodes send, and learns when there is somebody to gossip with.
 pub trait Gossip: Send + Sync + 'static {
@@ -71,7 +70,7 @@ pub struct Poison(pub String);
 
 /// The connections of a node to its peers. Cloning shares them.
 #[derive(Clone)]
-pub struct Peers(Arc<Shared>);
+pub struct Peers(Arc<PeersState>);
 
 /// How well a peer answers, as far as this node has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,13 +97,13 @@ impl Peers {
         serve: Arc<dyn ServePeer>,
         gossip: Arc<dyn Gossip>,
     ) -> Result<Self, IdentityError> {
-        Shared::new(identity, trust, endpoint, config, serve, gossip).map(|shared| Self(Arc::new(shared)))
+        PeersState::new(identity, trust, endpoint, config, serve, gossip).map(|shared| Self(Arc::new(shared)))
     }
 
     /// Takes over a connection whose handshake is complete and whose protocol is `plimsoll-peer/1`, or closes it with
     /// the reason.
     pub fn accept(&self, connection: quinn::Connection) {
-        Shared::accept(&self.0, connection);
+        PeersState::accept(&self.0, connection);
     }
 
     /// Calls a service on `node`, which is dialled first when it is not connected.
@@ -119,10 +118,10 @@ impl Peers {
             Some(link) => link,
             None => dial::demand(&self.0, node, request.deadline).await.map_err(|why| {
                 let problem = match why {
-                    Unconnected::Unreached(why) => {
+                    ConnectError::Unreachable(why) => {
                         Problem::new(Code::ProviderDied, format!("node {node} cannot be reached: {why}"))
                     }
-                    Unconnected::Refused(why) => {
+                    ConnectError::Refused(why) => {
                         let service = &request.service;
                         let words = format!("node {node} provides {service}, but is no peer of this node: {why}");
                         Problem::new(Code::NoProvider, words)
@@ -141,9 +140,9 @@ impl Peers {
     }
 
     /// Whether `node` could be dialled now, as far as is known: it is up, or neither refused nor failing.
-    pub fn is_promising(&self, node: &NodeId) -> bool {
-        let book = self.0.book.lock();
-        book.state(node).is_none_or(|(state, _)| matches!(state, PeerState::Up | PeerState::Connecting))
+    pub fn is_dialable(&self, node: &NodeId) -> bool {
+        let table = self.0.table.lock();
+        table.state(node).is_none_or(|(state, _)| matches!(state, PeerState::Up | PeerState::Connecting))
     }
 
     /// Sends a gossip message. `false` when there is no connection or its queue is full.
@@ -163,7 +162,7 @@ impl Peers {
 
     /// All peers that are or were known, by id, with their state and the reason.
     pub fn list(&self) -> Vec<Peer> {
-        self.0.book.lock().peers()
+        self.0.table.lock().peers()
     }
 
     /// Changes whenever a peer's state does.

@@ -9,8 +9,9 @@ use plimsoll::ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use plimsoll_mesh::identity::Identity;
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::problem::Code;
-use plimsoll_mesh::rpc::{Router, Services, provide};
+use plimsoll_mesh::rpc::Router;
 use plimsoll_mesh::service::{ApplicationError, Caller, Dispatch, Overview, Request, Response, ServePeer};
+use plimsoll_mesh::services::{ServiceTable, provide};
 use tokio::sync::Semaphore;
 
 type TestResult = Result<(), Box<dyn Error>>;
@@ -79,7 +80,7 @@ fn node() -> Result<NodeId, Box<dyn Error>> {
 
 #[tokio::test]
 async fn every_end_of_a_local_call_reaches_the_caller_with_its_code_and_node() -> TestResult {
-    let (me, services, hold) = (node()?, Services::new(), Arc::new(Semaphore::new(0)));
+    let (me, services, hold) = (node()?, ServiceTable::new(), Arc::new(Semaphore::new(0)));
     let server = CallServer::builder(Obey { hold: hold.clone() }).max_in_flight(1).start().await?;
     let registration = services.register("obey".parse()?, true, server.client())?;
     let router = Router::local(me, None, services.clone());
@@ -122,7 +123,7 @@ async fn every_end_of_a_local_call_reaches_the_caller_with_its_code_and_node() -
 #[tokio::test]
 async fn a_service_is_offered_for_as_long_as_its_server_runs() -> TestResult {
     let (root, root_ended) = Actor::spawn(None, Root, ()).await?;
-    let (services, hold) = (Services::new(), Arc::new(Semaphore::new(0)));
+    let (services, hold) = (ServiceTable::new(), Arc::new(Semaphore::new(0)));
     let router = Router::local(node()?, None, services.clone());
     let mut changes = services.changes();
     let start = || {

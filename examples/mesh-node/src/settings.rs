@@ -16,7 +16,7 @@ use plimsoll_mesh::gateway::{AdmissionLimits, AdvertisementLimits};
 use plimsoll_mesh::names::ServiceName;
 use plimsoll_mesh::peers::Seed;
 use plimsoll_mesh::pubsub::PubsubCaps;
-use plimsoll_mesh::rpc::Choice;
+use plimsoll_mesh::rpc::ProviderChoice;
 
 pub(crate) use keys::{ENVIRONMENT_PREFIX, KEYS, Key};
 pub(crate) use layers::{Layers, SettingsError};
@@ -47,7 +47,7 @@ pub(crate) struct Settings {
     pub(crate) pubsub: PubsubCaps,
     pub(crate) max_in_flight: u32,
     pub(crate) call_deadline: Duration,
-    pub(crate) choice: Choice,
+    pub(crate) choice: ProviderChoice,
     pub(crate) service_ttl: Duration,
     pub(crate) budget: Budget,
     pub(crate) log: String,

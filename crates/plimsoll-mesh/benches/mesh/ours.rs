@@ -7,8 +7,9 @@ use plimsoll::supervisor::{ChildSpec, Supervisor};
 use plimsoll_mesh::events::Events;
 use plimsoll_mesh::gateway::{AcceptPeer, Behind, Gateway, bind};
 use plimsoll_mesh::identity::{Identity, endpoint_config, server_config};
-use plimsoll_mesh::rpc::{Router, Services, provide};
+use plimsoll_mesh::rpc::Router;
 use plimsoll_mesh::service::{ApplicationError, Request, Response};
+use plimsoll_mesh::services::{ServiceTable, provide};
 
 use super::client::{Target, limits};
 
@@ -38,7 +39,7 @@ pub async fn echo() -> Target {
     let server = server_config(&identity, Arc::new(limits().transport())).expect("a TLS configuration");
     let endpoint = bind(([127, 0, 0, 1], 0).into(), endpoint_config(&identity)).expect("a UDP port");
     let target = Target { address: endpoint.local_addr().expect("bound"), pin: identity.node_id() };
-    let services = Services::new();
+    let services = ServiceTable::new();
     let router = Arc::new(Router::local(target.pin, Some(target.address), services.clone()));
     let behind =
         Behind { dispatch: router.clone(), overview: router, peers: Arc::new(NoPeers), events: Events::default() };

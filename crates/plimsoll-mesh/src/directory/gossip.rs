@@ -15,16 +15,16 @@ use tracing::warn;
 
 use crate::names::NodeId;
 use crate::peers::{Peers, Poison};
-use crate::rpc::Services;
+use crate::services::ServiceTable;
 
 use super::address::address_of;
-use super::carrier::Carrier;
-use super::farewell;
-use super::guard::{Known, Life};
-use super::publish::Publisher;
-use super::record::Origin;
-use super::records::{Records, Seen};
+use super::publisher::Publisher;
+use super::record_table::{EngineEntry, RecordTable};
+use super::signed_record::Origin;
+use super::transport::GossipTransport;
+use super::validate::{EngineSummary, Incarnation};
 use super::view::Member;
+use super::withdrawal;
 use super::{INBOX, Inner, count};
 
 /// How long nodes that are gone, and keys that were deleted, are remembered.
@@ -35,51 +35,51 @@ const GRACE: Duration = Duration::from_secs(300);
 pub(super) async fn run(
     inner: Arc<Inner>,
     peers: Peers,
-    services: Services,
+    services: ServiceTable,
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     let (me, config) = (inner.identity.node_id(), &inner.config);
     let generation = next_generation(&inner);
     let (sender, inbox) = mpsc::channel(INBOX);
-    *inner.known.write() = Known { me: Some((me, generation)), lives: HashMap::new() };
+    *inner.known.write() = EngineSummary { me: Some((me, generation)), lives: HashMap::new() };
     inner.last_from.lock().take();
     inner.inbox.store(Some(Arc::new(sender)));
 
     let origin = Origin { realm: &config.realm, node: me, generation };
     let mut publisher = Publisher::new(&inner.identity, origin, config.ttl(), Instant::now());
     let first = publisher.introduce(config.listens)?;
-    let carrier = Carrier::new(Arc::clone(&inner), peers.clone(), inbox);
-    let engine = Engine(spawn_chitchat(engine_config(&inner, generation), first, &carrier).await.map_err(boxed)?);
+    let transport = GossipTransport::new(Arc::clone(&inner), peers.clone(), inbox);
+    let engine = Engine(spawn_chitchat(engine_config(&inner, generation), first, &transport).await.map_err(boxed)?);
     let mut ended = std::pin::pin!(engine.0.termination_watcher());
     // Everybody who is connected is news to an engine that starts.
     let connected: Vec<NodeId> = inner.reachable.read().values().copied().collect();
     greet(&engine.0, connected);
 
-    let mut records = Records::new(me, config.realm.clone());
+    let mut records = RecordTable::new(me, config.realm.clone());
     let mut versions = BTreeMap::new();
     let mut offers = services.changes();
     offers.mark_changed();
     let mut looks = tokio::time::interval(config.gossip_interval.min(Duration::from_millis(500)) / 2);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut leaving, mut rounds) = (false, tokio::time::interval(farewell::ROUND));
+    let (mut leaving, mut rounds) = (false, tokio::time::interval(withdrawal::ROUND));
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            ended = &mut ended => return Err(fell_over(&inner, &peers, ended)),
+            ended = &mut ended => return Err(engine_failed(&inner, &peers, ended)),
             () = inner.arrival.notified() => greet(&engine.0, std::mem::take(&mut *inner.arrived.lock())),
             _ = offers.changed() => {
                 let offered = services.list();
                 engine.0.with_chitchat(|chitchat| publisher.offer(chitchat.self_node_state(), &offered)).await?;
             }
-            () = inner.farewell.asked(), if !leaving => {
+            () = inner.withdrawal.asked(), if !leaving => {
                 leaving = true;
                 let version = engine.0.with_chitchat(|chitchat| publisher.withdraw(chitchat.self_node_state())).await?;
-                inner.farewell.say(version);
+                inner.withdrawal.say(version);
                 rounds.reset_immediately();
             }
             _ = rounds.tick(), if leaving => {
-                let waiting = inner.farewell.waits_for(inner.reachable.read().values());
+                let waiting = inner.withdrawal.waits_for(inner.reachable.read().values());
                 greet(&engine.0, waiting);
             }
             _ = looks.tick() => {
@@ -101,8 +101,8 @@ pub(super) async fn run(
 }
 
 /// Tells the router, the operator and the peers what is known now.
-fn show(inner: &Inner, peers: &Peers, records: &Records, now: Instant) {
-    inner.counters.unproven.store(records.unproven(), Ordering::Relaxed);
+fn show(inner: &Inner, peers: &Peers, records: &RecordTable, now: Instant) {
+    inner.counters.invalid_records.store(records.invalid_records(), Ordering::Relaxed);
     let view = records.view(now, |node| inner.trust.allows(node));
     if view == **inner.view.load() {
         return;
@@ -115,7 +115,11 @@ fn show(inner: &Inner, peers: &Peers, records: &Records, now: Instant) {
 }
 
 /// What the engine holds; values only of lives that have changed.
-fn read(chitchat: &mut Chitchat, me: Life, versions: &mut BTreeMap<Life, u64>) -> (Vec<Seen>, Known) {
+fn read(
+    chitchat: &mut Chitchat,
+    me: Incarnation,
+    versions: &mut BTreeMap<Incarnation, u64>,
+) -> (Vec<EngineEntry>, EngineSummary) {
     let alive: std::collections::HashSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
     let (mut seen, mut lives) = (Vec::new(), HashMap::new());
     for (id, state) in chitchat.node_states() {
@@ -125,10 +129,10 @@ fn read(chitchat: &mut Chitchat, me: Life, versions: &mut BTreeMap<Life, u64>) -
         let changed = versions.insert(life, state.max_version()) != Some(state.max_version());
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         let values = changed.then(|| state.key_values().map(owned).collect());
-        seen.push(Seen { life, alive: alive.contains(id), values });
+        seen.push(EngineEntry { life, alive: alive.contains(id), values });
     }
     versions.retain(|life, _| lives.contains_key(life));
-    (seen, Known { me: Some(me), lives })
+    (seen, EngineSummary { me: Some(me), lives })
 }
 
 /// The engine is told by address whom to gossip with at once.
@@ -139,7 +143,7 @@ fn greet(engine: &ChitchatHandle, nodes: Vec<NodeId>) {
     }
 }
 
-fn fell_over(inner: &Inner, peers: &Peers, ended: anyhow::Result<()>) -> BoxError {
+fn engine_failed(inner: &Inner, peers: &Peers, ended: anyhow::Result<()>) -> BoxError {
     count(&inner.counters.restarts);
     let why = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
     let culprit = inner.last_from.lock().take();

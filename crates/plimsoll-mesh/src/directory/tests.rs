@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::forge::Output;
+use super::test_messages::MessageBuilder;
 use super::*;
 use crate::peers::{PeerState, PeersConfig};
 use crate::problem::{Code, Problem};
@@ -29,7 +29,7 @@ async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> Test
     let endpoint = quinn::Endpoint::client((std::net::Ipv4Addr::LOCALHOST, 0).into())?;
     let (serve, gossip) = (Arc::new(Nothing), Arc::new(directory.clone()));
     let peers = Peers::new(identity, TrustStore::open(), endpoint, PeersConfig::new("default"), serve, gossip)?;
-    let tree = directory.supervisor(&peers, &Services::new()).start().await?;
+    let tree = directory.supervisor(&peers, &ServiceTable::new()).start().await?;
     // A task child runs some time after its supervisor's start.
     let engine = async {
         loop {
@@ -51,9 +51,9 @@ async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> Test
     let first = generation();
 
     let attacker = NodeId::from_digest([2; 32]);
-    let digest = Output::header(0).bytes(&1u16.to_le_bytes()).life(2, 1).u64(3).u64(0).u64(0);
+    let digest = MessageBuilder::header(0).bytes(&1u16.to_le_bytes()).life(2, 1).u64(3).u64(0).u64(0);
     let syn = digest.text("plimsoll/1/default").0;
-    let ack = Output::default().node(2).key("\u{e9}", "1", 1).ack();
+    let ack = MessageBuilder::default().node(2).key("\u{e9}", "1", 1).ack();
     // Past the guard, which takes the first and refuses the second.
     assert!(directory.deliver(attacker, syn.into()).is_ok());
     assert!(directory.deliver(attacker, ack.clone().into()).is_err());

@@ -8,7 +8,7 @@ use crate::names::{NodeId, ServiceName};
 /// What is known of the other nodes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct View {
+pub struct DirectoryView {
     /// Providers by service, each list by node.
     pub services: BTreeMap<ServiceName, Vec<Provider>>,
     /// Nodes, by id.

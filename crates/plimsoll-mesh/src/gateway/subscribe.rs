@@ -12,7 +12,7 @@ use plimsoll::bounded::CutOff;
 use super::pump::{FAREWELL, Session};
 use super::sessions::Subscribed;
 use super::within::within;
-use crate::events::What;
+use crate::events::EventKind;
 use crate::http3::{Left, SendStream};
 use crate::problem::{Code, Problem};
 use crate::pubsub::{Filter, HEARTBEAT, Subscriber, cut_off_event};
@@ -75,14 +75,14 @@ pub(super) async fn serve(
             Written::Left => return Ended::Left,
             Written::Stuck(why) => {
                 if why != CutOff::Closed {
-                    session.shared.events.note(What::SubscriberCutOff, None, &why.to_string());
+                    session.shared.events.record(EventKind::SubscriberCutOff, None, &why.to_string());
                 }
                 send.abandon(H3Code::H3_EXCESSIVE_LOAD);
                 return Ended::Told;
             }
         };
         if why != CutOff::Closed {
-            session.shared.events.note(What::SubscriberCutOff, None, &why.to_string());
+            session.shared.events.record(EventKind::SubscriberCutOff, None, &why.to_string());
         }
         // Its place in the table is free before its client knows.
         drop((subscriber, subscribed));

@@ -16,17 +16,18 @@ use crate::events::Events;
 use crate::gateway::{self, Behind, Floor, Gateway};
 use crate::identity::{self, Identity, TrustStore};
 use crate::peers::{Peers, PeersConfig};
-use crate::rpc::{Router, Services};
+use crate::rpc::Router;
 use crate::service::{ApplicationError, Request, Response};
+use crate::services::ServiceTable;
 
-use super::address;
+use super::advertised_address;
 use super::config::{NodeConfig, Trusted};
 use super::offer::{AnyOffer, Offer};
-use super::snapshot::View;
+use super::snapshot::NodeView;
 use super::tree::{Parts, tree};
 use super::{Node, NodeError, read_allow_list};
 
-type Console = Box<dyn FnOnce(View) -> ChildSpec + Send>;
+type Console = Box<dyn FnOnce(NodeView) -> ChildSpec + Send>;
 
 /// A node that is being put together.
 pub struct NodeBuilder {
@@ -54,7 +55,7 @@ impl NodeBuilder {
     #[must_use]
     pub fn console<F, Fut, E>(mut self, start: F) -> Self
     where
-        F: Fn(ActorCell, View) -> Fut + Send + Sync + 'static,
+        F: Fn(ActorCell, NodeView) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Child, E>> + Send + 'static,
         E: Into<BoxError>,
     {
@@ -85,9 +86,9 @@ impl NodeBuilder {
         let address = endpoint.local_addr().map_err(bind_error)?;
 
         let me = identity.node_id();
-        let own = address::advertised(config.advertise, address, address::own)?;
+        let own = advertised_address::advertised(config.advertise, address, advertised_address::own)?;
         let advertised = Some(own);
-        let (services, events) = (Services::new(), Events::keeping(config.max_events));
+        let (services, events) = (ServiceTable::new(), Events::with_capacity(config.max_events));
         let directory = GossipDirectory::new(identity.clone(), trust.clone(), directory_config(&config, advertised));
         let local = Router::local(me, advertised, services.clone());
         let peers = Peers::new(
@@ -108,13 +109,13 @@ impl NodeBuilder {
             events: events.clone(),
         };
         let gateway = Gateway::new(me, endpoint.clone(), server, config.gateway.clone(), behind);
-        let view = View::new(me, [address, own], config.realm.clone(), [local, router], events);
+        let view = NodeView::new(me, [address, own], config.realm.clone(), [local, router], events);
         let console = console.map(|console| console(view.clone()));
-        let farewell = directory.clone();
+        let withdrawing = directory.clone();
         let parts = Parts { trusted: config.trusted, trust, directory, peers, services, offers, gateway, console };
         let tree = tree(parts).start().await?;
         view.show(&tree);
-        Ok(Node { tree, directory: farewell, endpoint, view, _folder: folder })
+        Ok(Node { tree, directory: withdrawing, endpoint, view, _folder: folder })
     }
 }
 

@@ -9,7 +9,7 @@ use plimsoll::bounded::Cap;
 use crate::gateway::Limits;
 use crate::names::ServiceName;
 use crate::peers::Seed;
-use crate::rpc::Choice;
+use crate::rpc::ProviderChoice;
 
 /// The settings of a node.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct NodeConfig {
     /// How long the services of a silent node are kept. Default 300 s.
     pub service_ttl: Duration,
     /// Which of several providers on other nodes is asked. Default: the better of two.
-    pub choice: Choice,
+    pub choice: ProviderChoice,
     /// Events kept. Default 10,000; at the cap the oldest hundredth goes.
     pub max_events: Cap,
     /// Limits of the gateway.
@@ -69,7 +69,7 @@ impl NodeConfig {
             max_peers: Cap::of::<1_000>(),
             gossip_interval: Duration::from_millis(500),
             service_ttl: Duration::from_secs(300),
-            choice: Choice::default(),
+            choice: ProviderChoice::default(),
             max_events: Cap::of::<10_000>(),
             gateway: Limits::default(),
             memory_budget: super::memory().map_or(u64::MAX, |(bytes, _)| bytes / 4 * 3),

@@ -7,10 +7,10 @@ use plimsoll::call::{CallServer, CallServerBuilder, Service};
 use plimsoll::supervisor::ChildSpec;
 
 use crate::names::ServiceName;
-use crate::rpc::{self, Services};
 use crate::service::{ApplicationError, Request, Response};
+use crate::services::{self, ServiceTable};
 
-type Spec = Arc<dyn Fn(Services) -> ChildSpec + Send + Sync>;
+type Spec = Arc<dyn Fn(ServiceTable) -> ChildSpec + Send + Sync>;
 
 /// A service with its name and its limits.
 ///
@@ -84,7 +84,7 @@ where
             ChildSpec::new(id.as_str(), move |parent| {
                 let server = limits(CallServer::builder(Arc::clone(&service)));
                 let (services, name) = (services.clone(), name.clone());
-                async move { rpc::provide(&services, name, idempotent, server, parent).await }
+                async move { services::provide(&services, name, idempotent, server, parent).await }
             })
         });
         AnyOffer { name: known_as, spec }
@@ -93,7 +93,7 @@ where
 
 impl AnyOffer {
     /// The call server as a child of the services' supervisor.
-    pub(super) fn spec(&self, services: Services) -> ChildSpec {
+    pub(super) fn spec(&self, services: ServiceTable) -> ChildSpec {
         (self.spec)(services)
     }
 }

@@ -51,7 +51,7 @@ pub struct NodeSnapshot {
 
 /// What can be read of a node at any time, without a turn of any actor. Cloning shares it.
 #[derive(Clone)]
-pub struct View(Arc<Inner>);
+pub struct NodeView(Arc<Inner>);
 
 struct Inner {
     node: NodeId,
@@ -65,7 +65,7 @@ struct Inner {
     tree: OnceLock<SupervisorRef>,
 }
 
-impl View {
+impl NodeView {
     /// Of the addresses, the first is the one listened on, the second the one that others are told.
     pub(super) fn new(
         node: NodeId,
@@ -139,8 +139,8 @@ fn starting() -> TreeNode {
     }
 }
 
-impl std::fmt::Debug for View {
+impl std::fmt::Debug for NodeView {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("View").field("node", &self.0.node).field("address", &self.0.address).finish_non_exhaustive()
+        f.debug_struct("NodeView").field("node", &self.0.node).field("address", &self.0.address).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use crate::directory::GossipDirectory;
 use crate::gateway::Gateway;
 use crate::identity::TrustStore;
 use crate::peers::Peers;
-use crate::rpc::Services;
+use crate::services::ServiceTable;
 
 use super::allow_list;
 use super::config::Trusted;
@@ -23,7 +23,7 @@ pub(super) struct Parts {
     pub(super) trust: TrustStore,
     pub(super) directory: GossipDirectory,
     pub(super) peers: Peers,
-    pub(super) services: Services,
+    pub(super) services: ServiceTable,
     pub(super) offers: Vec<AnyOffer>,
     pub(super) gateway: Gateway,
     pub(super) console: Option<ChildSpec>,
@@ -56,7 +56,7 @@ fn identity(trusted: Trusted, trust: TrustStore) -> Option<ChildSpec> {
     }))
 }
 
-fn call_servers(services: &Services, offers: &[AnyOffer]) -> SupervisorBuilder {
+fn call_servers(services: &ServiceTable, offers: &[AnyOffer]) -> SupervisorBuilder {
     let servers = offers.iter().map(|offer| offer.spec(services.clone()));
     Supervisor::builder("services").strategy(Strategy::OneForOne).children(servers)
 }

@@ -9,9 +9,9 @@ use crate::names::NodeId;
 use crate::problem::{Code, Problem};
 use crate::service::{Refusal, Request, Response};
 
+use super::close_reason::{CANCELLED, disconnect_of};
 use super::frames::{self, ReceiveError};
 use super::link::Link;
-use super::reason::{CANCELLED, ended_by};
 use super::wire::{self, CallHead, Expected, Kind};
 
 /// Calls the service on the peer behind `link`, by the request's deadline.
@@ -32,20 +32,20 @@ pub(crate) async fn call(link: &Link, request: &Request) -> Result<Response, Ref
     }
     let started = Instant::now();
     let deadline = tokio::time::Instant::from_std(request.deadline);
-    let Some(head) = head(request, started)? else { return Err(Refusal::never_ran(too_late(node))) };
+    let Some(head) = head(request, started)? else { return Err(Refusal::never_ran(deadline_passed(node))) };
 
     let sent = tokio::time::timeout_at(deadline, send(link, head, request.body.clone())).await;
     let mut exchange = match sent {
         Ok(Ok(exchange)) => exchange,
         Ok(Err(gone)) => return Err(Refusal::never_ran(gone)),
-        Err(_) => return Err(Refusal::never_ran(too_late(node))),
+        Err(_) => return Err(Refusal::never_ran(deadline_passed(node))),
     };
     let expected = Expected { kind: Kind::Reply, max_body: link.max_body };
     let received = tokio::time::timeout_at(deadline, frames::receive(&mut exchange.recv, expected)).await;
     let reply = match received {
         Ok(Ok(frame)) => wire::decode_reply(&frame.head, frame.body).map_err(ReceiveError::from),
         Ok(Err(error)) => Err(error),
-        Err(_) => return Err(Refusal::may_have_run(too_late(node))),
+        Err(_) => return Err(Refusal::may_have_run(deadline_passed(node))),
     };
     match reply {
         Ok(reply) => {
@@ -53,7 +53,7 @@ pub(crate) async fn call(link: &Link, request: &Request) -> Result<Response, Ref
             link.observe(started.elapsed());
             reply.map_err(|refusal| Refusal { problem: refusal.problem.on(node), ..refusal })
         }
-        Err(error) => Err(Refusal::may_have_run(broken_off(link, &error))),
+        Err(error) => Err(Refusal::may_have_run(interrupted(link, &error))),
     }
 }
 
@@ -76,7 +76,7 @@ fn head(request: &Request, now: Instant) -> Result<Option<Vec<u8>>, Refusal> {
 
 async fn send(link: &Link, head: Vec<u8>, body: Bytes) -> Result<Exchange, Problem> {
     let gone = |why: String| Problem::new(Code::ProviderDied, format!("node {} is gone: {why}", link.node));
-    let (send, recv) = link.connection.open_bi().await.map_err(|error| gone(ended_by(&error).reason))?;
+    let (send, recv) = link.connection.open_bi().await.map_err(|error| gone(disconnect_of(&error).reason))?;
     let mut exchange = Exchange { send, recv, complete: false };
     frames::send(&mut exchange.send, head, body).await.map_err(|error| gone(error.to_string()))?;
     Ok(exchange)
@@ -99,14 +99,14 @@ impl Drop for Exchange {
     }
 }
 
-fn too_late(node: NodeId) -> Problem {
+fn deadline_passed(node: NodeId) -> Problem {
     Problem::new(Code::Deadline, format!("node {node} did not answer by the deadline"))
 }
 
-fn broken_off(link: &Link, error: &ReceiveError) -> Problem {
+fn interrupted(link: &Link, error: &ReceiveError) -> Problem {
     let node = link.node;
     let ended = |error| {
-        let why = link.closing().map_or_else(|| ended_by(error).reason, ToString::to_string);
+        let why = link.closing().map_or_else(|| disconnect_of(error).reason, ToString::to_string);
         Problem::new(Code::ProviderDied, format!("the connection to node {node} ended in mid-call: {why}"))
     };
     match (error, link.connection.close_reason()) {

@@ -17,16 +17,17 @@ use tracing::debug;
 use crate::names::NodeId;
 use crate::owned_task;
 
-use super::book::{Arrival, Dialler, Ended, Verdict};
-use super::dial::Unconnected;
+use super::close_reason::ConnectError;
+use super::close_reason::Disconnect;
+use super::close_reason::{BAD_FRAME, CloseReason, disconnect_of};
 use super::frames;
-use super::greeting::{self, Failed};
+use super::handshake::{self, HandshakeError};
 use super::link::Link;
-use super::reason::{BAD_FRAME, CloseReason, ended_by};
+use super::liveness::{CHECK_INTERVAL, Liveness};
 use super::serve::{self, Served};
-use super::shared::{Arriving, Shared, count};
-use super::silence::{LOOK, Silence};
-use super::wire::{self, Expected, Greeting, Kind, MAX_GOSSIP};
+use super::state::{PeersState, PendingConnection, count};
+use super::table::{Dialler, NewConnection, Verdict};
+use super::wire::{self, Expected, Hello, Kind, MAX_GOSSIP};
 
 /// How long a retired connection stays when nothing is in flight on it: long enough for what is on its way.
 const RETIRED_IDLE: Duration = Duration::from_secs(1);
@@ -36,9 +37,13 @@ const GOSSIP_A_SECOND: u32 = 200;
 const GOSSIP_TRANSFER: Duration = Duration::from_secs(5);
 
 /// Starts the actor of a connection, linked to `parent`.
-pub(crate) async fn start(parent: ActorCell, shared: Arc<Shared>, arriving: Arriving) -> Result<Child, SpawnErr> {
-    let close = CloseOnDrop { connection: arriving.connection.clone(), me: shared.me };
-    owned_task::start(parent, close, pump(shared, arriving).map(Ok)).await
+pub(crate) async fn start(
+    parent: ActorCell,
+    shared: Arc<PeersState>,
+    pending: PendingConnection,
+) -> Result<Child, SpawnErr> {
+    let close = CloseOnDrop { connection: pending.connection.clone(), me: shared.me };
+    owned_task::start(parent, close, pump(shared, pending).map(Ok)).await
 }
 
 /// Closes the connection when its actor is gone.
@@ -57,12 +62,12 @@ impl Drop for CloseOnDrop {
 }
 
 /// Greets, then serves the connection until it ends.
-async fn pump(shared: Arc<Shared>, arriving: Arriving) {
-    let Arriving { connection, node, dialler, address, place } = arriving;
+async fn pump(shared: Arc<PeersState>, pending: PendingConnection) {
+    let PendingConnection { connection, node, dialler, address, place } = pending;
     let dial = address.map(|address| DialSettled { shared: Arc::clone(&shared), address, ended: None });
-    let greeted = greet(&shared, &connection, node, dialler).await;
+    let established = perform_handshake(&shared, &connection, node, dialler).await;
     drop(place);
-    match greeted {
+    match established {
         Ok((link, queue)) => {
             drop(dial);
             let registered = Registered { shared: &shared, link: &link };
@@ -71,15 +76,15 @@ async fn pump(shared: Arc<Shared>, arriving: Arriving) {
         }
         Err(failed) => {
             let ended = match failed {
-                Failed::Ours(reason) => {
+                HandshakeError::Rejected(reason) => {
                     shared.refuse(&connection, Some(node), &reason);
-                    reason.ended()
+                    reason.disconnect()
                 }
-                Failed::Ended(ended) => {
+                HandshakeError::Disconnected(ended) => {
                     debug!(target: "plimsoll::mesh", peer = %node, reason = ended.reason, "connection not up");
-                    shared.say_if_refused(&node, &ended);
-                    shared.book.lock().note(node, address, ended.clone(), Instant::now());
-                    shared.tell_change();
+                    shared.log_refusal(&node, &ended);
+                    shared.table.lock().note(node, address, ended.clone(), Instant::now());
+                    shared.notify_change();
                     ended
                 }
             };
@@ -90,53 +95,58 @@ async fn pump(shared: Arc<Shared>, arriving: Arriving) {
     }
 }
 
-type Greeted = (Arc<Link>, mpsc::Receiver<Bytes>);
+type Established = (Arc<Link>, mpsc::Receiver<Bytes>);
 
-async fn greet(
-    shared: &Arc<Shared>,
+async fn perform_handshake(
+    shared: &Arc<PeersState>,
     connection: &Connection,
     node: NodeId,
     dialler: Dialler,
-) -> Result<Greeted, Failed> {
+) -> Result<Established, HandshakeError> {
     let config = &shared.config;
     let (theirs, reply) = match dialler {
-        Dialler::Us => (greeting::say(connection, shared.me, config).await?, None),
-        Dialler::Them => {
-            let (theirs, reply) = greeting::hear(connection, shared.me, config).await?;
+        Dialler::Local => (handshake::initiate(connection, shared.me, config).await?, None),
+        Dialler::Remote => {
+            let (theirs, reply) = handshake::receive(connection, shared.me, config).await?;
             (theirs, Some(reply))
         }
     };
     // Trust may have gone while the other side took its time.
-    if let Some(reason) = shared.unwelcome(node) {
-        return Err(Failed::Ours(reason));
+    if let Some(reason) = shared.refusal_for(node) {
+        return Err(HandshakeError::Rejected(reason));
     }
     let (link, queue) = Link::new(shared.next_link(), node, connection.clone(), config.calls as usize, config.max_body);
     let link = Arc::new(link);
-    let arrival = Arrival { link: link.id, node, dialler, incarnation: theirs.incarnation };
+    let arrival = NewConnection { link: link.id, node, dialler, incarnation: theirs.incarnation };
     if let Some(reply) = reply {
         // The answer goes first, so that calls of this node never overtake it; a connection that is not to stay is
         // closed without one, and so was never up on the other side.
         if let Some(reason) = shared.would_refuse(arrival) {
-            return Err(Failed::Ours(reason));
+            return Err(HandshakeError::Rejected(reason));
         }
-        greeting::answer(reply, connection, config).await?;
+        handshake::reply(reply, connection, config).await?;
     }
     publish(shared, &link, arrival, &theirs)?;
     Ok((link, queue))
 }
 
-fn publish(shared: &Arc<Shared>, link: &Arc<Link>, arrival: Arrival, theirs: &Greeting) -> Result<(), Failed> {
-    let listens = greeting::reachable(theirs.listens, link.connection.remote_address());
+fn publish(
+    shared: &Arc<PeersState>,
+    link: &Arc<Link>,
+    arrival: NewConnection,
+    theirs: &Hello,
+) -> Result<(), HandshakeError> {
+    let listens = handshake::reachable(theirs.listens, link.connection.remote_address());
     match shared.arrive(link, arrival, listens) {
-        Verdict::Stale => Err(Failed::Ours(CloseReason::Replaced)),
-        Verdict::Full => Err(Failed::Ours(CloseReason::Full { me: shared.me })),
+        Verdict::Stale => Err(HandshakeError::Rejected(CloseReason::Replaced)),
+        Verdict::Full => Err(HandshakeError::Rejected(CloseReason::Full { me: shared.me })),
         Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) | Verdict::Duplicate => Ok(()),
     }
 }
 
 /// A connection in the books, for as long as its pump runs.
 struct Registered<'a> {
-    shared: &'a Arc<Shared>,
+    shared: &'a Arc<PeersState>,
     link: &'a Link,
 }
 
@@ -144,8 +154,8 @@ impl Drop for Registered<'_> {
     fn drop(&mut self) {
         let ended = match self.link.connection.close_reason() {
             // Why this node closed it is the link's to know; without a reason of its own its actor was stopped.
-            None | Some(ConnectionError::LocallyClosed) => CloseReason::Stopping { me: self.shared.me }.ended(),
-            Some(error) => ended_by(&error),
+            None | Some(ConnectionError::LocallyClosed) => CloseReason::Stopping { me: self.shared.me }.disconnect(),
+            Some(error) => disconnect_of(&error),
         };
         self.shared.ended(self.link, ended);
     }
@@ -153,23 +163,23 @@ impl Drop for Registered<'_> {
 
 /// Gives a dialled address back to the dialler.
 struct DialSettled {
-    shared: Arc<Shared>,
+    shared: Arc<PeersState>,
     address: std::net::SocketAddr,
-    ended: Option<Ended>,
+    ended: Option<Disconnect>,
 }
 
 impl Drop for DialSettled {
     fn drop(&mut self) {
         let now = Instant::now();
-        let about = self.shared.book.lock().dial_settled(self.address, self.ended.as_ref(), now, rand::random());
+        let about = self.shared.table.lock().dial_settled(self.address, self.ended.as_ref(), now, rand::random());
         if let (Some(node), Some(ended)) = (about, &self.ended) {
-            self.shared.unreachable(&node, &Unconnected::from(ended));
+            self.shared.unreachable(&node, &ConnectError::from(ended));
         }
         self.shared.wake_dialler.notify_one();
     }
 }
 
-async fn run(shared: &Arc<Shared>, link: &Arc<Link>, queue: mpsc::Receiver<Bytes>) {
+async fn run(shared: &Arc<PeersState>, link: &Arc<Link>, queue: mpsc::Receiver<Bytes>) {
     tokio::select! {
         () = calls(shared, link) => {}
         () = gossip_in(shared, link) => {}
@@ -181,7 +191,7 @@ async fn run(shared: &Arc<Shared>, link: &Arc<Link>, queue: mpsc::Receiver<Bytes
 
 /// Serves the peer's calls, each in a task of its own; the transport's limit on streams bounds them. They end with the
 /// connection at the latest: each waits on its stream.
-async fn calls(shared: &Arc<Shared>, link: &Arc<Link>) {
+async fn calls(shared: &Arc<PeersState>, link: &Arc<Link>) {
     while let Ok((send, recv)) = link.connection.accept_bi().await {
         let settled = CallSettled { shared: Arc::clone(shared), served: Served::Abandoned };
         let in_use = shared.hold(link);
@@ -196,7 +206,7 @@ async fn calls(shared: &Arc<Shared>, link: &Arc<Link>) {
 /// Counts the end of a peer's call, also of one that panics or whose task is dropped. Collecting the tasks' results
 /// would wake this connection's actor for each.
 struct CallSettled {
-    shared: Arc<Shared>,
+    shared: Arc<PeersState>,
     served: Served,
 }
 
@@ -211,7 +221,7 @@ impl Drop for CallSettled {
     }
 }
 
-async fn gossip_in(shared: &Arc<Shared>, link: &Arc<Link>) {
+async fn gossip_in(shared: &Arc<PeersState>, link: &Arc<Link>) {
     let expected = Expected { kind: Kind::Gossip, max_body: MAX_GOSSIP };
     let (mut second, mut taken) = (Instant::now(), 0);
     while let Ok(mut stream) = link.connection.accept_uni().await {
@@ -253,11 +263,11 @@ async fn gossip_out(link: &Link, mut queue: mpsc::Receiver<Bytes>) {
 
 /// Ends with the reason for which this node closes the connection: its peer fell silent, or it is retired and has been
 /// idle for a while.
-async fn watch(shared: &Shared, link: &Link) -> CloseReason {
-    let mut silence = Silence::new(Instant::now());
+async fn watch(shared: &PeersState, link: &Link) -> CloseReason {
+    let mut silence = Liveness::new(Instant::now());
     let mut idle_since = None;
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
         let (now, limit) = (Instant::now(), shared.config.idle);
         if silence.observe(link.connection.stats().udp_rx.datagrams, now, limit) {
             return CloseReason::Silent { after: limit };

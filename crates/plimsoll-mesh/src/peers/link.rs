@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 
 use crate::names::NodeId;
 
-use super::book::LinkId;
-use super::reason::CloseReason;
+use super::close_reason::CloseReason;
+use super::table::LinkId;
 
 /// Gossip messages waiting for a connection at most; a further one is dropped, and the next round brings its content.
 pub(crate) const GOSSIP_QUEUE: usize = 64;

@@ -2,7 +2,7 @@
 //!
 //! Every call, of either side, leases its connection, so that none is closed under one. A call to a node without a
 //! connection waits for the one attempt that all callers share; a node that cannot be reached is left alone for a while.
-//! Decisions are made under the lock of [`Connections`]; what they ask for is done after it.
+//! Decisions are made under the lock of [`ConnectionPool`]; what they ask for is done after it.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -18,12 +18,12 @@ use tokio::sync::oneshot;
 use crate::controls::switched_off;
 use crate::names::NodeId;
 
-use super::book::{Arrival, Known, LinkId, PeerState, Verdict};
-use super::dial::Unconnected;
+use super::close_reason::CloseReason;
+use super::close_reason::ConnectError;
+use super::config::Redial;
 use super::link::Link;
-use super::reason::CloseReason;
-use super::redial::Redial;
-use super::shared::{Shared, count};
+use super::state::{PeersState, count};
+use super::table::{CurrentConnection, LinkId, NewConnection, PeerState, Verdict};
 
 /// How long the actor of a closed connection may take to end before that counts as failed.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
@@ -31,17 +31,17 @@ const CLOSE_TIME: Duration = Duration::from_secs(5);
 const RETIRED_TIME: Duration = Duration::from_secs(75);
 
 /// A caller that waits for a connection.
-type Waiter = oneshot::Sender<Result<Leased, Unconnected>>;
+type Waiter = oneshot::Sender<Result<LeasedConnection, ConnectError>>;
 
 /// The connection that counts for one node.
-struct Live {
+struct PooledConnection {
     link: Arc<Link>,
-    known: Known,
+    known: CurrentConnection,
 }
 
-/// All connections that have greeted.
-pub(crate) struct Connections {
-    pool: LruPool<NodeId, Live, Waiter>,
+/// All connections that have completed the handshake.
+pub(crate) struct ConnectionPool {
+    pool: LruPool<NodeId, PooledConnection, Waiter>,
     /// Retired ones included.
     open: HashMap<LinkId, Arc<Link>>,
     /// Nodes that callers wait for, each with a place.
@@ -51,14 +51,14 @@ pub(crate) struct Connections {
 }
 
 /// What a decision asks for.
-enum ToDo {
+enum PoolCommand {
     Dial(NodeId),
     Evict(Arc<Link>),
     Grant(Waiter, Arc<Link>, Lease),
     Refuse(Waiter, PoolRefusal),
 }
 
-impl Connections {
+impl ConnectionPool {
     pub(crate) fn new(cap: Cap, redial: Redial) -> Self {
         let settings = PoolSettings {
             cap,
@@ -91,12 +91,18 @@ impl Connections {
     }
 
     /// What the rules have to know of the connection that counts for `node`.
-    pub(crate) fn known(&self, node: &NodeId) -> Option<Known> {
+    pub(crate) fn known(&self, node: &NodeId) -> Option<CurrentConnection> {
         self.pool.find(node).map(|(_, live)| live.known)
     }
 
     /// Enters a connection that was judged.
-    pub(crate) fn arrive(&mut self, link: &Arc<Link>, arrival: Arrival, verdict: Verdict, now: Instant) -> Verdict {
+    pub(crate) fn arrive(
+        &mut self,
+        link: &Arc<Link>,
+        arrival: NewConnection,
+        verdict: Verdict,
+        now: Instant,
+    ) -> Verdict {
         match verdict {
             Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) => {}
             Verdict::Stale | Verdict::Full => return verdict,
@@ -106,7 +112,7 @@ impl Connections {
                 return verdict;
             }
         }
-        let live = Live { link: Arc::clone(link), known: arrival.known() };
+        let live = PooledConnection { link: Arc::clone(link), known: arrival.known() };
         let entered = match self.creations.remove(&arrival.node) {
             Some(creation) => {
                 let entry = creation.entry();
@@ -139,7 +145,7 @@ impl Connections {
     }
 
     /// Closings whose time is up: the place is free, and the connection is closed if it was left to end by itself.
-    fn overdue(&mut self, now: Instant) {
+    fn expire_closings(&mut self, now: Instant) {
         let due = self.closings.extract_if(|_, (_, due)| *due <= now).collect::<Vec<_>>();
         for (link, (closing, _)) in due {
             if let Some(link) = self.open.get(&link) {
@@ -158,15 +164,15 @@ impl Connections {
     }
 
     /// Takes what the pool asks for.
-    fn decide(&mut self, to_do: &mut Vec<ToDo>) {
+    fn collect_commands(&mut self, commands: &mut Vec<PoolCommand>) {
         while let Some(action) = self.pool.next_action() {
             match action {
                 PoolAction::Create { creation, key, evicted } => {
                     if let Some((closing, _, live)) = evicted {
-                        self.close(closing, live.link, to_do);
+                        self.close(closing, live.link, commands);
                     }
                     self.creations.insert(key, creation);
-                    to_do.push(ToDo::Dial(key));
+                    commands.push(PoolCommand::Dial(key));
                 }
                 PoolAction::Abandon { entry } => {
                     // The attempt goes on by itself; its connection is welcome if there is room when it comes.
@@ -175,19 +181,19 @@ impl Connections {
                         self.pool.gave_up(creation);
                     }
                 }
-                PoolAction::Close { closing, value, .. } => self.close(closing, value.link, to_do),
+                PoolAction::Close { closing, value, .. } => self.close(closing, value.link, commands),
                 PoolAction::Grant { waiter, lease } => {
                     if let Some(live) = self.pool.value(lease.entry()) {
-                        to_do.push(ToDo::Grant(waiter, Arc::clone(&live.link), lease));
+                        commands.push(PoolCommand::Grant(waiter, Arc::clone(&live.link), lease));
                     }
                 }
-                PoolAction::Refuse { waiter, refusal } => to_do.push(ToDo::Refuse(waiter, refusal)),
+                PoolAction::Refuse { waiter, refusal } => commands.push(PoolCommand::Refuse(waiter, refusal)),
                 _ => {}
             }
         }
     }
 
-    fn close(&mut self, closing: Closing, link: Arc<Link>, to_do: &mut Vec<ToDo>) {
+    fn close(&mut self, closing: Closing, link: Arc<Link>, commands: &mut Vec<PoolCommand>) {
         if !self.open.contains_key(&link.id) || switched_off("close-on-evict") {
             self.pool.closed(closing, Outcome::Closed);
             return;
@@ -196,19 +202,19 @@ impl Connections {
         let time = if link.is_retired() { RETIRED_TIME } else { CLOSE_TIME };
         self.closings.insert(link.id, (closing, Instant::now() + time));
         if !link.is_retired() && link.closing().is_none() {
-            to_do.push(ToDo::Evict(link));
+            commands.push(PoolCommand::Evict(link));
         }
     }
 }
 
 /// A connection that stays open until this is dropped.
-pub(crate) struct Leased {
-    shared: Arc<Shared>,
+pub(crate) struct LeasedConnection {
+    shared: Arc<PeersState>,
     link: Arc<Link>,
     lease: Option<Lease>,
 }
 
-impl Deref for Leased {
+impl Deref for LeasedConnection {
     type Target = Link;
 
     fn deref(&self) -> &Link {
@@ -216,53 +222,55 @@ impl Deref for Leased {
     }
 }
 
-impl Drop for Leased {
+impl Drop for LeasedConnection {
     fn drop(&mut self) {
         if let Some(lease) = self.lease.take() {
-            self.shared.act(|connections| connections.pool.give_back(lease, Instant::now()));
+            self.shared.update(|connections| connections.pool.give_back(lease, Instant::now()));
         }
     }
 }
 
-impl Shared {
+impl PeersState {
     /// Changes the connections, then does what the change asks for.
-    fn act<R>(self: &Arc<Self>, change: impl FnOnce(&mut Connections) -> R) -> R {
-        let mut to_do = Vec::new();
+    fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut ConnectionPool) -> R) -> R {
+        let mut commands = Vec::new();
         let result = {
             let mut connections = self.connections.lock();
             let result = change(&mut connections);
-            connections.decide(&mut to_do);
+            connections.collect_commands(&mut commands);
             result
         };
-        self.perform(to_do);
+        self.execute(commands);
         result
     }
 
-    fn perform(self: &Arc<Self>, to_do: Vec<ToDo>) {
-        for item in to_do {
+    fn execute(self: &Arc<Self>, commands: Vec<PoolCommand>) {
+        for item in commands {
             match item {
-                ToDo::Dial(node) => self.dial_now(node),
-                ToDo::Evict(link) => {
+                PoolCommand::Dial(node) => self.dial_on_demand(node),
+                PoolCommand::Evict(link) => {
                     count(&self.counters.evicted);
                     let reason = CloseReason::Evicted { me: self.me };
-                    let ended = reason.ended();
+                    let ended = reason.disconnect();
                     link.close(reason);
                     self.forget(&link, &ended);
                 }
-                ToDo::Grant(waiter, link, lease) => {
+                PoolCommand::Grant(waiter, link, lease) => {
                     // Whoever waited may have gone this moment; then the lease goes back with what comes back.
-                    let _ = waiter.send(Ok(Leased { shared: Arc::clone(self), link, lease: Some(lease) }));
+                    let _ = waiter.send(Ok(LeasedConnection { shared: Arc::clone(self), link, lease: Some(lease) }));
                 }
-                ToDo::Refuse(waiter, refusal) => drop(waiter.send(Err(Unconnected::Unreached(refusal.to_string())))),
+                PoolCommand::Refuse(waiter, refusal) => {
+                    drop(waiter.send(Err(ConnectError::Unreachable(refusal.to_string()))))
+                }
             }
         }
     }
 
-    fn dial_now(self: &Arc<Self>, node: NodeId) {
-        match self.unwelcome(node) {
-            Some(reason) => self.unreachable(&node, &Unconnected::from(&reason.ended())),
+    fn dial_on_demand(self: &Arc<Self>, node: NodeId) {
+        match self.refusal_for(node) {
+            Some(reason) => self.unreachable(&node, &ConnectError::from(&reason.disconnect())),
             None => {
-                self.book.lock().demand(&node, Instant::now());
+                self.table.lock().demand(&node, Instant::now());
                 self.wake_dialler.notify_one();
             }
         }
@@ -272,41 +280,41 @@ impl Shared {
     pub(crate) fn enter(
         self: &Arc<Self>,
         link: &Arc<Link>,
-        arrival: Arrival,
+        arrival: NewConnection,
         listens: Option<std::net::SocketAddr>,
     ) -> Verdict {
-        let (now, mut to_do) = (Instant::now(), Vec::new());
+        let (now, mut commands) = (Instant::now(), Vec::new());
         let verdict = {
-            // Both locks, in this order: who is up in the book has a connection in the pool.
-            let (mut book, mut connections) = (self.book.lock(), self.connections.lock());
-            let judged = book.judge(arrival, connections.known(&arrival.node));
+            // Both locks, in this order: who is up in the table has a connection in the pool.
+            let (mut table, mut connections) = (self.table.lock(), self.connections.lock());
+            let judged = table.judge(arrival, connections.known(&arrival.node));
             let verdict = connections.arrive(link, arrival, judged, now);
-            connections.decide(&mut to_do);
+            connections.collect_commands(&mut commands);
             if matches!(verdict, Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_)) {
-                book.up(arrival.node, listens, now);
+                table.up(arrival.node, listens, now);
             }
             verdict
         };
-        self.perform(to_do);
+        self.execute(commands);
         verdict
     }
 
     /// A connection's actor has ended. `true` when it was the one that counted.
     pub(crate) fn left(self: &Arc<Self>, link: &Link) -> bool {
-        self.act(|connections| connections.ended(link))
+        self.update(|connections| connections.ended(link))
     }
 
     /// Gives up on closings that take too long, and gives back room.
-    pub(crate) fn tidy(self: &Arc<Self>) {
-        self.act(|connections| {
-            connections.overdue(Instant::now());
+    pub(crate) fn maintain(self: &Arc<Self>) {
+        self.update(|connections| {
+            connections.expire_closings(Instant::now());
             connections.compact();
         });
     }
 
     /// An attempt at `node` failed: those that wait for it are told.
-    pub(crate) fn unreachable(self: &Arc<Self>, node: &NodeId, why: &Unconnected) {
-        let told = self.act(|connections| match connections.creations.remove(node) {
+    pub(crate) fn unreachable(self: &Arc<Self>, node: &NodeId, why: &ConnectError) {
+        let told = self.update(|connections| match connections.creations.remove(node) {
             Some(creation) => connections.pool.failed(creation, Instant::now()),
             None => Vec::new(),
         });
@@ -316,29 +324,33 @@ impl Shared {
     }
 
     /// The connection to `node`, if there is one.
-    pub(crate) fn hit(self: &Arc<Self>, node: &NodeId) -> Option<Leased> {
+    pub(crate) fn hit(self: &Arc<Self>, node: &NodeId) -> Option<LeasedConnection> {
         let mut connections = self.connections.lock();
         let lease = connections.pool.hit(node)?;
         self.leased(&connections, lease)
     }
 
     /// Keeps `link` open for a call of its peer. `None` when it is not in the pool: it ends when it is idle.
-    pub(crate) fn hold(self: &Arc<Self>, link: &Link) -> Option<Leased> {
+    pub(crate) fn hold(self: &Arc<Self>, link: &Link) -> Option<LeasedConnection> {
         let mut connections = self.connections.lock();
         let lease = connections.pool.lease(link.entry()?)?;
         self.leased(&connections, lease)
     }
 
-    fn leased(self: &Arc<Self>, connections: &Connections, lease: Lease) -> Option<Leased> {
+    fn leased(self: &Arc<Self>, connections: &ConnectionPool, lease: Lease) -> Option<LeasedConnection> {
         let link = Arc::clone(&connections.pool.value(lease.entry())?.link);
-        Some(Leased { shared: Arc::clone(self), link, lease: Some(lease) })
+        Some(LeasedConnection { shared: Arc::clone(self), link, lease: Some(lease) })
     }
 
     /// The connection to `node`, dialled if there is none: waits until it is up, the attempt failed, or `until`.
-    pub(crate) async fn lease(self: &Arc<Self>, node: NodeId, until: Instant) -> Result<Leased, Unconnected> {
-        let unreached = |why: &str| Unconnected::Unreached(why.to_owned());
+    pub(crate) async fn lease(
+        self: &Arc<Self>,
+        node: NodeId,
+        until: Instant,
+    ) -> Result<LeasedConnection, ConnectError> {
+        let unreached = |why: &str| ConnectError::Unreachable(why.to_owned());
         let (waiter, answer) = oneshot::channel();
-        let asked = self.act(|connections| {
+        let asked = self.update(|connections| {
             let asked = connections.pool.ask(&node, WhenFull::Wait, waiter, Instant::now());
             match asked {
                 Asked::Leased(lease) => Err(self.leased(connections, lease).ok_or(None)),
@@ -350,34 +362,34 @@ impl Shared {
             Ok(wait) => wait,
             Err(Ok(leased)) => return Ok(leased),
             Err(Err(None)) => return Err(unreached("it has just gone")),
-            Err(Err(Some(refusal))) => return Err(self.left_alone(&node, &refusal.to_string())),
+            Err(Err(Some(refusal))) => return Err(self.no_connection(&node, &refusal.to_string())),
         };
-        let _waiting = Waiting { shared: self, wait };
+        let _waiting = LeaseWait { shared: self, wait };
         match tokio::time::timeout_at(until.into(), answer).await {
             Ok(answer) => answer.unwrap_or_else(|_| Err(unreached("this node is stopping"))),
-            Err(_) => Err(self.left_alone(&node, "it did not answer in time")),
+            Err(_) => Err(self.no_connection(&node, "it did not answer in time")),
         }
     }
 
     /// Why there is no connection to a node. Where the last attempt ended in a refusal, that is why.
-    fn left_alone(&self, node: &NodeId, otherwise: &str) -> Unconnected {
-        match self.book.lock().state(node) {
-            Some((PeerState::Refused, Some(why))) => Unconnected::Refused(why.to_owned()),
-            _ => Unconnected::Unreached(otherwise.to_owned()),
+    fn no_connection(&self, node: &NodeId, otherwise: &str) -> ConnectError {
+        match self.table.lock().state(node) {
+            Some((PeerState::Refused, Some(why))) => ConnectError::Refused(why.to_owned()),
+            _ => ConnectError::Unreachable(otherwise.to_owned()),
         }
     }
 }
 
 /// Takes a caller that gives up out of its queue.
-struct Waiting<'a> {
-    shared: &'a Arc<Shared>,
+struct LeaseWait<'a> {
+    shared: &'a Arc<PeersState>,
     wait: WaitKey,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for LeaseWait<'_> {
     fn drop(&mut self) {
         // Says no, and does nothing, when the answer is there.
-        self.shared.act(|connections| connections.pool.forget(self.wait));
+        self.shared.update(|connections| connections.pool.forget(self.wait));
     }
 }
 
@@ -385,8 +397,8 @@ impl Drop for Waiting<'_> {
 mod tests {
     use super::*;
 
-    fn connections() -> Connections {
-        Connections::new(Cap::of::<1_000>(), Redial::default())
+    fn connections() -> ConnectionPool {
+        ConnectionPool::new(Cap::of::<1_000>(), Redial::default())
     }
 
     /// M-2: peers are never closed for being idle, however long that is.
@@ -409,10 +421,10 @@ mod tests {
                 wait
             })
             .collect();
-        connections.decide(&mut Vec::new());
+        connections.collect_commands(&mut Vec::new());
         assert_eq!(connections.creations.len(), 1_000);
         assert!(waits.into_iter().all(|wait| connections.pool.forget(wait)));
-        connections.decide(&mut Vec::new());
+        connections.collect_commands(&mut Vec::new());
         assert!(connections.creations.is_empty());
         assert!(connections.compact().freed() > 0);
         assert_eq!(connections.creations.capacity(), 0);

@@ -11,9 +11,9 @@ use crate::names::NodeId;
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Refusal, Request, Response, ServePeer};
 
+use super::close_reason::{BAD_FRAME, CANCELLED};
 use super::frames::{self, Frame, ReceiveError};
 use super::link::Link;
-use super::reason::{BAD_FRAME, CANCELLED};
 use super::wire::{self, CallHead, Expected, Kind};
 
 /// The longest deadline that is honoured, as for clients.

@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::owned_task;
 
+use super::close_reason::CloseReason;
 use super::dial::DIALS;
-use super::reason::CloseReason;
-use super::shared::{Arriving, Shared, Start};
+use super::state::{PeersState, PendingConnection, Start};
 use super::{Peers, PeersConfig, connection, dial};
 
 impl Peers {
     /// The supervisor of the peers, not started yet: for [`ChildSpec::supervisor`].
     pub fn supervisor(&self) -> SupervisorBuilder {
-        let (connections, keeper) = (Arc::clone(&self.0), self.clone());
+        let (connections, dialler, watcher) = (Arc::clone(&self.0), self.clone(), Arc::clone(&self.0));
         Supervisor::builder("peers")
             .strategy(Strategy::RestForOne)
             .child(
@@ -29,60 +29,65 @@ impl Peers {
                     .kind(Kind::Supervisor)
                     .shutdown(Shutdown::Infinity),
             )
-            .child(ChildSpec::new("keeper", move |parent| start_keeper(keeper.clone(), parent)))
+            .child(ChildSpec::new("dialler", move |parent| start_dialler(dialler.clone(), parent)))
+            .child(ChildSpec::task("trust-watcher", move |stop| {
+                let shared = Arc::clone(&watcher);
+                async move {
+                    watch_trust(&shared, &stop).await;
+                    Ok::<_, BoxError>(())
+                }
+            }))
     }
 }
 
-async fn start_connections(shared: Arc<Shared>, parent: ActorCell) -> Result<Child, BoxError> {
+async fn start_connections(shared: Arc<PeersState>, parent: ActorCell) -> Result<Child, BoxError> {
     // Weak: the peers outlive their tree, and must not keep themselves alive by it.
     let weak = Arc::downgrade(&shared);
-    let child = DynamicSupervisor::temporary("connections", move |parent: ActorCell, arriving: Arriving| {
+    let child = DynamicSupervisor::temporary("connections", move |parent: ActorCell, pending: PendingConnection| {
         let shared = weak.upgrade();
         async move {
             let shared = shared.ok_or("the peers are gone")?;
-            Ok::<_, BoxError>(connection::start(parent, shared, arriving).await?)
+            Ok::<_, BoxError>(connection::start(parent, shared, pending).await?)
         }
     })
     .max_children(most_connections(&shared.config))
     .start_linked(parent)
     .await?;
-    let supervisor = child.value_ref::<DynamicSupervisorRef<Arriving>>().ok_or("a supervisor without a reference")?;
-    let start: Start = Box::new(move |arriving| {
+    let supervisor =
+        child.value_ref::<DynamicSupervisorRef<PendingConnection>>().ok_or("a supervisor without a reference")?;
+    let start: Start = Box::new(move |pending| {
         let supervisor = Arc::clone(&supervisor);
-        async move { supervisor.start_child(arriving).await.map(drop).map_err(|error| error.to_string()) }.boxed()
+        async move { supervisor.start_child(pending).await.map(drop).map_err(|error| error.to_string()) }.boxed()
     });
     shared.start.store(Some(Arc::new(start)));
     Ok(child)
 }
 
-/// Those that count, those on their way out beside them, and those that have not greeted.
+/// Those that count, those on their way out beside them, and those that have not completed the handshake.
 fn most_connections(config: &PeersConfig) -> u32 {
-    let most = config.connections.get().saturating_mul(2).saturating_add(config.greeting + DIALS);
+    let most = config.connections.get().saturating_mul(2).saturating_add(config.max_handshakes + DIALS);
     u32::try_from(most).unwrap_or(u32::MAX)
 }
 
-async fn start_keeper(peers: Peers, parent: ActorCell) -> Result<Child, BoxError> {
+async fn start_dialler(peers: Peers, parent: ActorCell) -> Result<Child, BoxError> {
     let shared = Arc::clone(&peers.0);
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
-    let keeping = async move {
-        tokio::join!(dial::run(Arc::clone(&shared), stop.clone()), watch_trust(&shared, &stop));
-        Ok(())
-    };
-    Ok(owned_task::start(parent, guard, keeping).await?.inspect(Arc::new(peers)))
+    let dialling = dial::run(shared, stop.clone()).map(Ok);
+    Ok(owned_task::start(parent, guard, dialling).await?.inspect(Arc::new(peers)))
 }
 
-/// Closes the connections of nodes that lose their trust, and dials again when somebody gains it.
-async fn watch_trust(shared: &Shared, stop: &CancellationToken) {
+/// Closes the connections of nodes that are no longer trusted, and dials again when a node becomes trusted.
+async fn watch_trust(shared: &PeersState, stop: &CancellationToken) {
     let mut changes = shared.trust.subscribe();
     loop {
-        // What changed before the keeper ran, for instance while it was restarted, counts as well.
+        // Changes made while no watcher ran, for instance during its restart, count as well.
         let me = shared.me;
         shared.close_all(|link| {
             let node = link.node;
             (!shared.trust.allows(&node)).then_some(CloseReason::Revoked { node, me })
         });
-        shared.book.lock().demand_all(std::time::Instant::now());
+        shared.table.lock().demand_all(std::time::Instant::now());
         shared.wake_dialler.notify_one();
         tokio::select! {
             () = stop.cancelled() => return,

@@ -38,7 +38,7 @@ const MAX_DETAIL: usize = 1024;
 #[repr(u8)]
 pub(crate) enum Kind {
     /// The first frame of each side of a connection.
-    Greeting = 0,
+    Hello = 0,
     /// A call.
     Call = 1,
     /// The answer to a call.
@@ -125,7 +125,7 @@ pub(crate) fn encode<H: Serialize>(kind: Kind, head: &H, body_len: usize) -> Res
 
 /// What each side of a connection says first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Greeting {
+pub(crate) struct Hello {
     /// The realm; names do not cross realms.
     pub(crate) realm: String,
     /// The oldest protocol version understood.
@@ -138,10 +138,10 @@ pub(crate) struct Greeting {
     pub(crate) listens: Option<SocketAddr>,
 }
 
-impl Greeting {
+impl Hello {
     pub(crate) fn decode(head: &[u8]) -> Result<Self, FrameError> {
-        let greeting: Self = decode(head)?;
-        if greeting.realm.len() > MAX_NAME { Err(FrameError::Head("the realm is too long")) } else { Ok(greeting) }
+        let hello: Self = decode(head)?;
+        if hello.realm.len() > MAX_NAME { Err(FrameError::Head("the realm is too long")) } else { Ok(hello) }
     }
 }
 
@@ -280,10 +280,10 @@ mod tests {
         /// What a peer sends never panics the reader, and what is read can be written again.
         #[test]
         fn junk_is_refused_and_never_panics(frame in prop::collection::vec(any::<u8>(), 0..200)) {
-            for kind in [Kind::Greeting, Kind::Call, Kind::Reply, Kind::Gossip] {
+            for kind in [Kind::Hello, Kind::Call, Kind::Reply, Kind::Gossip] {
                 let _ = split(&frame, Expected { kind, max_body: 64 });
             }
-            let _ = Greeting::decode(&frame);
+            let _ = Hello::decode(&frame);
             let _ = decode_reply(&frame, Bytes::new());
             if let Ok(call) = CallHead::decode(&frame) {
                 prop_assert!(call.deadline_ms > 0);

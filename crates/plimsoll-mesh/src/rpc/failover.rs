@@ -10,7 +10,7 @@ pub(crate) const MAX_ATTEMPTS: usize = 8;
 
 /// What failed, and what is left to do about it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Failed<'a> {
+pub(crate) struct FailedAttempt<'a> {
     pub(crate) refusal: &'a Refusal,
     /// The provider that failed declares that a call may run twice.
     pub(crate) idempotent: bool,
@@ -20,7 +20,7 @@ pub(crate) struct Failed<'a> {
     pub(crate) deadline: Instant,
 }
 
-impl Failed<'_> {
+impl FailedAttempt<'_> {
     /// A call that certainly never ran is tried elsewhere within its deadline. One that may have run is not, unless its
     /// service is declared idempotent and it was the provider that was lost: an answer is an answer, and what made one
     /// worker panic would make the next one panic.
@@ -38,7 +38,7 @@ impl Failed<'_> {
 
 /// Of the refusals of two providers, the one to tell the caller: that one does not take calls from here says less than
 /// what became of the call at another.
-pub(crate) fn more_telling(earlier: Option<Refusal>, later: Refusal) -> Refusal {
+pub(crate) fn more_informative(earlier: Option<Refusal>, later: Refusal) -> Refusal {
     match earlier {
         Some(earlier) if later.problem.code == Code::NoProvider => earlier,
         _ => later,
@@ -71,7 +71,11 @@ mod tests {
             (Some(Code::NoProvider), Code::ProviderDied, Code::ProviderDied),
             (Some(Code::Overloaded), Code::ProviderDied, Code::ProviderDied),
         ] {
-            assert_eq!(more_telling(earlier.map(refusal), refusal(later)).problem.code, told, "{earlier:?}, {later:?}");
+            assert_eq!(
+                more_informative(earlier.map(refusal), refusal(later)).problem.code,
+                told,
+                "{earlier:?}, {later:?}"
+            );
         }
     }
 
@@ -102,11 +106,16 @@ mod tests {
         let now = Instant::now();
         for (code, never_ran, idempotent, elsewhere) in cases {
             let refusal = Refusal { problem: Problem::new(code, ""), never_ran };
-            let failed =
-                Failed { refusal: &refusal, idempotent, attempts: 1, now, deadline: now + Duration::from_secs(1) };
+            let failed = FailedAttempt {
+                refusal: &refusal,
+                idempotent,
+                attempts: 1,
+                now,
+                deadline: now + Duration::from_secs(1),
+            };
             assert_eq!(failed.try_elsewhere(), elsewhere, "{code:?}, never ran {never_ran}, idempotent {idempotent}");
-            assert!(!Failed { attempts: MAX_ATTEMPTS, ..failed }.try_elsewhere());
-            assert!(!Failed { deadline: now, ..failed }.try_elsewhere(), "within its deadline only");
+            assert!(!FailedAttempt { attempts: MAX_ATTEMPTS, ..failed }.try_elsewhere());
+            assert!(!FailedAttempt { deadline: now, ..failed }.try_elsewhere(), "within its deadline only");
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::names::NodeId;
 use crate::peers::{Peer, PeerState};
 use crate::service::{NodeEntry, Overview, ServiceEntry};
 
-use super::choice::Standing;
+use super::provider_choice::Health;
 use super::router::Router;
 
 impl Overview for Router {
@@ -33,7 +33,7 @@ impl Overview for Router {
                 });
                 entry.providers.push(provider.node);
                 entry.idempotent &= provider.idempotent;
-                entry.callable |= mesh.standing(&provider.node) != Standing::Doubtful;
+                entry.callable |= mesh.health(&provider.node) != Health::Failing;
             }
         }
         entries.into_values().collect()
@@ -56,7 +56,7 @@ fn others(peers: Vec<Peer>, members: &[Member]) -> Vec<NodeEntry> {
     let mut lines: BTreeMap<NodeId, NodeEntry> = BTreeMap::new();
     for peer in peers {
         let member = members.get(&peer.node);
-        let (state, reason) = standing(peer.state, peer.reason, member.and_then(|member| heard_of(member)));
+        let (state, reason) = health(peer.state, peer.reason, member.and_then(|member| heard_of(member)));
         let address = peer.address.or(member.and_then(|member| member.address));
         lines.insert(peer.node, NodeEntry { id: peer.node, address, this: false, state, reason });
     }
@@ -75,7 +75,7 @@ fn heard_of(member: &Member) -> Option<bool> {
     (!member.leaving).then_some(member.alive)
 }
 
-fn standing(state: PeerState, reason: Option<String>, alive: Option<bool>) -> (String, Option<String>) {
+fn health(state: PeerState, reason: Option<String>, alive: Option<bool>) -> (String, Option<String>) {
     let (word, reason) = match (state, alive) {
         (PeerState::Up, Some(false)) => ("suspect", Some("connected, but its heartbeats do not arrive".to_owned())),
         (PeerState::Up, _) => ("up", None),
@@ -104,7 +104,7 @@ mod tests {
             (PeerState::Refused, Some(true), "refused"),
             (PeerState::Connecting, None, "connecting"),
         ] {
-            let (told, reason) = standing(state, why(), alive);
+            let (told, reason) = health(state, why(), alive);
             assert_eq!(told, word);
             assert_eq!(reason.is_some(), word != "up", "{word} has a reason");
         }

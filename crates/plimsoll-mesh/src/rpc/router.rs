@@ -16,9 +16,9 @@ use crate::peers::{Load, Peer, Peers};
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Dispatch, Refusal, Request, Response, ServePeer};
 
-use super::choice::{Candidate, Choice, Rule, Standing, Turns, take_next};
-use super::failover::{Failed, more_telling};
-use super::services::Services;
+use super::failover::{FailedAttempt, more_informative};
+use super::provider_choice::{Candidate, Health, ProviderChoice, RoundRobin, Rule, take_next};
+use crate::services::ServiceTable;
 
 /// Carries calls to other nodes.
 pub trait Forward: Send + Sync + 'static {
@@ -31,7 +31,7 @@ pub trait Forward: Send + Sync + 'static {
     fn load(&self, node: &NodeId) -> Option<Load>;
 
     /// Whether dialling `node` is likely to work.
-    fn is_promising(&self, node: &NodeId) -> bool;
+    fn is_dialable(&self, node: &NodeId) -> bool;
 
     /// All nodes it knows of, with their state.
     fn list(&self) -> Vec<Peer>;
@@ -44,7 +44,7 @@ pub struct Router(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) me: NodeId,
     pub(super) listens: Option<SocketAddr>,
-    pub(super) services: Services,
+    pub(super) services: ServiceTable,
     pub(super) mesh: Option<Mesh>,
     counters: Counters,
 }
@@ -53,8 +53,8 @@ pub(super) struct Inner {
 pub(super) struct Mesh {
     pub(super) directory: Arc<dyn Directory>,
     pub(super) forward: Arc<dyn Forward>,
-    choice: Choice,
-    turns: Mutex<Turns>,
+    choice: ProviderChoice,
+    round_robin: Mutex<RoundRobin>,
     weights: RandomState,
 }
 
@@ -74,7 +74,7 @@ fn count(counter: &AtomicU64) {
 
 impl Router {
     /// A router over the services of the node `me` alone. It is what [`Peers`] need to serve other nodes.
-    pub fn local(me: NodeId, listens: Option<SocketAddr>, services: Services) -> Self {
+    pub fn local(me: NodeId, listens: Option<SocketAddr>, services: ServiceTable) -> Self {
         Self(Arc::new(Inner { me, listens, services, mesh: None, counters: Counters::default() }))
     }
 
@@ -83,13 +83,13 @@ impl Router {
     pub fn meshed(
         me: NodeId,
         listens: Option<SocketAddr>,
-        services: Services,
+        services: ServiceTable,
         directory: Arc<dyn Directory>,
         forward: Arc<dyn Forward>,
-        choice: Choice,
+        choice: ProviderChoice,
     ) -> Self {
-        let (turns, weights) = (Mutex::default(), RandomState::new());
-        let mesh = Some(Mesh { directory, forward, choice, turns, weights });
+        let (round_robin, weights) = (Mutex::default(), RandomState::new());
+        let mesh = Some(Mesh { directory, forward, choice, round_robin, weights });
         Self(Arc::new(Inner { me, listens, services, mesh, counters: Counters::default() }))
     }
 }
@@ -139,13 +139,19 @@ impl Inner {
             if !self.failed(&refusal, chosen.idempotent, attempts, request).try_elsewhere() {
                 return Err(refusal);
             }
-            last = Some(more_telling(last, refusal));
+            last = Some(more_informative(last, refusal));
         }
         Err(last.unwrap_or_else(|| self.no_provider(request)))
     }
 
-    fn failed<'a>(&self, refusal: &'a Refusal, idempotent: bool, attempts: usize, request: &Request) -> Failed<'a> {
-        Failed { refusal, idempotent, attempts, now: Instant::now(), deadline: request.deadline }
+    fn failed<'a>(
+        &self,
+        refusal: &'a Refusal,
+        idempotent: bool,
+        attempts: usize,
+        request: &Request,
+    ) -> FailedAttempt<'a> {
+        FailedAttempt { refusal, idempotent, attempts, now: Instant::now(), deadline: request.deadline }
     }
 }
 
@@ -154,13 +160,13 @@ impl Mesh {
     fn choose(&self, request: &Request, asked: &[NodeId]) -> Option<Candidate> {
         let mut candidates = self.candidates(request, asked);
         match self.choice {
-            Choice::BetterOfTwo => {
-                take_next(&mut candidates, Rule::BetterOfTwo(&mut |below| rand::random_range(0..below)))
+            ProviderChoice::PowerOfTwoChoices => {
+                take_next(&mut candidates, Rule::PowerOfTwoChoices(&mut |below| rand::random_range(0..below)))
             }
-            Choice::RoundRobin => self.turns.lock().take_next(&request.service, &mut candidates),
-            Choice::Sticky => {
+            ProviderChoice::RoundRobin => self.round_robin.lock().take_next(&request.service, &mut candidates),
+            ProviderChoice::Sticky => {
                 let weight = |node: &NodeId| self.weights.hash_one((request.caller, &request.service, node));
-                take_next(&mut candidates, Rule::Heaviest(&weight))
+                take_next(&mut candidates, Rule::HighestWeight(&weight))
             }
         }
     }
@@ -170,16 +176,16 @@ impl Mesh {
         let candidate = |provider: crate::directory::Provider| Candidate {
             node: provider.node,
             idempotent: provider.idempotent,
-            standing: self.standing(&provider.node),
+            health: self.health(&provider.node),
         };
         providers.into_iter().filter(|provider| !asked.contains(&provider.node)).map(candidate).collect()
     }
 
-    pub(super) fn standing(&self, node: &NodeId) -> Standing {
+    pub(super) fn health(&self, node: &NodeId) -> Health {
         match self.forward.load(node) {
-            Some(load) => Standing::Up { in_flight: load.in_flight, latency: load.latency },
-            None if self.forward.is_promising(node) => Standing::Promising,
-            None => Standing::Doubtful,
+            Some(load) => Health::Connected { in_flight: load.in_flight, latency: load.latency },
+            None if self.forward.is_dialable(node) => Health::Dialable,
+            None => Health::Failing,
         }
     }
 }
@@ -212,8 +218,8 @@ impl Forward for Peers {
         Peers::load(self, node)
     }
 
-    fn is_promising(&self, node: &NodeId) -> bool {
-        Peers::is_promising(self, node)
+    fn is_dialable(&self, node: &NodeId) -> bool {
+        Peers::is_dialable(self, node)
     }
 
     fn list(&self) -> Vec<Peer> {

@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 /// Where the stand-in's refusals happen.
 pub(crate) const PROVIDER: NodeId = NodeId::from_digest([9; 32]);
 
-/// Services for the tests, by name.
+/// ServiceTable for the tests, by name.
 #[derive(Default)]
 pub(crate) struct Stand {
     /// Calls of `hang` that run now.

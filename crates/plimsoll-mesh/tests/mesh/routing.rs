@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_mesh::identity::TrustStore;
 use plimsoll_mesh::problem::Code;
-use plimsoll_mesh::rpc::Choice;
+use plimsoll_mesh::rpc::ProviderChoice;
 
 use super::support::{PATIENCE, Plan, TestResult};
 
@@ -40,7 +40,7 @@ async fn a_call_is_served_here_if_it_can_be_and_elsewhere_otherwise() -> TestRes
 #[tokio::test]
 async fn in_turn_every_provider_is_asked_as_often_as_the_others() -> TestResult {
     let offers = [("here", true), ("there", true)];
-    let first = Plan { choice: Choice::RoundRobin, ..Plan::new(&[], &[])? }.start().await?;
+    let first = Plan { choice: ProviderChoice::RoundRobin, ..Plan::new(&[], &[])? }.start().await?;
     let mut others = Vec::new();
     for _ in 0..3 {
         others.push(Plan::new(&offers, &[first.address])?.start().await?);
@@ -65,7 +65,7 @@ async fn in_turn_every_provider_is_asked_as_often_as_the_others() -> TestResult 
 
 #[tokio::test]
 async fn a_client_stays_with_its_provider_until_that_is_gone() -> TestResult {
-    let first = Plan { choice: Choice::Sticky, ..Plan::new(&[], &[])? }.start().await?;
+    let first = Plan { choice: ProviderChoice::Sticky, ..Plan::new(&[], &[])? }.start().await?;
     let second = Plan::new(&[("work", false)], &[first.address])?.start().await?;
     let third = Plan::new(&[("work", false)], &[first.address])?.start().await?;
     first.sees_providers("work", &[&second, &third]).await?;

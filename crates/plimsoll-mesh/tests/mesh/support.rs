@@ -12,8 +12,9 @@ use plimsoll_mesh::identity::{Identity, TrustStore};
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::peers::{Peers, PeersConfig, Seed};
 use plimsoll_mesh::problem::Problem;
-use plimsoll_mesh::rpc::{Choice, Router, Services, provide};
+use plimsoll_mesh::rpc::{ProviderChoice, Router};
 use plimsoll_mesh::service::{ApplicationError, Caller, Dispatch as _, Overview as _, Request, Response};
+use plimsoll_mesh::services::{ServiceTable, provide};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
@@ -48,7 +49,7 @@ pub struct Node {
     pub address: SocketAddr,
     pub peers: Peers,
     pub directory: GossipDirectory,
-    pub services: Services,
+    pub services: ServiceTable,
     pub router: Router,
     pub release: Arc<Semaphore>,
     pub endpoint: quinn::Endpoint,
@@ -69,7 +70,7 @@ pub struct Plan {
     pub offers: Vec<(&'static str, bool)>,
     /// Calls that each service serves at once.
     pub at_once: u32,
-    pub choice: Choice,
+    pub choice: ProviderChoice,
 }
 
 impl Plan {
@@ -83,7 +84,7 @@ impl Plan {
             ttl: Duration::from_secs(300),
             offers: offers.to_vec(),
             at_once: 100,
-            choice: Choice::default(),
+            choice: ProviderChoice::default(),
         })
     }
 
@@ -91,7 +92,7 @@ impl Plan {
         let address = self.socket.local_addr()?;
         let id = self.identity.node_id();
         let endpoint = shared::endpoint(&self.identity, self.socket, quinn::TransportConfig::default())?;
-        let services = Services::new();
+        let services = ServiceTable::new();
         let mut config = DirectoryConfig::new(self.realm);
         config.gossip_interval = Duration::from_millis(100);
         config.ttl = self.ttl;

@@ -86,7 +86,7 @@ pub(crate) async fn events(args: ReadArgs, paint: Paint) -> Result<(), Failure> 
         .map(|event| {
             let ago = format!("{:.1} s", now.saturating_sub(event.at_ms) as f64 / 1_000.0);
             let peer = event.peer.map_or("-".to_owned(), |peer| peer.short());
-            vec![ago, event.what.as_str().to_owned(), peer, event.reason.clone().unwrap_or_default()]
+            vec![ago, event.kind.as_str().to_owned(), peer, event.reason.clone().unwrap_or_default()]
         })
         .collect();
     output::print_read(&output::table(paint, &["AGO", "WHAT", "NODE", "REASON"], &rows));

@@ -177,9 +177,9 @@ fn the_handbook_lists_every_setting_as_it_is() {
 #[test]
 fn which_provider_is_asked_is_one_of_three_words() {
     let chosen = |word| Settings::from_layers(&flag(Layers::default(), "calls.choice", word)).map(|it| it.choice);
-    assert_eq!(Settings::from_layers(&Layers::default()).unwrap().choice, Choice::BetterOfTwo);
-    assert_eq!(chosen("round-robin").unwrap(), Choice::RoundRobin);
-    assert_eq!(chosen("sticky").unwrap(), Choice::Sticky);
+    assert_eq!(Settings::from_layers(&Layers::default()).unwrap().choice, ProviderChoice::PowerOfTwoChoices);
+    assert_eq!(chosen("round-robin").unwrap(), ProviderChoice::RoundRobin);
+    assert_eq!(chosen("sticky").unwrap(), ProviderChoice::Sticky);
     let message = chosen("random").unwrap_err().to_string();
     assert!(message.contains("better-of-two, round-robin or sticky"), "{message}");
 }

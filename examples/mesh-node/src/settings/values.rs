@@ -9,7 +9,7 @@ use plimsoll_mesh::client;
 use plimsoll_mesh::gateway::Limits;
 use plimsoll_mesh::names::ServiceName;
 use plimsoll_mesh::peers::Seed;
-use plimsoll_mesh::rpc::Choice;
+use plimsoll_mesh::rpc::ProviderChoice;
 
 use crate::services::Builtin;
 
@@ -67,11 +67,11 @@ pub(crate) fn seed(value: &str) -> Read<Seed> {
     Ok(Seed { node, address: address(place)? })
 }
 
-pub(crate) fn choice(value: &str) -> Read<Choice> {
+pub(crate) fn choice(value: &str) -> Read<ProviderChoice> {
     match value {
-        "better-of-two" => Ok(Choice::BetterOfTwo),
-        "round-robin" => Ok(Choice::RoundRobin),
-        "sticky" => Ok(Choice::Sticky),
+        "better-of-two" => Ok(ProviderChoice::PowerOfTwoChoices),
+        "round-robin" => Ok(ProviderChoice::RoundRobin),
+        "sticky" => Ok(ProviderChoice::Sticky),
         _ => Err("better-of-two, round-robin or sticky is needed".into()),
     }
 }

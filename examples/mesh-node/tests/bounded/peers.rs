@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::harness::{Node, Plan, counter, folder, full};
 use crate::left::note;
 
-const POOL: [&str; 2] = ["peers", "keeper"];
+const POOL: [&str; 2] = ["peers", "dialler"];
 
 /// Serves nothing and hears nothing.
 struct Nobody;

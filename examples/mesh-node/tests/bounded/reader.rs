@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use plimsoll_mesh::client::{Client, Subscription};
-use plimsoll_mesh::events::What;
+use plimsoll_mesh::events::EventKind;
 use plimsoll_mesh::pubsub::Topic;
 use quinn::Endpoint;
 use tokio::task::JoinSet;
@@ -123,7 +123,7 @@ async fn who_stops_reading_is_cut_off_at_its_bound_and_delays_nobody() {
         cut = cut.zip(round.before_cut_off).map(|(cut, now)| cut.max(now));
     }
     let snapshot = node.snapshot().await;
-    let told = snapshot.events.iter().filter(|event| event.what == What::SubscriberCutOff).count();
+    let told = snapshot.events.iter().filter(|event| event.kind == EventKind::SubscriberCutOff).count();
     assert_eq!(told, rounds, "{:?}", snapshot.events);
     assert!(snapshot.history["events_used"] <= snapshot.history["events_cap"]);
     let control = Plan::new(&folder, "b").flag("services", "echo").without("fanout-bound").start();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use plimsoll_mesh::events::What;
+use plimsoll_mesh::events::EventKind;
 use plimsoll_mesh::problem::Code;
 use plimsoll_testkit::process::until;
 
@@ -64,8 +64,8 @@ async fn the_caller_of_a_killed_provider_reads_502_within_two_seconds_and_the_ne
     }
     // Who came and went is what the node still tells when it is asked.
     let events = gateway.snapshot().await.events;
-    let noted = |what| events.iter().filter(|event| event.what == what && event.peer.is_some()).count();
-    assert!(noted(What::PeerDown) >= rounds && noted(What::PeerUp) > rounds, "{events:?}");
+    let noted = |what| events.iter().filter(|event| event.kind == what && event.peer.is_some()).count();
+    assert!(noted(EventKind::PeerDown) >= rounds && noted(EventKind::PeerUp) > rounds, "{events:?}");
     // A busy machine tells nothing about the time; the call's own deadline is far away all the same.
     let limit = Duration::from_secs(if full() { 2 } else { 8 });
     let figure = format!("{rounds} kills, slowest 502 after {} ms", worst.as_millis());

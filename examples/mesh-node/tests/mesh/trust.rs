@@ -64,7 +64,7 @@ async fn strangers_and_wrong_keys_are_refused_by_name_on_both_sides() {
     both_refuse(&stranger_node, &host, "is not on the allow-list").await;
 
     // It comes again and again; the logs tell of the first time.
-    host.until("three attempts", |now| counter(now, &["peers", "keeper"], "refused") >= 3).await;
+    host.until("three attempts", |now| counter(now, &["peers", "dialler"], "refused") >= 3).await;
     for node in [&host, &stranger_node] {
         let log = node.log();
         assert_eq!(log.lines().filter(|line| line.contains("peer refused")).count(), 1, "{log}");

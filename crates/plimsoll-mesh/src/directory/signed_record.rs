@@ -59,7 +59,7 @@ pub(crate) struct ServiceRecord {
 /// A record that does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the record is not of this version, or not signed by the node it names")]
-pub(crate) struct Unproven;
+pub(crate) struct InvalidRecord;
 
 impl Lease {
     pub(crate) fn ttl(&self) -> Duration {
@@ -103,22 +103,24 @@ impl Origin<'_> {
     }
 
     /// Reads a node's record: its key must be the node's, and have signed it.
-    pub(crate) fn verify_node(&self, value: &str) -> Result<NodeRecord, Unproven> {
+    pub(crate) fn verify_node(&self, value: &str) -> Result<NodeRecord, InvalidRecord> {
         let [key, listens, signature] = fields(value)?;
-        let key = PublicKey::from_point(&hex::decode(key).map_err(|_| Unproven)?).map_err(|_| Unproven)?;
+        let key = PublicKey::from_point(&hex::decode(key).map_err(|_| InvalidRecord)?).map_err(|_| InvalidRecord)?;
         if key.node_id() != self.node {
-            return Err(Unproven);
+            return Err(InvalidRecord);
         }
-        let listens = if listens == "-" { None } else { Some(listens.parse().map_err(|_| Unproven)?) };
+        let listens = if listens == "-" { None } else { Some(listens.parse().map_err(|_| InvalidRecord)?) };
         self.verify(&key, &Claim::Node { point: key.as_bytes(), listens }, signature)?;
         Ok(NodeRecord { key, listens })
     }
 
     /// Reads a lease.
-    pub(crate) fn verify_lease(&self, key: &PublicKey, value: &str) -> Result<Lease, Unproven> {
+    pub(crate) fn verify_lease(&self, key: &PublicKey, value: &str) -> Result<Lease, InvalidRecord> {
         let [counter, ttl_ms, signature] = fields(value)?;
-        let lease =
-            Lease { counter: counter.parse().map_err(|_| Unproven)?, ttl_ms: ttl_ms.parse().map_err(|_| Unproven)? };
+        let lease = Lease {
+            counter: counter.parse().map_err(|_| InvalidRecord)?,
+            ttl_ms: ttl_ms.parse().map_err(|_| InvalidRecord)?,
+        };
         self.verify(key, &Claim::Lease(lease), signature)?;
         Ok(lease)
     }
@@ -129,14 +131,14 @@ impl Origin<'_> {
         key: &PublicKey,
         name: &ServiceName,
         value: &str,
-    ) -> Result<ServiceRecord, Unproven> {
+    ) -> Result<ServiceRecord, InvalidRecord> {
         let [sequence, idempotent, signature] = fields(value)?;
         let idempotent = match idempotent {
             "i" => true,
             "-" => false,
-            _ => return Err(Unproven),
+            _ => return Err(InvalidRecord),
         };
-        let record = ServiceRecord { sequence: sequence.parse().map_err(|_| Unproven)?, idempotent };
+        let record = ServiceRecord { sequence: sequence.parse().map_err(|_| InvalidRecord)?, idempotent };
         self.verify(key, &Claim::Service { name: name.as_str(), record }, signature)?;
         Ok(record)
     }
@@ -145,10 +147,10 @@ impl Origin<'_> {
         identity.sign(&self.message(claim).map_err(|error| IdentityError::Crypto(error.to_string()))?)
     }
 
-    fn verify(&self, key: &PublicKey, claim: &Claim<'_>, signature: &str) -> Result<(), Unproven> {
-        let signature = hex::decode(signature).map_err(|_| Unproven)?;
-        let signature = Signature::from_bytes(&signature).map_err(|_| Unproven)?;
-        key.verify(&self.message(claim).map_err(|_| Unproven)?, &signature).map_err(|_| Unproven)
+    fn verify(&self, key: &PublicKey, claim: &Claim<'_>, signature: &str) -> Result<(), InvalidRecord> {
+        let signature = hex::decode(signature).map_err(|_| InvalidRecord)?;
+        let signature = Signature::from_bytes(&signature).map_err(|_| InvalidRecord)?;
+        key.verify(&self.message(claim).map_err(|_| InvalidRecord)?, &signature).map_err(|_| InvalidRecord)
     }
 
     fn message(&self, claim: &Claim<'_>) -> Result<Vec<u8>, postcard::Error> {
@@ -157,11 +159,11 @@ impl Origin<'_> {
 }
 
 /// The fields of a value of version 1.
-fn fields(value: &str) -> Result<[&str; 3], Unproven> {
+fn fields(value: &str) -> Result<[&str; 3], InvalidRecord> {
     let mut fields = value.split(' ');
     match [fields.next(), fields.next(), fields.next(), fields.next(), fields.next()] {
         [Some("1"), Some(first), Some(second), Some(third), None] => Ok([first, second, third]),
-        _ => Err(Unproven),
+        _ => Err(InvalidRecord),
     }
 }
 
@@ -182,18 +184,18 @@ mod tests {
         let key = origin.verify_node(&origin.sign_node(&mine, Some("127.0.0.1:4433".parse()?))?)?.key;
 
         assert_eq!(origin.verify_service(&key, &echo, &value), Ok(record));
-        assert_eq!(origin.verify_service(&key, &time, &value), Err(Unproven));
-        assert_eq!(origin.verify_service(&key, &echo, &value.replace(" i ", " - ")), Err(Unproven));
-        assert_eq!(origin.verify_service(&key, &echo, &value.replace("1 3 ", "1 4 ")), Err(Unproven));
+        assert_eq!(origin.verify_service(&key, &time, &value), Err(InvalidRecord));
+        assert_eq!(origin.verify_service(&key, &echo, &value.replace(" i ", " - ")), Err(InvalidRecord));
+        assert_eq!(origin.verify_service(&key, &echo, &value.replace("1 3 ", "1 4 ")), Err(InvalidRecord));
         for moved in [
             Origin { realm: "other", ..origin },
             Origin { generation: 8, ..origin },
             Origin { node: other.node_id(), ..origin },
         ] {
-            assert_eq!(moved.verify_service(&key, &echo, &value), Err(Unproven));
+            assert_eq!(moved.verify_service(&key, &echo, &value), Err(InvalidRecord));
         }
         let forged = origin.sign_service(&other, &echo, record)?;
-        assert_eq!(origin.verify_service(&key, &echo, &forged), Err(Unproven));
+        assert_eq!(origin.verify_service(&key, &echo, &forged), Err(InvalidRecord));
         Ok(())
     }
 
@@ -202,14 +204,14 @@ mod tests {
         let (mine, other) = (Identity::generate()?, Identity::generate()?);
         let origin = Origin { realm: "default", node: mine.node_id(), generation: 7 };
         assert_eq!(origin.verify_node(&origin.sign_node(&mine, None)?)?.listens, None);
-        assert_eq!(origin.verify_node(&origin.sign_node(&other, None)?), Err(Unproven));
+        assert_eq!(origin.verify_node(&origin.sign_node(&other, None)?), Err(InvalidRecord));
         let lease = Lease { counter: 1, ttl_ms: 300_000 };
         let value = origin.sign_lease(&mine, lease)?;
         assert_eq!(origin.verify_lease(&mine.public_key(), &value), Ok(lease));
-        assert_eq!(origin.verify_lease(&mine.public_key(), &value.replace("300000", "300001")), Err(Unproven));
+        assert_eq!(origin.verify_lease(&mine.public_key(), &value.replace("300000", "300001")), Err(InvalidRecord));
         for junk in ["", "1", "2 1 2 3", "1 a b c", "1 1 1 zz", "1 1 1 00 00"] {
-            assert_eq!(origin.verify_lease(&mine.public_key(), junk), Err(Unproven));
-            assert_eq!(origin.verify_node(junk), Err(Unproven));
+            assert_eq!(origin.verify_lease(&mine.public_key(), junk), Err(InvalidRecord));
+            assert_eq!(origin.verify_node(junk), Err(InvalidRecord));
         }
         Ok(())
     }

@@ -8,9 +8,9 @@ use super::address::address_of;
 
 /// Writes messages as the engine does.
 #[derive(Default)]
-pub(crate) struct Output(pub(crate) Vec<u8>);
+pub(crate) struct MessageBuilder(pub(crate) Vec<u8>);
 
-impl Output {
+impl MessageBuilder {
     pub(crate) fn header(kind: u8) -> Self {
         Self::default().bytes(&45_139u16.to_le_bytes()).bytes(&[0, kind])
     }

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use crate::names::NodeId;
 
-use super::redial::Redial;
+use super::close_reason::{Disconnect, DisconnectKind};
+use super::config::Redial;
 
 #[cfg(test)]
 mod tests;
@@ -25,11 +26,11 @@ const MAX_REMEMBERED: usize = 1_024;
 /// Who dialled a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialler {
-    Us,
-    Them,
+    Local,
+    Remote,
 }
 
-/// How a peer stands.
+/// The state of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerState {
@@ -43,27 +44,9 @@ pub enum PeerState {
     Refused,
 }
 
-/// How a connection or the attempt at one ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ended {
-    pub(crate) how: How,
-    pub(crate) reason: String,
-}
-
-/// What an end means for whether and when to dial again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum How {
-    /// It was lost, or could not be made: dial again.
-    Lost,
-    /// One side does not want the other: dial again, but seldom.
-    Refused,
-    /// It made room for others: dial again when a call asks for it.
-    MadeRoom,
-}
-
 /// A connection on its way in.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrival {
+pub(crate) struct NewConnection {
     pub(crate) link: LinkId,
     pub(crate) node: NodeId,
     pub(crate) dialler: Dialler,
@@ -72,15 +55,15 @@ pub(crate) struct Arrival {
 
 /// What counts of a connection when another comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Known {
+pub(crate) struct CurrentConnection {
     pub(crate) link: LinkId,
     pub(crate) dialler: Dialler,
     pub(crate) incarnation: u64,
 }
 
-impl Arrival {
-    pub(crate) fn known(self) -> Known {
-        Known { link: self.link, dialler: self.dialler, incarnation: self.incarnation }
+impl NewConnection {
+    pub(crate) fn known(self) -> CurrentConnection {
+        CurrentConnection { link: self.link, dialler: self.dialler, incarnation: self.incarnation }
     }
 }
 
@@ -153,7 +136,7 @@ struct Target {
 
 /// The peers of one node. Which connection counts for one is the pool's to know; it is told here who is up.
 #[derive(Debug)]
-pub(crate) struct Book {
+pub(crate) struct PeerTable {
     me: NodeId,
     redial: Redial,
     entries: HashMap<NodeId, Entry>,
@@ -161,12 +144,12 @@ pub(crate) struct Book {
     up: usize,
 }
 
-impl Book {
+impl PeerTable {
     pub(crate) fn new(me: NodeId, redial: Redial) -> Self {
         Self { me, redial, entries: HashMap::new(), targets: HashMap::new(), up: 0 }
     }
 
-    /// Adds an address to stay connected to. `false` when the book is full.
+    /// Adds an address to stay connected to. `false` when the table is full.
     pub(crate) fn add_target(&mut self, dial: Dial, seed: bool, now: Instant) -> bool {
         let full = self.targets.len() >= MAX_TARGETS;
         match self.targets.get_mut(&dial.address) {
@@ -261,7 +244,7 @@ impl Book {
         &mut self,
         address: SocketAddr,
         node: Option<NodeId>,
-        ended: Ended,
+        ended: Disconnect,
         now: Instant,
         jitter: f64,
     ) -> Option<NodeId> {
@@ -270,8 +253,8 @@ impl Book {
         if let Some(target) = self.targets.get_mut(&address) {
             (target.dialling, target.demanded) = (false, false);
             target.failures = target.failures.saturating_add(1);
-            target.due = now + redial.delay(target.failures, ended.how == How::Refused, jitter);
-            target.evicted |= ended.how == How::MadeRoom;
+            target.due = now + redial.delay(target.failures, ended.kind == DisconnectKind::Refused, jitter);
+            target.evicted |= ended.kind == DisconnectKind::Evicted;
             about = about.or(target.node);
         }
         if let Some(node) = about {
@@ -280,7 +263,7 @@ impl Book {
         about
     }
 
-    /// An attempt led to a connection with `node`, which is judged by [`arrive`](Self::arrive) when it has greeted.
+    /// An attempt led to a connection with `node`, which is judged by [`arrive`](Self::arrive) when it has completed the handshake.
     pub(crate) fn dial_connected(&mut self, address: SocketAddr, node: NodeId) {
         if let Some(target) = self.targets.get_mut(&address) {
             target.node = Some(node);
@@ -291,7 +274,7 @@ impl Book {
     pub(crate) fn dial_settled(
         &mut self,
         address: SocketAddr,
-        ended: Option<&Ended>,
+        ended: Option<&Disconnect>,
         now: Instant,
         jitter: f64,
     ) -> Option<NodeId> {
@@ -299,22 +282,22 @@ impl Book {
         let target = self.targets.get_mut(&address)?;
         (target.dialling, target.demanded) = (false, false);
         target.failures = if ended.is_some() { target.failures.saturating_add(1) } else { 0 };
-        let refused = ended.is_some_and(|ended| ended.how == How::Refused);
-        target.evicted |= ended.is_some_and(|ended| ended.how == How::MadeRoom);
+        let refused = ended.is_some_and(|ended| ended.kind == DisconnectKind::Refused);
+        target.evicted |= ended.is_some_and(|ended| ended.kind == DisconnectKind::Evicted);
         target.due = now + redial.delay(target.failures, refused, jitter);
         target.node
     }
 
-    /// What becomes of a connection that has greeted, given the one that counts for its node.
-    pub(crate) fn judge(&self, arrival: Arrival, current: Option<Known>) -> Verdict {
-        let Arrival { node, dialler, incarnation, .. } = arrival;
+    /// What becomes of a connection that has completed the handshake, given the one that counts for its node.
+    pub(crate) fn judge(&self, arrival: NewConnection, current: Option<CurrentConnection>) -> Verdict {
+        let NewConnection { node, dialler, incarnation, .. } = arrival;
         match current {
             None => Verdict::Up,
             Some(old) if incarnation > old.incarnation => Verdict::UpReplacing(old.link),
             Some(old) if incarnation < old.incarnation => Verdict::Stale,
             Some(old) if old.dialler == dialler => Verdict::UpReplacing(old.link),
             Some(old) => {
-                let stays = if self.me < node { Dialler::Us } else { Dialler::Them };
+                let stays = if self.me < node { Dialler::Local } else { Dialler::Remote };
                 if dialler == stays { Verdict::UpRetiring(old.link) } else { Verdict::Duplicate }
             }
         }
@@ -330,22 +313,22 @@ impl Book {
     }
 
     /// The connection that counted for `node` ended. `false` when it was not up.
-    pub(crate) fn down(&mut self, node: NodeId, ended: Ended, now: Instant, jitter: f64) -> bool {
+    pub(crate) fn down(&mut self, node: NodeId, ended: Disconnect, now: Instant, jitter: f64) -> bool {
         let Some(entry) = self.entries.get_mut(&node).filter(|entry| entry.is_up()) else { return false };
         entry.state = PeerState::Down;
         self.up -= 1;
-        let (how, redial) = (ended.how, self.redial);
+        let (how, redial) = (ended.kind, self.redial);
         self.note(node, None, ended, now);
         for target in self.targets.values_mut().filter(|target| target.node == Some(node)) {
-            target.failures = u32::from(how == How::Refused);
-            target.due = now + redial.delay(target.failures, how == How::Refused, jitter);
-            target.evicted |= how == How::MadeRoom;
+            target.failures = u32::from(how == DisconnectKind::Refused);
+            target.due = now + redial.delay(target.failures, how == DisconnectKind::Refused, jitter);
+            target.evicted |= how == DisconnectKind::Evicted;
         }
         true
     }
 
     /// Somebody was turned away, or turned us away, without ever being up.
-    pub(crate) fn note(&mut self, node: NodeId, address: Option<SocketAddr>, ended: Ended, now: Instant) {
+    pub(crate) fn note(&mut self, node: NodeId, address: Option<SocketAddr>, ended: Disconnect, now: Instant) {
         if node == self.me {
             return;
         }
@@ -353,7 +336,7 @@ impl Book {
         if entry.is_up() {
             return;
         }
-        entry.state = if ended.how == How::Refused { PeerState::Refused } else { PeerState::Down };
+        entry.state = if ended.kind == DisconnectKind::Refused { PeerState::Refused } else { PeerState::Down };
         entry.reason = Some(ended.reason);
         entry.address = entry.address.or(address);
         entry.changed = now;
@@ -365,7 +348,7 @@ impl Book {
         self.up
     }
 
-    /// How `node` stands.
+    /// DisconnectKind `node` stands.
     pub(crate) fn state(&self, node: &NodeId) -> Option<(PeerState, Option<&str>)> {
         self.entries.get(node).map(|entry| (entry.state, entry.reason.as_deref()))
     }

@@ -39,16 +39,16 @@ impl Author {
         Ok((format!("{SERVICE}{name}"), self.origin().sign_service(&self.identity, &name.parse()?, record)?))
     }
 
-    fn seen(&self, values: Vec<(String, String)>) -> Vec<Seen> {
-        vec![Seen { life: (self.id(), self.generation), alive: true, values: Some(values) }]
+    fn seen(&self, values: Vec<(String, String)>) -> Vec<EngineEntry> {
+        vec![EngineEntry { life: (self.id(), self.generation), alive: true, values: Some(values) }]
     }
 }
 
-fn records() -> Records {
-    Records::new(NodeId::from_digest([0; 32]), "default")
+fn records() -> RecordTable {
+    RecordTable::new(NodeId::from_digest([0; 32]), "default")
 }
 
-fn names(view: &View) -> Vec<String> {
+fn names(view: &DirectoryView) -> Vec<String> {
     view.services.keys().map(ToString::to_string).collect()
 }
 
@@ -69,7 +69,7 @@ fn one_lease_renews_all_names_of_a_node() -> TestResult {
         assert_eq!(names(&records.view(now, everybody)), ["echo", "time"]);
     }
     let silent_since = start + TTL / 3 * 4;
-    let unchanged = || vec![Seen { life: (author.id(), 1), alive: true, values: None }];
+    let unchanged = || vec![EngineEntry { life: (author.id(), 1), alive: true, values: None }];
     for (after, left) in [(TTL - Duration::from_millis(1), 2), (TTL, 0)] {
         records.look(unchanged(), silent_since + after);
         assert_eq!(records.view(silent_since + after, everybody).services.len(), left);
@@ -130,10 +130,10 @@ fn only_records_of_trusted_nodes_signed_by_them_count() -> TestResult {
     values.extend([author.service("echo", 1)?, (key, forged), ("s/Bad Name".to_owned(), "1".to_owned())]);
     records.look(author.seen(values.clone()), now);
     assert_eq!(names(&records.view(now, everybody)), ["echo"]);
-    assert_eq!(records.unproven(), 1);
+    assert_eq!(records.invalid_records(), 1);
     records.look(author.seen(values), now);
-    assert_eq!(records.unproven(), 1, "a signature is checked once");
-    assert_eq!(records.view(now, |_| false), View::default());
+    assert_eq!(records.invalid_records(), 1, "a signature is checked once");
+    assert_eq!(records.view(now, |_| false), DirectoryView::default());
     Ok(())
 }
 
@@ -148,7 +148,7 @@ fn a_name_that_is_taken_back_is_gone_and_a_later_life_counts_alone() -> TestResu
     let mut later = second.introduced(1)?;
     later.push(second.service("new", 1)?);
     let mut both = second.seen(later.clone());
-    both.push(Seen { life: (first.id(), 1), alive: false, values: None });
+    both.push(EngineEntry { life: (first.id(), 1), alive: false, values: None });
     records.look(both, now);
     assert_eq!(names(&records.view(now, everybody)), ["new"]);
     assert_eq!(records.view(now, everybody).members.len(), 1);
@@ -177,7 +177,7 @@ fn a_flood_of_changes_is_taken_in_at_a_rate() -> TestResult {
     }
     records.look(author.seen(changed), now);
     assert_eq!(records.view(now, everybody).services.len(), 0, "the allowance is spent");
-    let unchanged = vec![Seen { life: (author.id(), 1), alive: true, values: None }];
+    let unchanged = vec![EngineEntry { life: (author.id(), 1), alive: true, values: None }];
     records.look(unchanged, now + Duration::from_secs(2));
     assert_eq!(records.view(now, everybody).services.len(), 20);
     Ok(())

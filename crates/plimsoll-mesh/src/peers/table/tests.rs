@@ -14,41 +14,41 @@ fn at(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
-fn book(me: u8) -> Book {
-    Book::new(node(me), Redial::default())
+fn table(me: u8) -> PeerTable {
+    PeerTable::new(node(me), Redial::default())
 }
 
 /// The rules with the pool that they are asked about.
 struct Side {
-    book: Book,
-    pool: LruPool<NodeId, Known>,
+    table: PeerTable,
+    pool: LruPool<NodeId, CurrentConnection>,
 }
 
 impl Side {
     fn new(me: u8, cap: usize) -> Self {
         let settings = PoolSettings { cap: Cap::new(cap).unwrap(), ..PoolSettings::default() };
-        Self { book: book(me), pool: LruPool::new(settings) }
+        Self { table: table(me), pool: LruPool::new(settings) }
     }
 
     fn kept(&self, of: u8) -> Option<LinkId> {
         self.pool.find(&node(of)).map(|(_, known)| known.link)
     }
 
-    /// Judges and enters; what had to make room is told to the book.
-    fn arrive(&mut self, arrival: Arrival, now: Instant) -> Verdict {
-        let verdict = self.book.judge(arrival, self.pool.find(&arrival.node).map(|(_, known)| *known));
+    /// Judges and enters; what had to make room is told to the table.
+    fn arrive(&mut self, arrival: NewConnection, now: Instant) -> Verdict {
+        let verdict = self.table.judge(arrival, self.pool.find(&arrival.node).map(|(_, known)| *known));
         if matches!(verdict, Verdict::Duplicate | Verdict::Stale) {
             return verdict;
         }
         if self.pool.replace(arrival.node, arrival.known(), now).is_err() {
             return Verdict::Full;
         }
-        self.book.up(arrival.node, None, now);
+        self.table.up(arrival.node, None, now);
         while let Some(action) = self.pool.next_action() {
             let PoolAction::Close { closing, key, .. } = action else { unreachable!("{action:?}") };
             self.pool.closed(closing, Outcome::Closed);
             if self.pool.find(&key).is_none() {
-                self.book.down(key, Ended { how: How::MadeRoom, reason: "room".to_owned() }, now, 0.0);
+                self.table.down(key, Disconnect { kind: DisconnectKind::Evicted, reason: "room".to_owned() }, now, 0.0);
             }
         }
         verdict
@@ -61,16 +61,16 @@ impl Side {
         while let Some(PoolAction::Close { closing, .. }) = self.pool.next_action() {
             self.pool.closed(closing, Outcome::Closed);
         }
-        self.book.down(of, lost("gone"), now, 0.0)
+        self.table.down(of, lost("gone"), now, 0.0)
     }
 }
 
-fn arrival(link: LinkId, of: u8, dialler: Dialler) -> Arrival {
-    Arrival { link, node: node(of), dialler, incarnation: 1 }
+fn arrival(link: LinkId, of: u8, dialler: Dialler) -> NewConnection {
+    NewConnection { link, node: node(of), dialler, incarnation: 1 }
 }
 
-fn lost(reason: &str) -> Ended {
-    Ended { how: How::Lost, reason: reason.to_owned() }
+fn lost(reason: &str) -> Disconnect {
+    Disconnect { kind: DisconnectKind::Lost, reason: reason.to_owned() }
 }
 
 const EVERYBODY: fn(&NodeId) -> bool = |_| true;
@@ -85,12 +85,12 @@ fn both_sides_keep_the_connection_dialled_by_the_smaller_id() {
         let order = if first_dialled_by_smaller { [1, 2] } else { [2, 1] };
         for link in order {
             let (by_small, by_large) =
-                if link == 1 { (Dialler::Us, Dialler::Them) } else { (Dialler::Them, Dialler::Us) };
+                if link == 1 { (Dialler::Local, Dialler::Remote) } else { (Dialler::Remote, Dialler::Local) };
             small.arrive(arrival(link, 2, by_small), now);
             large.arrive(arrival(link, 1, by_large), now);
         }
         assert_eq!((small.kept(2), large.kept(1)), (Some(1), Some(1)));
-        assert_eq!((small.book.count_up(), large.book.count_up()), (1, 1));
+        assert_eq!((small.table.count_up(), large.table.count_up()), (1, 1));
         assert_eq!((small.pool.len(), large.pool.len()), (1, 1));
     }
 }
@@ -99,86 +99,86 @@ fn both_sides_keep_the_connection_dialled_by_the_smaller_id() {
 fn a_later_life_replaces_an_earlier_one_and_never_the_reverse() {
     let now = Instant::now();
     let mut side = Side::new(1, 9);
-    let life = |link, incarnation| Arrival { link, node: node(2), dialler: Dialler::Them, incarnation };
+    let life = |link, incarnation| NewConnection { link, node: node(2), dialler: Dialler::Remote, incarnation };
     assert_eq!(side.arrive(life(1, 5), now), Verdict::Up);
     assert_eq!(side.arrive(life(2, 6), now), Verdict::UpReplacing(1));
     assert_eq!(side.arrive(life(3, 5), now), Verdict::Stale);
     assert!(!side.ended(node(2), 1, now), "the end of a replaced connection is no news");
-    assert_eq!(side.book.state(&node(2)).map(|(state, _)| state), Some(PeerState::Up));
+    assert_eq!(side.table.state(&node(2)).map(|(state, _)| state), Some(PeerState::Up));
     assert!(side.ended(node(2), 2, now));
-    assert_eq!(side.book.state(&node(2)), Some((PeerState::Down, Some("gone"))));
+    assert_eq!(side.table.state(&node(2)), Some((PeerState::Down, Some("gone"))));
 }
 
 #[test]
 fn a_seed_is_dialled_until_it_is_up_and_again_when_it_is_lost() {
     let start = Instant::now();
-    let mut book = book(1);
+    let mut table = table(1);
     let dial = Dial { address: at(1), expected: None };
-    book.add_target(dial, true, start);
-    assert_eq!(book.due(start, 9, true, EVERYBODY), [dial]);
-    assert_eq!(book.due(start, 9, true, EVERYBODY), [], "one attempt at a time");
+    table.add_target(dial, true, start);
+    assert_eq!(table.due(start, 9, true, EVERYBODY), [dial]);
+    assert_eq!(table.due(start, 9, true, EVERYBODY), [], "one attempt at a time");
 
-    book.dial_failed(at(1), None, lost("nobody"), start, 0.0);
-    assert_eq!(book.due(start, 9, true, EVERYBODY), []);
-    assert_eq!(book.next_due(true, EVERYBODY), Some(start + Duration::from_millis(100)));
+    table.dial_failed(at(1), None, lost("nobody"), start, 0.0);
+    assert_eq!(table.due(start, 9, true, EVERYBODY), []);
+    assert_eq!(table.next_due(true, EVERYBODY), Some(start + Duration::from_millis(100)));
     let later = start + Duration::from_millis(100);
-    assert_eq!(book.due(later, 9, true, EVERYBODY), [dial]);
+    assert_eq!(table.due(later, 9, true, EVERYBODY), [dial]);
 
-    book.dial_connected(at(1), node(2));
-    book.up(node(2), None, later);
-    book.dial_settled(at(1), None, later, 0.0);
-    assert_eq!((book.due(later, 9, true, EVERYBODY), book.next_due(true, EVERYBODY)), (vec![], None));
+    table.dial_connected(at(1), node(2));
+    table.up(node(2), None, later);
+    table.dial_settled(at(1), None, later, 0.0);
+    assert_eq!((table.due(later, 9, true, EVERYBODY), table.next_due(true, EVERYBODY)), (vec![], None));
 
-    book.down(node(2), lost("gone"), later, 0.0);
-    assert_eq!(book.due(later, 9, true, EVERYBODY), [dial], "a lost peer is dialled at once");
+    table.down(node(2), lost("gone"), later, 0.0);
+    assert_eq!(table.due(later, 9, true, EVERYBODY), [dial], "a lost peer is dialled at once");
 }
 
 #[test]
 fn who_refuses_is_dialled_seldom_and_who_made_room_only_on_demand() {
     let now = Instant::now();
-    let mut book = book(1);
+    let mut table = table(1);
     for port in [1, 2] {
-        book.add_target(Dial { address: at(port), expected: Some(node(port as u8 + 1)) }, true, now);
+        table.add_target(Dial { address: at(port), expected: Some(node(port as u8 + 1)) }, true, now);
     }
-    assert_eq!(book.due(now, 9, true, EVERYBODY).len(), 2);
+    assert_eq!(table.due(now, 9, true, EVERYBODY).len(), 2);
     for _ in 0..20 {
-        book.dial_failed(at(1), None, Ended { how: How::Refused, reason: "no".to_owned() }, now, 0.0);
+        table.dial_failed(at(1), None, Disconnect { kind: DisconnectKind::Refused, reason: "no".to_owned() }, now, 0.0);
     }
-    assert_eq!(book.state(&node(2)), Some((PeerState::Refused, Some("no"))));
-    assert_eq!(book.next_due(true, EVERYBODY), Some(now + Duration::from_secs(30)));
+    assert_eq!(table.state(&node(2)), Some((PeerState::Refused, Some("no"))));
+    assert_eq!(table.next_due(true, EVERYBODY), Some(now + Duration::from_secs(30)));
 
-    book.dial_settled(at(2), Some(&Ended { how: How::MadeRoom, reason: "full".to_owned() }), now, 0.0);
+    table.dial_settled(at(2), Some(&Disconnect { kind: DisconnectKind::Evicted, reason: "full".to_owned() }), now, 0.0);
     let much_later = now + Duration::from_secs(60);
-    assert_eq!(book.due(much_later, 9, true, |it| *it == node(3)), []);
-    assert!(book.demand(&node(3), much_later));
-    assert!(book.next_due(false, |it| *it == node(3)).is_some(), "it has a place, whether there is room or not");
-    assert_eq!(book.due(much_later, 9, false, |it| *it == node(3)).len(), 1);
-    assert!(!book.demand(&node(9), much_later), "nobody knows where that is");
+    assert_eq!(table.due(much_later, 9, true, |it| *it == node(3)), []);
+    assert!(table.demand(&node(3), much_later));
+    assert!(table.next_due(false, |it| *it == node(3)).is_some(), "it has a place, whether there is room or not");
+    assert_eq!(table.due(much_later, 9, false, |it| *it == node(3)).len(), 1);
+    assert!(!table.demand(&node(9), much_later), "nobody knows where that is");
 }
 
 #[test]
 fn who_is_not_trusted_is_not_dialled() {
     let now = Instant::now();
-    let mut book = book(1);
-    book.add_target(Dial { address: at(1), expected: Some(node(2)) }, true, now);
+    let mut table = table(1);
+    table.add_target(Dial { address: at(1), expected: Some(node(2)) }, true, now);
     let trusted = |it: &NodeId| *it != node(2);
-    assert_eq!((book.due(now, 9, true, trusted), book.next_due(true, trusted)), (vec![], None));
+    assert_eq!((table.due(now, 9, true, trusted), table.next_due(true, trusted)), (vec![], None));
 }
 
 /// What strangers leave behind is bounded; what is dialled is never forgotten for them.
 #[test]
 fn strangers_are_remembered_up_to_a_cap() {
     let now = Instant::now();
-    let mut book = book(1);
-    book.add_target(Dial { address: at(1), expected: Some(node(2)) }, true, now);
+    let mut table = table(1);
+    table.add_target(Dial { address: at(1), expected: Some(node(2)) }, true, now);
     for n in 0..3 * MAX_REMEMBERED as u64 {
         let mut digest = [7; 32];
         digest[..8].copy_from_slice(&n.to_be_bytes());
-        let refused = Ended { how: How::Refused, reason: "stranger".to_owned() };
-        book.note(NodeId::from_digest(digest), None, refused, now + Duration::from_millis(n));
+        let refused = Disconnect { kind: DisconnectKind::Refused, reason: "stranger".to_owned() };
+        table.note(NodeId::from_digest(digest), None, refused, now + Duration::from_millis(n));
     }
-    assert!((1..=MAX_REMEMBERED).contains(&book.peers().len()), "{}", book.peers().len());
-    assert!(book.state(&node(2)).is_some());
+    assert!((1..=MAX_REMEMBERED).contains(&table.peers().len()), "{}", table.peers().len());
+    assert!(table.state(&node(2)).is_some());
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -188,7 +188,7 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let dialler = prop_oneof![Just(Dialler::Us), Just(Dialler::Them)];
+    let dialler = prop_oneof![Just(Dialler::Local), Just(Dialler::Remote)];
     prop_oneof![
         (prop::sample::select(vec![2u8, 3, 5, 6]), dialler, 1u64..4)
             .prop_map(|(of, dialler, incarnation)| Event::Arrive { of, dialler, incarnation }),
@@ -206,7 +206,7 @@ proptest! {
         for (link, event) in (1..).zip(events) {
             match event {
                 Event::Arrive { of, dialler, incarnation } => {
-                    let verdict = side.arrive(Arrival { link, node: node(of), dialler, incarnation }, now);
+                    let verdict = side.arrive(NewConnection { link, node: node(of), dialler, incarnation }, now);
                     if !matches!(verdict, Verdict::Stale | Verdict::Full) {
                         open.push((link, node(of)));
                     }
@@ -217,10 +217,10 @@ proptest! {
                 }
                 Event::End { .. } => {}
             }
-            let up = side.book.entries.values().filter(|entry| entry.is_up()).count();
-            prop_assert_eq!((side.book.count_up(), side.pool.len()), (up, up));
+            let up = side.table.entries.values().filter(|entry| entry.is_up()).count();
+            prop_assert_eq!((side.table.count_up(), side.pool.len()), (up, up));
             prop_assert!(up <= 3);
-            for (node, entry) in &side.book.entries {
+            for (node, entry) in &side.table.entries {
                 let kept = side.pool.find(node).map(|(_, known)| known.link);
                 prop_assert_eq!(kept.is_some(), entry.is_up());
                 prop_assert!(kept.is_none_or(|link| open.contains(&(link, *node))));

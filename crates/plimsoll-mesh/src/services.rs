@@ -1,4 +1,6 @@
-//! The services that this node offers.
+//! The table of the services that this node offers.
+
+mod local;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,14 +18,14 @@ use tokio::sync::watch;
 use crate::names::ServiceName;
 use crate::service::{ApplicationError, Request, Response};
 
-use super::local::{ClientProvider, Provider};
+use local::{LocalProvider, ServerProvider};
 
-/// Services that a node offers at most, as many as other nodes take from it.
+/// ServiceTable that a node offers at most, as many as other nodes take from it.
 pub const MAX_SERVICES: usize = 1_000;
 
 /// The table of the services that this node offers. Cloning shares it; reading takes no lock.
 #[derive(Clone)]
-pub struct Services(Arc<Table>);
+pub struct ServiceTable(Arc<Table>);
 
 struct Table {
     entries: ArcSwap<BTreeMap<ServiceName, Entry>>,
@@ -34,7 +36,7 @@ struct Table {
 
 #[derive(Clone)]
 pub(crate) struct Entry {
-    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) provider: Arc<dyn LocalProvider>,
     pub(crate) idempotent: bool,
     registration: u64,
 }
@@ -42,7 +44,7 @@ pub(crate) struct Entry {
 /// A service of this node, as the table lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Served {
+pub struct LocalService {
     /// Its name.
     pub name: ServiceName,
     /// Whether a call may run twice.
@@ -54,7 +56,7 @@ pub struct Served {
 /// Why a service is not offered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum NotProvided {
+pub enum NotOffered {
     /// The table is at its cap.
     #[error("this node offers {MAX_SERVICES} services, as many as it may")]
     Full,
@@ -76,21 +78,21 @@ pub enum NotProvided {
 /// tried elsewhere.
 ///
 /// # Errors
-/// [`NotProvided`].
+/// [`NotOffered`].
 ///
 /// Not cancel safe: a start that is given up may leave a server that its parent stops, and that is not offered.
 pub async fn provide<S>(
-    services: &Services,
+    services: &ServiceTable,
     name: ServiceName,
     idempotent: bool,
     server: CallServerBuilder<S>,
     parent: ActorCell,
-) -> Result<Child, NotProvided>
+) -> Result<Child, NotOffered>
 where
     S: Service<Request = Request, Reply = Response, Error = ApplicationError>,
 {
     let started = server.start_linked(parent).await;
-    let mut started = started.map_err(|source| NotProvided::Start { name: name.clone(), source: Box::new(source) })?;
+    let mut started = started.map_err(|source| NotOffered::Start { name: name.clone(), source: Box::new(source) })?;
     let (actor, inspector, client) = (started.actor(), started.inspector(), started.client());
     let registration = match services.register(name, idempotent, client.clone()) {
         Ok(registration) => registration,
@@ -106,7 +108,7 @@ where
     Ok(Child::new(actor, ended).inspect(inspector).value(client))
 }
 
-impl Services {
+impl ServiceTable {
     /// An empty table.
     pub fn new() -> Self {
         Self(Arc::new(Table {
@@ -120,36 +122,36 @@ impl Services {
     /// Offers a service until the registration is dropped. A later one of the same name takes its place.
     ///
     /// # Errors
-    /// [`NotProvided::Full`] beyond [`MAX_SERVICES`] names.
+    /// [`NotOffered::Full`] beyond [`MAX_SERVICES`] names.
     pub fn register<S>(
         &self,
         name: ServiceName,
         idempotent: bool,
         client: CallClient<S>,
-    ) -> Result<Registration, NotProvided>
+    ) -> Result<Registration, NotOffered>
     where
         S: Service<Request = Request, Reply = Response, Error = ApplicationError>,
     {
-        self.insert(name, idempotent, Arc::new(ClientProvider(client)))
+        self.insert(name, idempotent, Arc::new(ServerProvider(client)))
     }
 
     pub(crate) fn insert(
         &self,
         name: ServiceName,
         idempotent: bool,
-        provider: Arc<dyn Provider>,
-    ) -> Result<Registration, NotProvided> {
+        provider: Arc<dyn LocalProvider>,
+    ) -> Result<Registration, NotOffered> {
         let registration = self.0.next.fetch_add(1, Ordering::Relaxed);
         {
             let _changing = self.0.changing.lock();
             let mut entries = BTreeMap::clone(&self.0.entries.load());
             if entries.len() >= MAX_SERVICES && !entries.contains_key(&name) {
-                return Err(NotProvided::Full);
+                return Err(NotOffered::Full);
             }
             entries.insert(name.clone(), Entry { provider, idempotent, registration });
             self.0.entries.store(Arc::new(entries));
         }
-        self.tell_change();
+        self.notify_change();
         Ok(Registration { services: self.clone(), name, registration })
     }
 
@@ -164,7 +166,7 @@ impl Services {
             entries.remove(name);
             self.0.entries.store(Arc::new(entries));
         }
-        self.tell_change();
+        self.notify_change();
     }
 
     /// The provider of `name`, if its server takes calls.
@@ -173,8 +175,8 @@ impl Services {
     }
 
     /// What is offered, by name.
-    pub fn list(&self) -> Vec<Served> {
-        let served = |(name, entry): (&ServiceName, &Entry)| Served {
+    pub fn list(&self) -> Vec<LocalService> {
+        let served = |(name, entry): (&ServiceName, &Entry)| LocalService {
             name: name.clone(),
             idempotent: entry.idempotent,
             callable: entry.provider.is_open(),
@@ -187,18 +189,18 @@ impl Services {
         self.0.changed.subscribe()
     }
 
-    fn tell_change(&self) {
+    fn notify_change(&self) {
         self.0.changed.send_modify(|version| *version += 1);
     }
 }
 
-impl Default for Services {
+impl Default for ServiceTable {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Inspect for Services {
+impl Inspect for ServiceTable {
     fn inspect(&self) -> Details {
         let mut details = Details::default();
         details.counters.insert("services".to_owned(), self.0.entries.load().len() as u64);
@@ -207,7 +209,7 @@ impl Inspect for Services {
     }
 }
 
-impl fmt::Debug for Services {
+impl fmt::Debug for ServiceTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.0.entries.load().keys()).finish()
     }
@@ -217,7 +219,7 @@ impl fmt::Debug for Services {
 #[must_use = "a service is withdrawn when its registration is dropped"]
 #[derive(Debug)]
 pub struct Registration {
-    services: Services,
+    services: ServiceTable,
     name: ServiceName,
     registration: u64,
 }

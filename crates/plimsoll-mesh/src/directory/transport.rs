@@ -18,20 +18,20 @@ use super::address::address_of;
 type Inbox = mpsc::Receiver<(NodeId, ChitchatMessage)>;
 
 /// Hands its inbox to the engine, once.
-pub(super) struct Carrier {
+pub(super) struct GossipTransport {
     inner: Arc<Inner>,
     peers: Peers,
     inbox: Mutex<Option<Inbox>>,
 }
 
-impl Carrier {
+impl GossipTransport {
     pub(super) fn new(inner: Arc<Inner>, peers: Peers, inbox: Inbox) -> Self {
         Self { inner, peers, inbox: Mutex::new(Some(inbox)) }
     }
 }
 
 // The engine's traits are made for the `async_trait` crate; these signatures are what it expands to.
-impl Transport for Carrier {
+impl Transport for GossipTransport {
     fn open<'a, 't>(&'a self, _: SocketAddr) -> BoxFuture<'t, anyhow::Result<Box<dyn Socket>>>
     where
         'a: 't,
@@ -40,18 +40,18 @@ impl Transport for Carrier {
         Box::pin(async move {
             let inbox = self.inbox.lock().take().ok_or_else(|| anyhow::anyhow!("the inbox is in use"))?;
             let (inner, peers) = (Arc::clone(&self.inner), self.peers.clone());
-            Ok(Box::new(Line { inner, peers, inbox }) as Box<dyn Socket>)
+            Ok(Box::new(GossipSocket { inner, peers, inbox }) as Box<dyn Socket>)
         })
     }
 }
 
-struct Line {
+struct GossipSocket {
     inner: Arc<Inner>,
     peers: Peers,
     inbox: Inbox,
 }
 
-impl Socket for Line {
+impl Socket for GossipSocket {
     /// Never blocks and never fails: what cannot be sent is made good by the next round.
     fn send<'a, 't>(&'a mut self, to: SocketAddr, message: ChitchatMessage) -> BoxFuture<'t, anyhow::Result<()>>
     where

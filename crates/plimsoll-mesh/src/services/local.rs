@@ -9,7 +9,7 @@ use crate::problem::{Code, Problem};
 use crate::service::{ApplicationError, Refusal, Request, Response};
 
 /// A running service, whatever its type.
-pub(crate) trait Provider: Send + Sync + 'static {
+pub(crate) trait LocalProvider: Send + Sync + 'static {
     /// Calls it, by the request's deadline.
     fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, Refusal>>;
 
@@ -18,9 +18,9 @@ pub(crate) trait Provider: Send + Sync + 'static {
 }
 
 /// A service behind a call server.
-pub(crate) struct ClientProvider<S: Service>(pub(crate) CallClient<S>);
+pub(crate) struct ServerProvider<S: Service>(pub(crate) CallClient<S>);
 
-impl<S> Provider for ClientProvider<S>
+impl<S> LocalProvider for ServerProvider<S>
 where
     S: Service<Request = Request, Reply = Response, Error = ApplicationError>,
 {

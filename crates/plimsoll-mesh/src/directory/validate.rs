@@ -33,15 +33,15 @@ const SMALLEST_DIGEST: usize = 2 + 64 + 4 * 8 + 7;
 const MAX_VERSION: u64 = 1 << 53;
 
 /// One life of a node, as the engine tells them apart.
-pub(crate) type Life = (NodeId, u64);
+pub(crate) type Incarnation = (NodeId, u64);
 
 /// What the guard knows of the engine's state, from the last look at it.
 #[derive(Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct EngineSummary {
     /// The life of this node: what others say about it is not taken.
-    pub(crate) me: Option<Life>,
+    pub(crate) me: Option<Incarnation>,
     /// Lives in the engine, with their number of keys.
-    pub(crate) lives: HashMap<Life, usize>,
+    pub(crate) lives: HashMap<Incarnation, usize>,
 }
 
 /// Why a message is not taken.
@@ -54,7 +54,7 @@ pub(crate) enum Rejected {
 }
 
 /// Checks a whole message. `Some` is the version of this node's own records that its sender has, if it says so.
-pub(crate) fn check(message: &[u8], known: &Known) -> Result<Option<u64>, Rejected> {
+pub(crate) fn check(message: &[u8], known: &EngineSummary) -> Result<Option<u64>, Rejected> {
     let mut input = Input(message);
     if input.u16()? != MAGIC || input.u8()? != 0 {
         return Err(poison("it is not of the gossip protocol's version 0"));
@@ -84,7 +84,7 @@ pub(crate) fn check(message: &[u8], known: &Known) -> Result<Option<u64>, Reject
 }
 
 /// Reads which lives the sender knows, and up to which version.
-fn digest(input: &mut Input<'_>, lives: &mut HashMap<Life, u64>) -> Result<(), Rejected> {
+fn digest(input: &mut Input<'_>, lives: &mut HashMap<Incarnation, u64>) -> Result<(), Rejected> {
     let nodes = input.u16()?;
     lives.reserve(room(nodes, input.0.len()));
     for _ in 0..nodes {
@@ -104,7 +104,7 @@ fn room(announced: u16, bytes: usize) -> usize {
 }
 
 /// An id, whose address follows from its node: so none can be claimed for another.
-fn life(input: &mut Input<'_>) -> Result<Life, Rejected> {
+fn life(input: &mut Input<'_>) -> Result<Incarnation, Rejected> {
     let node: NodeId = input.text(64)?.parse().map_err(|_| poison("a node id is not one"))?;
     let generation = input.u64()?;
     if input.address()? != address_of(&node) {
@@ -113,7 +113,7 @@ fn life(input: &mut Input<'_>) -> Result<Life, Rejected> {
     Ok((node, generation))
 }
 
-fn delta(input: &mut Input<'_>, known: &Known) -> Result<(), Rejected> {
+fn delta(input: &mut Input<'_>, known: &EngineSummary) -> Result<(), Rejected> {
     let blocks = inflate(input)?;
     let mut input = Input(&blocks);
     let mut seen = HashSet::new();

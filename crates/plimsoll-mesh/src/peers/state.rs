@@ -1,4 +1,4 @@
-//! What the parts of the peers share: the book, the connections, and the counters.
+//! What the parts of the peers share: the table, the connections, and the counters.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,15 +15,16 @@ use plimsoll::inspect::{Details, Inspect};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
 
-use crate::events::What;
+use crate::events::EventKind;
 use crate::identity::{self, Identity, IdentityError, TrustStore};
 use crate::names::NodeId;
 use crate::service::ServePeer;
 
-use super::book::{Arrival, Book, Dial, Dialler, Ended, How, LinkId, Verdict};
+use super::close_reason::CloseReason;
+use super::close_reason::{Disconnect, DisconnectKind};
 use super::link::Link;
-use super::pool::Connections;
-use super::reason::CloseReason;
+use super::pool::ConnectionPool;
+use super::table::{Dial, Dialler, LinkId, NewConnection, PeerTable, Verdict};
 use super::{Gossip, PeersConfig, Poison};
 
 /// How long a node that gossiped poison is refused.
@@ -31,21 +32,21 @@ const EXPELLED: Duration = Duration::from_secs(600);
 /// Nodes that are refused for that at once; the oldest is forgiven first.
 const MAX_EXPELLED: usize = 1_024;
 
-/// A connection that has not greeted yet.
-pub(crate) struct Arriving {
+/// A connection that has not completed the handshake.
+pub(crate) struct PendingConnection {
     pub(crate) connection: quinn::Connection,
     pub(crate) node: NodeId,
     pub(crate) dialler: Dialler,
     /// The address dialled.
     pub(crate) address: Option<SocketAddr>,
-    /// Its place among the accepted ones that have not greeted yet.
+    /// Its place among the accepted ones that have not completed the handshake.
     pub(crate) place: Option<OwnedSemaphorePermit>,
 }
 
 /// Starts the actor of a connection under the running supervisor of connections.
-pub(crate) type Start = Box<dyn Fn(Arriving) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+pub(crate) type Start = Box<dyn Fn(PendingConnection) -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
-pub(crate) struct Shared {
+pub(crate) struct PeersState {
     pub(crate) me: NodeId,
     pub(crate) trust: TrustStore,
     pub(crate) endpoint: quinn::Endpoint,
@@ -53,13 +54,13 @@ pub(crate) struct Shared {
     pub(crate) config: PeersConfig,
     pub(crate) serve: Arc<dyn ServePeer>,
     pub(crate) gossip: Arc<dyn Gossip>,
-    pub(crate) book: Mutex<Book>,
-    /// Locked after the book, where both are.
-    pub(crate) connections: Mutex<Connections>,
+    pub(crate) table: Mutex<PeerTable>,
+    /// Locked after the table, where both are.
+    pub(crate) connections: Mutex<ConnectionPool>,
     expelled: Mutex<HashMap<NodeId, (Instant, String)>>,
     /// Connections without a certificate, for the log.
     anonymous: Mutex<Edge>,
-    pub(crate) greeting: Arc<Semaphore>,
+    pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) start: ArcSwapOption<Start>,
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) wake_dialler: Notify,
@@ -89,7 +90,7 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-impl Shared {
+impl PeersState {
     pub(crate) fn new(
         identity: Identity,
         trust: TrustStore,
@@ -100,9 +101,9 @@ impl Shared {
     ) -> Result<Self, IdentityError> {
         let me = identity.node_id();
         let client = identity::peer_client_config(&identity, config.transport())?;
-        let mut book = Book::new(me, config.redial);
+        let mut table = PeerTable::new(me, config.redial);
         for seed in &config.seeds {
-            book.add_target(Dial { address: seed.address, expected: seed.node }, true, Instant::now());
+            table.add_target(Dial { address: seed.address, expected: seed.node }, true, Instant::now());
         }
         Ok(Self {
             me,
@@ -111,11 +112,11 @@ impl Shared {
             client,
             serve,
             gossip,
-            book: Mutex::new(book),
-            connections: Mutex::new(Connections::new(config.connections, config.redial)),
+            table: Mutex::new(table),
+            connections: Mutex::new(ConnectionPool::new(config.connections, config.redial)),
             expelled: Mutex::default(),
             anonymous: Mutex::default(),
-            greeting: Arc::new(Semaphore::new(config.greeting)),
+            handshakes: Arc::new(Semaphore::new(config.max_handshakes)),
             config,
             start: ArcSwapOption::empty(),
             changed: watch::Sender::new(0),
@@ -131,27 +132,28 @@ impl Shared {
             shared.refuse(&connection, None, &CloseReason::Anonymous { me: shared.me });
             return;
         };
-        if let Some(reason) = shared.unwelcome(node) {
+        if let Some(reason) = shared.refusal_for(node) {
             shared.refuse(&connection, Some(node), &reason);
             return;
         }
-        let Ok(place) = Arc::clone(&shared.greeting).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
             shared.refuse(&connection, Some(node), &CloseReason::Full { me: shared.me });
             return;
         };
         count(&shared.counters.accepted);
         shared.config.widen(&connection);
-        let arriving = Arriving { connection, node, dialler: Dialler::Them, address: None, place: Some(place) };
+        let pending =
+            PendingConnection { connection, node, dialler: Dialler::Remote, address: None, place: Some(place) };
         let shared = Arc::clone(shared);
-        // Bounded by the places for connections that have not greeted yet.
-        tokio::spawn(async move { shared.start(arriving).await });
+        // Bounded by the places for connections that have not completed the handshake.
+        tokio::spawn(async move { shared.start(pending).await });
     }
 
     /// Starts the actor of a connection; without a running supervisor the connection is closed.
-    pub(crate) async fn start(&self, arriving: Arriving) -> bool {
-        let connection = arriving.connection.clone();
+    pub(crate) async fn start(&self, pending: PendingConnection) -> bool {
+        let connection = pending.connection.clone();
         let started = match &*self.start.load() {
-            Some(start) => start(arriving).await,
+            Some(start) => start(pending).await,
             None => Err("the peers are not running".to_owned()),
         };
         if let Err(why) = &started {
@@ -162,7 +164,7 @@ impl Shared {
     }
 
     /// Why `node` may not be a peer now.
-    pub(crate) fn unwelcome(&self, node: NodeId) -> Option<CloseReason> {
+    pub(crate) fn refusal_for(&self, node: NodeId) -> Option<CloseReason> {
         let me = self.me;
         if node == me {
             return Some(CloseReason::Myself);
@@ -183,23 +185,23 @@ impl Shared {
 
     /// Turns a connection away before it counts, by name.
     pub(crate) fn refuse(&self, connection: &quinn::Connection, node: Option<NodeId>, reason: &CloseReason) {
-        let ended = reason.ended();
+        let ended = reason.disconnect();
         reason.close(connection);
         let remote = connection.remote_address();
-        count(if ended.how == How::Refused { &self.counters.refused } else { &self.counters.ended });
+        count(if ended.kind == DisconnectKind::Refused { &self.counters.refused } else { &self.counters.ended });
         if *reason == CloseReason::Duplicate {
             count(&self.counters.duplicates);
             return;
         }
         match node {
             Some(peer) => {
-                if !self.is_known(&peer, &ended) {
+                if !self.is_repeated(&peer, &ended) {
                     let reason = &ended.reason;
                     warn!(target: "plimsoll::mesh", node = %self.me, %peer, %remote, reason, "peer refused");
-                    self.config.events.note(What::PeerRefused, Some(peer), reason);
+                    self.config.events.record(EventKind::PeerRefused, Some(peer), reason);
                 }
-                self.book.lock().note(peer, None, ended, Instant::now());
-                self.tell_change();
+                self.table.lock().note(peer, None, ended, Instant::now());
+                self.notify_change();
             }
             None => {
                 if let Some(unsaid) = self.anonymous.lock().strike(Instant::now()) {
@@ -211,41 +213,46 @@ impl Shared {
     }
 
     /// Whether `peer` ended just so the last time. Who is turned away comes again and again; the log tells of the first.
-    fn is_known(&self, peer: &NodeId, ended: &Ended) -> bool {
-        self.book.lock().state(peer).is_some_and(|(_, reason)| reason == Some(&*ended.reason))
+    fn is_repeated(&self, peer: &NodeId, ended: &Disconnect) -> bool {
+        self.table.lock().state(peer).is_some_and(|(_, reason)| reason == Some(&*ended.reason))
     }
 
     /// Logs that `peer` turned this node away; once, and not at every attempt that ends alike.
-    pub(crate) fn say_if_refused(&self, peer: &NodeId, ended: &Ended) {
-        if ended.how == How::Refused && !self.is_known(peer, ended) {
+    pub(crate) fn log_refusal(&self, peer: &NodeId, ended: &Disconnect) {
+        if ended.kind == DisconnectKind::Refused && !self.is_repeated(peer, ended) {
             warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason = ended.reason, "peer refused");
-            self.config.events.note(What::PeerRefused, Some(*peer), &ended.reason);
+            self.config.events.record(EventKind::PeerRefused, Some(*peer), &ended.reason);
         }
     }
 
-    /// Judges a connection that has greeted, and publishes it if it counts.
-    pub(crate) fn arrive(self: &Arc<Self>, link: &Arc<Link>, arrival: Arrival, listens: Option<SocketAddr>) -> Verdict {
+    /// Judges a connection that has completed the handshake, and publishes it if it counts.
+    pub(crate) fn arrive(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        arrival: NewConnection,
+        listens: Option<SocketAddr>,
+    ) -> Verdict {
         let verdict = self.enter(link, arrival, listens);
         match verdict {
             Verdict::Stale | Verdict::Full => return verdict,
             Verdict::UpRetiring(_) | Verdict::Duplicate => count(&self.counters.duplicates),
             Verdict::Up => {
                 info!(target: "plimsoll::mesh", node = %self.me, peer = %link.node, "peer up");
-                self.config.events.note(What::PeerUp, Some(link.node), "");
+                self.config.events.record(EventKind::PeerUp, Some(link.node), "");
             }
             Verdict::UpReplacing(_) => {}
         }
         if verdict != Verdict::Duplicate {
             self.gossip.up(link.node);
-            self.tell_change();
+            self.notify_change();
         }
         verdict
     }
 
-    /// Why a connection that has greeted is closed without an answer, if it is.
-    pub(crate) fn would_refuse(&self, arrival: Arrival) -> Option<CloseReason> {
+    /// Why a connection that has completed the handshake is closed without an answer, if it is.
+    pub(crate) fn would_refuse(&self, arrival: NewConnection) -> Option<CloseReason> {
         let current = self.connections.lock().known(&arrival.node);
-        match self.book.lock().judge(arrival, current) {
+        match self.table.lock().judge(arrival, current) {
             Verdict::Duplicate => Some(CloseReason::Duplicate),
             Verdict::Stale => Some(CloseReason::Replaced),
             // There may be an idle one to close.
@@ -253,35 +260,35 @@ impl Shared {
         }
     }
 
-    /// A connection that had greeted ended; `error` is quinn's word for it.
-    pub(crate) fn ended(self: &Arc<Self>, link: &Link, ended: Ended) {
+    /// A connection that had completed the handshake ended; `error` is quinn's word for it.
+    pub(crate) fn ended(self: &Arc<Self>, link: &Link, ended: Disconnect) {
         count(&self.counters.ended);
         if self.left(link) {
-            self.forget(link, &link.closing().map_or(ended, CloseReason::ended));
+            self.forget(link, &link.closing().map_or(ended, CloseReason::disconnect));
         }
     }
 
     /// The connection that counted for its node does not any more.
-    pub(crate) fn forget(&self, link: &Link, ended: &Ended) {
+    pub(crate) fn forget(&self, link: &Link, ended: &Disconnect) {
         {
-            let mut book = self.book.lock();
+            let mut table = self.table.lock();
             // A later one may have come meanwhile.
             let successor = self.connections.lock().known(&link.node).is_some();
-            if successor || !book.down(link.node, ended.clone(), Instant::now(), rand::random()) {
+            if successor || !table.down(link.node, ended.clone(), Instant::now(), rand::random()) {
                 return;
             }
         }
         let (peer, reason) = (link.node, &ended.reason);
-        let what = if ended.how == How::Refused {
+        let what = if ended.kind == DisconnectKind::Refused {
             warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason, "peer refused");
-            What::PeerRefused
+            EventKind::PeerRefused
         } else {
             info!(target: "plimsoll::mesh", node = %self.me, %peer, reason, "peer down");
-            What::PeerDown
+            EventKind::PeerDown
         };
-        self.config.events.note(what, Some(peer), reason);
+        self.config.events.record(what, Some(peer), reason);
         self.gossip.down(link.node);
-        self.tell_change();
+        self.notify_change();
         self.wake_dialler.notify_one();
     }
 
@@ -297,12 +304,12 @@ impl Shared {
     }
 
     pub(crate) fn set_members(&self, members: &[(NodeId, SocketAddr)], now: Instant) {
-        let mut book = self.book.lock();
-        book.retain_members(&members.iter().map(|(_, address)| *address).collect());
+        let mut table = self.table.lock();
+        table.retain_members(&members.iter().map(|(_, address)| *address).collect());
         for &(node, address) in members {
-            book.add_target(Dial { address, expected: Some(node) }, false, now);
+            table.add_target(Dial { address, expected: Some(node) }, false, now);
         }
-        drop(book);
+        drop(table);
         self.wake_dialler.notify_one();
     }
 
@@ -316,7 +323,7 @@ impl Shared {
         expelled.insert(node, (Instant::now(), why.0.clone()));
         drop(expelled);
         let reason = CloseReason::Poison { node, why: why.0.clone() };
-        self.book.lock().note(node, None, reason.ended(), Instant::now());
+        self.table.lock().note(node, None, reason.disconnect(), Instant::now());
         self.close_all(|link| (link.node == node).then(|| CloseReason::Poison { node, why: why.0.clone() }));
     }
 
@@ -333,14 +340,14 @@ impl Shared {
         self.next_link.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn tell_change(&self) {
+    pub(crate) fn notify_change(&self) {
         self.changed.send_modify(|version| *version += 1);
     }
 
     pub(crate) fn inspect(&self) -> Details {
         let mut details = Details::default();
         let mut put = |name: &str, value: u64| details.counters.insert(name.to_owned(), value);
-        put("up", self.book.lock().count_up() as u64);
+        put("up", self.table.lock().count_up() as u64);
         put("limit", self.config.connections.get() as u64);
         let pool = {
             let connections = self.connections.lock();

@@ -7,9 +7,9 @@ use std::time::Instant;
 use crate::identity::PublicKey;
 use crate::names::{NodeId, ServiceName};
 
-use super::guard::Life;
-use super::record::{LEASE, Lease, NODE, NodeRecord, Origin, SERVICE, ServiceRecord};
-use super::view::{Member, Provider, View};
+use super::signed_record::{LEASE, Lease, NODE, NodeRecord, Origin, SERVICE, ServiceRecord};
+use super::validate::Incarnation;
+use super::view::{DirectoryView, Member, Provider};
 
 #[cfg(test)]
 mod tests;
@@ -23,23 +23,23 @@ const CHANGES_PER_SECOND: f64 = 10.0;
 
 /// One life of a node as the engine shows it. `values` is `None` when nothing has changed since the last look.
 #[derive(Debug)]
-pub(crate) struct Seen {
-    pub(crate) life: Life,
+pub(crate) struct EngineEntry {
+    pub(crate) life: Incarnation,
     pub(crate) alive: bool,
     pub(crate) values: Option<Vec<(String, String)>>,
 }
 
 /// The records of all other nodes, with what their signatures were found to be worth.
 #[derive(Debug)]
-pub(crate) struct Records {
+pub(crate) struct RecordTable {
     me: NodeId,
     realm: String,
-    lives: HashMap<Life, Held>,
-    unproven: u64,
+    lives: HashMap<Incarnation, NodeRecords>,
+    invalid_records: u64,
 }
 
 #[derive(Debug)]
-struct Held {
+struct NodeRecords {
     alive: bool,
     /// Its heartbeats did arrive once: so their absence means something.
     heard: bool,
@@ -51,45 +51,45 @@ struct Held {
     allowance: Allowance,
 }
 
-impl Records {
+impl RecordTable {
     pub(crate) fn new(me: NodeId, realm: impl Into<String>) -> Self {
-        Self { me, realm: realm.into(), lives: HashMap::new(), unproven: 0 }
+        Self { me, realm: realm.into(), lives: HashMap::new(), invalid_records: 0 }
     }
 
     /// Takes what the engine shows now, and forgets what it does not show any more.
-    pub(crate) fn look(&mut self, seen: Vec<Seen>, now: Instant) {
-        let shown: std::collections::HashSet<Life> = seen.iter().map(|seen| seen.life).collect();
+    pub(crate) fn look(&mut self, seen: Vec<EngineEntry>, now: Instant) {
+        let shown: std::collections::HashSet<Incarnation> = seen.iter().map(|seen| seen.life).collect();
         self.lives.retain(|life, _| shown.contains(life));
-        for Seen { life, alive, values } in seen {
+        for EngineEntry { life, alive, values } in seen {
             if life.0 == self.me {
                 continue;
             }
-            let held = self.lives.entry(life).or_insert_with(|| Held::new(now));
+            let held = self.lives.entry(life).or_insert_with(|| NodeRecords::new(now));
             held.alive = alive;
             held.heard |= alive;
             if let Some(values) = values {
                 held.values = values;
             }
             let origin = Origin { realm: &self.realm, node: life.0, generation: life.1 };
-            self.unproven += held.judge(&origin, now);
+            self.invalid_records += held.judge(&origin, now);
         }
     }
 
-    /// Records found to be unsigned or signed by another, ever since.
-    pub(crate) fn unproven(&self) -> u64 {
-        self.unproven
+    /// RecordTable found to be unsigned or signed by another, ever since.
+    pub(crate) fn invalid_records(&self) -> u64 {
+        self.invalid_records
     }
 
     /// The directory at `now`: of each trusted node its latest life, and its services as long as its lease holds.
-    pub(crate) fn view(&self, now: Instant, trusts: impl Fn(&NodeId) -> bool) -> View {
-        let mut latest: BTreeMap<NodeId, (u64, &Held)> = BTreeMap::new();
+    pub(crate) fn view(&self, now: Instant, trusts: impl Fn(&NodeId) -> bool) -> DirectoryView {
+        let mut latest: BTreeMap<NodeId, (u64, &NodeRecords)> = BTreeMap::new();
         for (&(node, generation), held) in &self.lives {
             let newer = latest.get(&node).is_none_or(|(other, _)| *other < generation);
             if held.node.is_some() && newer && trusts(&node) {
                 latest.insert(node, (generation, held));
             }
         }
-        let mut view = View::default();
+        let mut view = DirectoryView::default();
         let mut records = 0;
         for (node, (_, held)) in latest {
             let (alive, leaving) = (held.alive || !held.heard, held.is_withdrawn());
@@ -107,7 +107,7 @@ impl Records {
     }
 }
 
-impl Held {
+impl NodeRecords {
     fn new(now: Instant) -> Self {
         Self {
             alive: false,
@@ -139,26 +139,26 @@ impl Held {
 
     /// Checks what has changed; returns how many signatures did not hold.
     fn judge(&mut self, origin: &Origin<'_>, now: Instant) -> u64 {
-        let mut unproven = 0;
-        let Some(key) = self.judge_node(origin, &mut unproven) else { return unproven };
-        self.judge_lease(origin, &key, now, &mut unproven);
-        self.judge_services(origin, &key, now, &mut unproven);
-        unproven
+        let mut invalid_records = 0;
+        let Some(key) = self.judge_node(origin, &mut invalid_records) else { return invalid_records };
+        self.judge_lease(origin, &key, now, &mut invalid_records);
+        self.judge_services(origin, &key, now, &mut invalid_records);
+        invalid_records
     }
 
-    fn judge_node(&mut self, origin: &Origin<'_>, unproven: &mut u64) -> Option<PublicKey> {
+    fn judge_node(&mut self, origin: &Origin<'_>, invalid_records: &mut u64) -> Option<PublicKey> {
         let value = value(&self.values, NODE)?;
         if self.node.as_ref().is_none_or(|(known, _)| known != value) {
             match origin.verify_node(value) {
                 Ok(record) => self.node = Some((value.to_owned(), record)),
                 // An earlier record that held stays: this one is not the node's.
-                Err(_) => *unproven += 1,
+                Err(_) => *invalid_records += 1,
             }
         }
         self.node.as_ref().map(|(_, record)| record.key)
     }
 
-    fn judge_lease(&mut self, origin: &Origin<'_>, key: &PublicKey, now: Instant, unproven: &mut u64) {
+    fn judge_lease(&mut self, origin: &Origin<'_>, key: &PublicKey, now: Instant, invalid_records: &mut u64) {
         let Some(value) = value(&self.values, LEASE) else { return };
         if self.lease.as_ref().is_some_and(|(known, ..)| known == value) {
             return;
@@ -169,11 +169,11 @@ impl Held {
                 self.lease = Some((value.to_owned(), lease, now));
             }
             Ok(_) => {}
-            Err(_) => *unproven += 1,
+            Err(_) => *invalid_records += 1,
         }
     }
 
-    fn judge_services(&mut self, origin: &Origin<'_>, key: &PublicKey, now: Instant, unproven: &mut u64) {
+    fn judge_services(&mut self, origin: &Origin<'_>, key: &PublicKey, now: Instant, invalid_records: &mut u64) {
         let mut services = BTreeMap::new();
         for (name, value) in self.values.iter().filter_map(|(name, value)| Some((name.strip_prefix(SERVICE)?, value))) {
             let Ok(name) = name.parse::<ServiceName>() else { continue };
@@ -199,7 +199,7 @@ impl Held {
                     }
                     Ok(_) => (value.clone(), known.and_then(|(_, old)| old)),
                     Err(_) => {
-                        *unproven += 1;
+                        *invalid_records += 1;
                         (value.clone(), known.and_then(|(_, old)| old))
                     }
                 },

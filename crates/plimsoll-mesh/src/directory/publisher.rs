@@ -8,9 +8,9 @@ use chitchat::NodeState;
 
 use crate::identity::{Identity, IdentityError};
 use crate::names::ServiceName;
-use crate::rpc::Served;
+use crate::services::LocalService;
 
-use super::record::{LEASE, Lease, NODE, Origin, SERVICE, ServiceRecord};
+use super::signed_record::{LEASE, Lease, NODE, Origin, SERVICE, ServiceRecord};
 
 /// The records of this node in one life of the engine.
 pub(super) struct Publisher<'a> {
@@ -54,7 +54,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// Says what is offered now, and takes back what is not any more.
-    pub(super) fn offer(&mut self, state: &mut NodeState, offered: &[Served]) -> Result<(), IdentityError> {
+    pub(super) fn offer(&mut self, state: &mut NodeState, offered: &[LocalService]) -> Result<(), IdentityError> {
         if self.withdrawn {
             return Ok(());
         }
@@ -62,7 +62,7 @@ impl<'a> Publisher<'a> {
             state.delete(&key(gone));
         }
         self.said.retain(|name, _| offered.iter().any(|served| served.name == *name));
-        for Served { name, idempotent, .. } in offered {
+        for LocalService { name, idempotent, .. } in offered {
             if self.said.get(name) == Some(idempotent) {
                 continue;
             }

@@ -21,20 +21,20 @@ const AT_ONCE: usize = 16;
 
 /// Whether this node has taken its offers back, and who knows.
 #[derive(Debug, Default)]
-pub(super) struct Farewell {
+pub(super) struct Withdrawal {
     asked: CancellationToken,
-    said: Mutex<Said>,
+    said: Mutex<Published>,
     progress: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Said {
+struct Published {
     /// The version of this node's records from which on it offers nothing.
     version: Option<u64>,
     heard: HashSet<NodeId>,
 }
 
-impl Farewell {
+impl Withdrawal {
     /// Asks for it; `false` when somebody did before.
     pub(super) fn ask(&self) -> bool {
         let _said = self.said.lock();
@@ -50,7 +50,7 @@ impl Farewell {
 
     /// It stands in this node's records, from `version` on.
     pub(super) fn say(&self, version: u64) {
-        *self.said.lock() = Said { version: Some(version), heard: HashSet::new() };
+        *self.said.lock() = Published { version: Some(version), heard: HashSet::new() };
     }
 
     /// `from` has this node's records up to `version`, if it says so.
@@ -97,29 +97,29 @@ mod tests {
 
     #[test]
     fn it_is_heard_when_everybody_connected_has_that_version() {
-        let (farewell, both) = (Farewell::default(), [node(1), node(2)]);
-        farewell.hears(node(1), Some(9));
-        assert!(farewell.ask() && !farewell.ask());
-        farewell.hears(node(1), Some(9));
-        assert_eq!(farewell.waits_for(both.iter()), both, "nothing is said yet");
-        farewell.say(5);
-        farewell.hears(node(1), Some(4));
-        farewell.hears(node(2), None);
-        assert_eq!(farewell.waits_for(both.iter()), both);
-        farewell.hears(node(1), Some(5));
-        assert_eq!(farewell.waits_for(both.iter()), [node(2)]);
-        assert!(farewell.is_heard([node(1)].iter()), "the other one is gone");
-        farewell.hears(node(2), Some(6));
-        assert!(farewell.is_heard(both.iter()));
+        let (withdrawal, both) = (Withdrawal::default(), [node(1), node(2)]);
+        withdrawal.hears(node(1), Some(9));
+        assert!(withdrawal.ask() && !withdrawal.ask());
+        withdrawal.hears(node(1), Some(9));
+        assert_eq!(withdrawal.waits_for(both.iter()), both, "nothing is said yet");
+        withdrawal.say(5);
+        withdrawal.hears(node(1), Some(4));
+        withdrawal.hears(node(2), None);
+        assert_eq!(withdrawal.waits_for(both.iter()), both);
+        withdrawal.hears(node(1), Some(5));
+        assert_eq!(withdrawal.waits_for(both.iter()), [node(2)]);
+        assert!(withdrawal.is_heard([node(1)].iter()), "the other one is gone");
+        withdrawal.hears(node(2), Some(6));
+        assert!(withdrawal.is_heard(both.iter()));
     }
 
     #[test]
     fn of_many_some_are_told_and_those_tell_the_others() {
-        let (farewell, many) = (Farewell::default(), (0..100).map(node).collect::<Vec<_>>());
-        farewell.ask();
-        farewell.say(5);
-        assert_eq!(farewell.waits_for(many.iter()).len(), AT_ONCE);
-        many[40..40 + AT_ONCE].iter().for_each(|&node| farewell.hears(node, Some(5)));
-        assert!(farewell.is_heard(many.iter()));
+        let (withdrawal, many) = (Withdrawal::default(), (0..100).map(node).collect::<Vec<_>>());
+        withdrawal.ask();
+        withdrawal.say(5);
+        assert_eq!(withdrawal.waits_for(many.iter()).len(), AT_ONCE);
+        many[40..40 + AT_ONCE].iter().for_each(|&node| withdrawal.hears(node, Some(5)));
+        assert!(withdrawal.is_heard(many.iter()));
     }
 }

@@ -6,17 +6,17 @@
 use std::time::{Duration, Instant};
 
 /// How often a connection is looked at.
-pub(crate) const LOOK: Duration = Duration::from_millis(250);
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Datagrams received on one connection, over time.
 #[derive(Debug)]
-pub(crate) struct Silence {
+pub(crate) struct Liveness {
     received: u64,
     since: Instant,
     looked: Instant,
 }
 
-impl Silence {
+impl Liveness {
     pub(crate) fn new(now: Instant) -> Self {
         Self { received: 0, since: now, looked: now }
     }
@@ -26,7 +26,7 @@ impl Silence {
     /// Time in which nobody looked does not count as silence: then it was this process that stood still, and what
     /// arrived meanwhile has not been read yet.
     pub(crate) fn observe(&mut self, received: u64, now: Instant, limit: Duration) -> bool {
-        let stood_still = now.duration_since(self.looked) > LOOK * 3;
+        let stood_still = now.duration_since(self.looked) > CHECK_INTERVAL * 3;
         self.looked = now;
         if stood_still || received != self.received {
             (self.received, self.since) = (received, now);
@@ -45,8 +45,8 @@ mod tests {
     #[test]
     fn silence_is_time_without_a_datagram_while_somebody_looks() {
         let start = Instant::now();
-        let mut silence = Silence::new(start);
-        let at = |look: u32| start + LOOK * look;
+        let mut silence = Liveness::new(start);
+        let at = |look: u32| start + CHECK_INTERVAL * look;
         for look in 1..30 {
             assert!(!silence.observe(look.into(), at(look), LIMIT));
         }

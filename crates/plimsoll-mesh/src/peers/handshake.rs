@@ -1,0 +1,123 @@
+//! The first exchange on a connection: each side says its realm, versions, life and listening address.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, SendStream};
+
+use crate::names::NodeId;
+
+use super::PeersConfig;
+use super::close_reason::Disconnect;
+use super::close_reason::{CloseReason, disconnect_of};
+use super::frames::{self, ReceiveError};
+use super::wire::{self, Expected, Hello, Kind};
+
+/// The protocol versions spoken.
+const OLDEST: u16 = 1;
+const NEWEST: u16 = 1;
+
+const EXPECTED: Expected = Expected { kind: Kind::Hello, max_body: 0 };
+
+/// A failed exchange: this node's reason, or how the connection ended under it.
+#[derive(Debug)]
+pub(crate) enum HandshakeError {
+    Rejected(CloseReason),
+    Disconnected(Disconnect),
+}
+
+/// The dialling side: greets and takes the answer.
+pub(crate) async fn initiate(
+    connection: &Connection,
+    me: NodeId,
+    config: &PeersConfig,
+) -> Result<Hello, HandshakeError> {
+    in_time(config.patience, async {
+        let (mut send, mut recv) = connection.open_bi().await.map_err(lost)?;
+        write(&mut send, connection, config).await?;
+        let frame = frames::receive(&mut recv, EXPECTED).await.map_err(|error| unread(connection, error))?;
+        check(&frame.head, me, config)
+    })
+    .await
+}
+
+/// The accepting side: takes the hello. The answer is sent by [`answer`], once the connection is judged.
+pub(crate) async fn receive(
+    connection: &Connection,
+    me: NodeId,
+    config: &PeersConfig,
+) -> Result<(Hello, SendStream), HandshakeError> {
+    in_time(config.patience, async {
+        let (send, mut recv) = connection.accept_bi().await.map_err(lost)?;
+        let frame = frames::receive(&mut recv, EXPECTED).await.map_err(|error| unread(connection, error))?;
+        Ok((check(&frame.head, me, config)?, send))
+    })
+    .await
+}
+
+/// Answers a hello.
+pub(crate) async fn reply(
+    mut send: SendStream,
+    connection: &Connection,
+    config: &PeersConfig,
+) -> Result<(), HandshakeError> {
+    in_time(config.patience, write(&mut send, connection, config)).await
+}
+
+async fn write(send: &mut SendStream, connection: &Connection, config: &PeersConfig) -> Result<(), HandshakeError> {
+    let hello = Hello {
+        realm: config.realm.clone(),
+        oldest: OLDEST,
+        newest: NEWEST,
+        incarnation: config.incarnation,
+        listens: config.listens,
+    };
+    let frame = wire::encode(Kind::Hello, &hello, 0).map_err(|error| handshake_failed(error.to_string()))?;
+    let sent = frames::send(send, frame, Bytes::new()).await;
+    sent.map_err(|error| match connection.close_reason() {
+        Some(closed) => HandshakeError::Disconnected(disconnect_of(&closed)),
+        None => handshake_failed(error.to_string()),
+    })
+}
+
+fn check(head: &[u8], me: NodeId, config: &PeersConfig) -> Result<Hello, HandshakeError> {
+    let hello = Hello::decode(head).map_err(|error| handshake_failed(error.to_string()))?;
+    if hello.newest < OLDEST || hello.oldest > NEWEST {
+        return Err(HandshakeError::Rejected(CloseReason::Version { oldest: OLDEST, newest: NEWEST, me }));
+    }
+    if hello.realm != config.realm {
+        let (theirs, mine) = (hello.realm, config.realm.clone());
+        return Err(HandshakeError::Rejected(CloseReason::Realm { theirs, mine, me }));
+    }
+    Ok(hello)
+}
+
+/// Where a peer can be dialled: what it said, with the address it was seen at when it listens on all of its own.
+pub(crate) fn reachable(listens: Option<SocketAddr>, seen: SocketAddr) -> Option<SocketAddr> {
+    let listens = listens.filter(|address| address.port() != 0)?;
+    Some(if listens.ip().is_unspecified() { SocketAddr::new(seen.ip(), listens.port()) } else { listens })
+}
+
+async fn in_time<T>(
+    patience: Duration,
+    exchange: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
+    let late = |_| Err(handshake_failed(format!("nothing in {patience:?}")));
+    tokio::time::timeout(patience, exchange).await.unwrap_or_else(late)
+}
+
+fn lost(error: ConnectionError) -> HandshakeError {
+    HandshakeError::Disconnected(disconnect_of(&error))
+}
+
+fn unread(connection: &Connection, error: ReceiveError) -> HandshakeError {
+    match (connection.close_reason(), error) {
+        (Some(closed), _) => lost(closed),
+        (None, error) => handshake_failed(error.to_string()),
+    }
+}
+
+fn handshake_failed(why: String) -> HandshakeError {
+    HandshakeError::Rejected(CloseReason::HandshakeFailed { why })
+}
