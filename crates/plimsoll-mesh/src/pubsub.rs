@@ -15,7 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use plimsoll::bounded::{
-    ByteCap, Cap, Counters, CutOff, Delivery, Event, Fanout, FanoutCaps, MessageTooLarge, SubscribeError, Subscription,
+    ByteCap, Cap, Counters, Delivery, Disconnected, Event, Fanout, FanoutCaps, PublishError, SubscribeError,
+    Subscription,
 };
 use plimsoll::inspect::{Details, Inspect};
 
@@ -146,8 +147,8 @@ impl Pubsub {
     /// Publishes to every subscriber whose filter matches `topic`. Encodes once, or not at all if there is none; never waits.
     ///
     /// # Errors
-    /// [`MessageTooLarge`] when no subscriber's empty queue could take it.
-    pub fn publish(&self, topic: &Topic, content_type: Option<&str>, body: &[u8]) -> Result<Reached, MessageTooLarge> {
+    /// [`PublishError`] when no subscriber's empty queue could take it, or it does not fit into the budget of all backlogs.
+    pub fn publish(&self, topic: &Topic, content_type: Option<&str>, body: &[u8]) -> Result<Reached, PublishError> {
         let shared = &self.shared;
         shared.counters.count(PubsubEvent::Published);
         let mut matching = Vec::new();
@@ -162,7 +163,7 @@ impl Pubsub {
                 shared.counters.count(PubsubEvent::RefusedTooLarge);
             })?;
             sum.reached += published.reached;
-            sum.cut_off += published.cut_off;
+            sum.cut_off += published.disconnected;
         }
         shared.counters.count_many(PubsubEvent::Queued, sum.reached as u64);
         shared.counters.count_many(PubsubEvent::CutOff, sum.cut_off as u64);
@@ -184,7 +185,7 @@ impl Pubsub {
 
     /// Subscribers, those included that were cut off and have not been told yet.
     pub fn subscribers(&self) -> usize {
-        usize::try_from(self.shared.counters.entries().level().used).unwrap_or(usize::MAX)
+        usize::try_from(self.shared.counters.entries().read().used).unwrap_or(usize::MAX)
     }
 
     /// The counters.
@@ -197,7 +198,7 @@ impl Shared {
     fn subscribe(&self, filters: &mut Trie<Fanout>, filter: &Filter) -> Result<Subscription, Full> {
         let subscribers = Full { what: "subscriptions", cap: self.caps.subscribers.get() };
         // INVARIANT: counted up only here, under the lock of the filters.
-        if self.counters.entries().level().used >= self.caps.subscribers.get() as u64 {
+        if self.counters.entries().read().used >= self.caps.subscribers.get() as u64 {
             return Err(subscribers);
         }
         if filters.get(filter).is_none() && filters.len() >= self.caps.filters.get() {
@@ -208,9 +209,9 @@ impl Shared {
             if switched_off("fanout-bound") {
                 (backlog, patience) = (ByteCap::of::<{ ByteCap::MAX }>(), Duration::MAX);
             }
-            let fanout = Fanout::new("filter", FanoutCaps { subscribers, backlog, patience });
+            let fanout = Fanout::new("filter", FanoutCaps { subscribers, backlog, patience, ..FanoutCaps::default() });
             // One line for all of them, told by the topics.
-            fanout.counters().hush();
+            fanout.counters().disable_refusal_log();
             fanout
         });
         fanout.subscribe(Delivery::Every).map_err(|error| match error {
@@ -233,22 +234,22 @@ impl Subscriber {
     /// The next event, then once why it ended, then `None`.
     ///
     /// Cancel safe.
-    pub async fn next(&mut self) -> Option<Result<Bytes, CutOff>> {
+    pub async fn next(&mut self) -> Option<Result<Bytes, Disconnected>> {
         self.subscription.as_mut()?.next().await
     }
 
     /// The next event if there is one now.
-    pub fn try_next(&mut self) -> Option<Result<Bytes, CutOff>> {
+    pub fn try_next(&mut self) -> Option<Result<Bytes, Disconnected>> {
         self.subscription.as_mut()?.try_next()
     }
 
     /// Waits until it is cut off, whether or not it reads.
     ///
     /// Cancel safe.
-    pub async fn cut_off(&self) -> CutOff {
+    pub async fn disconnected(&self) -> Disconnected {
         match &self.subscription {
-            Some(subscription) => subscription.cut_off().await,
-            None => CutOff::Closed,
+            Some(subscription) => subscription.disconnected().await,
+            None => Disconnected::Closed,
         }
     }
 }

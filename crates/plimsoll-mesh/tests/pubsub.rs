@@ -1,6 +1,6 @@
 //! Publish and subscribe on one node, without a network.
 
-use plimsoll::bounded::{ByteCap, Cap, CutOff};
+use plimsoll::bounded::{ByteCap, Cap, Disconnected};
 use plimsoll::inspect::Inspect;
 use plimsoll_mesh::pubsub::{Full, Pubsub, PubsubCaps, PubsubEvent, Reached, Topic};
 
@@ -39,7 +39,7 @@ fn nothing_is_left_of_subscribers_that_left() {
     publish(&pubsub, "a.b", &[b'x'; 600]);
     assert_eq!(publish(&pubsub, "a.b", &[b'x'; 600]), Reached { reached: 0, cut_off: 1 });
     assert_eq!(pubsub.inspect().counters["backlog_bytes"], 0, "its backlog went at once");
-    assert!(matches!(second.try_next(), Some(Err(CutOff::Hard { .. }))));
+    assert!(matches!(second.try_next(), Some(Err(Disconnected::BacklogFull { .. }))));
     drop(second);
     assert_eq!((pubsub.filters(), pubsub.subscribers()), (0, 0));
 }
@@ -72,6 +72,6 @@ fn nine_readers_do_not_notice_the_tenth() {
             assert!(event.ends_with(format!("{n:0100}\"}}\n\n").as_bytes()));
         }
     }
-    assert!(matches!(stalled.try_next(), Some(Err(CutOff::Hard { limit: 65_536, .. }))));
+    assert!(matches!(stalled.try_next(), Some(Err(Disconnected::BacklogFull { limit: 65_536, .. }))));
     assert_eq!(pubsub.counters().counted(PubsubEvent::CutOff), 1);
 }

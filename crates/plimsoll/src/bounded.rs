@@ -16,12 +16,12 @@ mod byte_cache;
 mod cap;
 mod compact;
 mod counters;
-mod edge;
 mod fanout;
 mod history;
 mod list;
+mod log_throttle;
+mod lru_map;
 pub mod pool;
-mod recent;
 pub mod registry;
 mod scratch;
 pub mod sessions;
@@ -33,13 +33,13 @@ pub use admission::{Admission, AdmissionEvent, AdmissionRefusal, AdmissionSettin
 pub use byte_cache::{ByteCache, ByteCacheCaps, CacheEvent, Fill, FillError, Lookup, PayloadTooLarge, Wait};
 pub use cap::{ByteCap, Cap, InvalidCap};
 pub use compact::{Compact, CompactPolicy, Compacted, Footprint};
-pub use counters::{Counters, Event, Level, Usage};
-pub use edge::Edge;
+pub use counters::{Counters, Event, Gauge, GaugeReading};
 pub use fanout::{
-    BacklogLimits, CutOff, Delivery, Fanout, FanoutCaps, FanoutEvent, MessageTooLarge, Published, SubscribeError,
-    Subscription,
+    BacklogBudget, BacklogEvent, Consumer, Delivery, Disconnected, Fanout, FanoutCaps, FanoutEvent, PublishError,
+    Published, SubscribeError, Subscription,
 };
 pub use history::{Derived, EventTooLarge, History, HistoryCaps, HistoryEvent};
+pub use log_throttle::LogThrottle;
 pub use pool::{DialPool, LruPool, PoolSettings};
 pub use registry::{RegistryRefusal, RegistrySettings, TtlRegistry};
 pub use scratch::{Reusable, Scratch};

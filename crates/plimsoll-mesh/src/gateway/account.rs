@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use plimsoll::bounded::Edge;
+use plimsoll::bounded::LogThrottle;
 
 use super::Limits;
 use crate::problem::{Code, Problem};
@@ -22,7 +22,7 @@ pub(super) struct Account {
     held: AtomicU64,
     high_water: AtomicU64,
     refused: [AtomicU64; Why::NAMES.len()],
-    limit_met: Mutex<Edge>,
+    limit_met: Mutex<LogThrottle>,
 }
 
 /// Bytes of an account that one connection holds.
@@ -94,7 +94,7 @@ impl Account {
     #[cold]
     fn refuse(&self, why: Why, held: u64, wanted: u64) -> Refused {
         self.refused[why as usize].fetch_add(1, Relaxed);
-        if let Some(unsaid) = self.limit_met.lock().strike(Instant::now()) {
+        if let Some(unsaid) = self.limit_met.lock().record(Instant::now()) {
             let (what, reason, cap) = (self.what, Why::NAMES[why as usize], self.cap);
             tracing::warn!(target: "plimsoll::mesh", what, reason, held, wanted, cap, unsaid, "bytes refused");
         }

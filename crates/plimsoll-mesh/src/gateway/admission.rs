@@ -164,7 +164,7 @@ impl Door {
     }
 
     pub(super) fn attempts(&self) -> Attempts {
-        let level = self.admission.counters().entries().level();
+        let level = self.admission.counters().entries().read();
         Attempts { clients: level.used, clients_high_water: level.high_water, ..self.books.lock().attempts }
     }
 }

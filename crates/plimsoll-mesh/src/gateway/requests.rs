@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use plimsoll::bounded::Edge;
+use plimsoll::bounded::LogThrottle;
 
 use crate::problem::Code;
 
@@ -20,7 +20,7 @@ pub(super) struct Requests {
     broken: AtomicU64,
     panicked: AtomicU64,
     refused: [AtomicU64; Code::ALL.len()],
-    limits_met: Mutex<Edge>,
+    limits_met: Mutex<LogThrottle>,
 }
 
 /// The counts at one moment.
@@ -60,7 +60,7 @@ impl Requests {
             self.refused[at].fetch_add(1, Relaxed);
         }
         if matches!(code, Code::Overloaded | Code::RateLimited)
-            && let Some(unsaid) = self.limits_met.lock().strike(Instant::now())
+            && let Some(unsaid) = self.limits_met.lock().record(Instant::now())
         {
             tracing::warn!(target: "plimsoll::mesh", code = code.as_str(), unsaid, "requests refused");
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use h3::error::Code as H3Code;
 use http::StatusCode;
-use plimsoll::bounded::CutOff;
+use plimsoll::bounded::Disconnected;
 
 use super::pump::{FAREWELL, Session};
 use super::sessions::Subscribed;
@@ -60,9 +60,9 @@ pub(super) async fn serve(
         let event = tokio::select! {
             biased;
             _ = &mut left => return Ended::Left,
-            () = session.draining.cancelled() => Err(CutOff::Closed),
+            () = session.draining.cancelled() => Err(Disconnected::Closed),
             () = subscribed.ended() => return Ended::Left,
-            next = subscriber.next() => next.unwrap_or(Err(CutOff::Closed)),
+            next = subscriber.next() => next.unwrap_or(Err(Disconnected::Closed)),
             () = tokio::time::sleep(session.shared.limits.heartbeat) => Ok(HEARTBEAT),
         };
         let written = match event {
@@ -74,14 +74,14 @@ pub(super) async fn serve(
             Written::Over(why) => why,
             Written::Left => return Ended::Left,
             Written::Stuck(why) => {
-                if why != CutOff::Closed {
+                if why != Disconnected::Closed {
                     session.shared.events.record(EventKind::SubscriberCutOff, None, &why.to_string());
                 }
                 send.abandon(H3Code::H3_EXCESSIVE_LOAD);
                 return Ended::Told;
             }
         };
-        if why != CutOff::Closed {
+        if why != Disconnected::Closed {
             session.shared.events.record(EventKind::SubscriberCutOff, None, &why.to_string());
         }
         // Its place in the table is free before its client knows.
@@ -104,11 +104,11 @@ enum Written {
     /// It is out.
     Whole,
     /// It is out, but the subscription is over.
-    Over(CutOff),
+    Over(Disconnected),
     /// The client left.
     Left,
     /// The subscription is over, and the client does not read: half of the event is out.
-    Stuck(CutOff),
+    Stuck(Disconnected),
 }
 
 /// Writes an event, for as long as the client takes, but no longer than its subscription lasts. The write itself ends
@@ -118,8 +118,8 @@ async fn write(session: &Session, subscriber: &Subscriber, send: &mut SendStream
     let why = tokio::select! {
         biased;
         written = &mut writing => return if written.is_ok() { Written::Whole } else { Written::Left },
-        why = subscriber.cut_off() => why,
-        () = session.draining.cancelled() => CutOff::Closed,
+        why = subscriber.disconnected() => why,
+        () = session.draining.cancelled() => Disconnected::Closed,
     };
     match within(FAREWELL, writing).await {
         Ok(Ok(())) => Written::Over(why),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use plimsoll::bounded::pool::{
-    Asked, Closing, Creation, Lease, LruPool, Outcome, PoolAction, PoolRefusal, WaitKey, WhenFull,
+    CloseOutcome, Closing, Creation, Lease, LruPool, PoolAction, PoolRefusal, Requested, WaitKey, WhenFull,
 };
 use plimsoll::bounded::{Cap, Compact, CompactPolicy, Compacted, PoolSettings};
 use tokio::sync::oneshot;
@@ -117,7 +117,7 @@ impl ConnectionPool {
             Some(creation) => {
                 let entry = creation.entry();
                 self.pool.created(creation, live, now).map(|()| entry).map_err(|(closing, _)| {
-                    self.pool.closed(closing, Outcome::Closed);
+                    self.pool.closed(closing, CloseOutcome::Closed);
                 })
             }
             None => self.pool.replace(arrival.node, live, now).map_err(drop),
@@ -138,7 +138,7 @@ impl ConnectionPool {
     fn ended(&mut self, link: &Link) -> bool {
         self.open.remove(&link.id);
         if let Some((closing, _)) = self.closings.remove(&link.id) {
-            self.pool.closed(closing, Outcome::Closed);
+            self.pool.closed(closing, CloseOutcome::Closed);
             return false;
         }
         link.entry().is_some_and(|entry| self.pool.retire(entry))
@@ -151,7 +151,7 @@ impl ConnectionPool {
             if let Some(link) = self.open.get(&link) {
                 link.close(CloseReason::Duplicate);
             }
-            self.pool.closed(closing, Outcome::TimedOut);
+            self.pool.closed(closing, CloseOutcome::TimedOut);
         }
     }
 
@@ -178,7 +178,7 @@ impl ConnectionPool {
                     // The attempt goes on by itself; its connection is welcome if there is room when it comes.
                     let creation = self.pool.key(entry).copied().and_then(|node| self.creations.remove(&node));
                     if let Some(creation) = creation {
-                        self.pool.gave_up(creation);
+                        self.pool.creation_abandoned(creation);
                     }
                 }
                 PoolAction::Close { closing, value, .. } => self.close(closing, value.link, commands),
@@ -195,7 +195,7 @@ impl ConnectionPool {
 
     fn close(&mut self, closing: Closing, link: Arc<Link>, commands: &mut Vec<PoolCommand>) {
         if !self.open.contains_key(&link.id) || switched_off("close-on-evict") {
-            self.pool.closed(closing, Outcome::Closed);
+            self.pool.closed(closing, CloseOutcome::Closed);
             return;
         }
         // One that is retired ends by itself when what is on its way has arrived.
@@ -225,7 +225,7 @@ impl Deref for LeasedConnection {
 impl Drop for LeasedConnection {
     fn drop(&mut self) {
         if let Some(lease) = self.lease.take() {
-            self.shared.update(|connections| connections.pool.give_back(lease, Instant::now()));
+            self.shared.update(|connections| connections.pool.release(lease, Instant::now()));
         }
     }
 }
@@ -351,11 +351,11 @@ impl PeersState {
         let unreached = |why: &str| ConnectError::Unreachable(why.to_owned());
         let (waiter, answer) = oneshot::channel();
         let asked = self.update(|connections| {
-            let asked = connections.pool.ask(&node, WhenFull::Wait, waiter, Instant::now());
+            let asked = connections.pool.request(&node, WhenFull::Wait, waiter, Instant::now());
             match asked {
-                Asked::Leased(lease) => Err(self.leased(connections, lease).ok_or(None)),
-                Asked::Waits(wait) => Ok(wait),
-                Asked::Refused(refusal, _) => Err(Err(Some(refusal))),
+                Requested::Leased(lease) => Err(self.leased(connections, lease).ok_or(None)),
+                Requested::Waiting(wait) => Ok(wait),
+                Requested::Refused(refusal, _) => Err(Err(Some(refusal))),
             }
         });
         let wait = match asked {
@@ -389,7 +389,7 @@ struct LeaseWait<'a> {
 impl Drop for LeaseWait<'_> {
     fn drop(&mut self) {
         // Says no, and does nothing, when the answer is there.
-        self.shared.update(|connections| connections.pool.forget(self.wait));
+        self.shared.update(|connections| connections.pool.cancel(self.wait));
     }
 }
 
@@ -416,14 +416,14 @@ mod tests {
                 let mut digest = [0; 32];
                 digest[..2].copy_from_slice(&n.to_le_bytes());
                 let asked =
-                    connections.pool.ask(&NodeId::from_digest(digest), WhenFull::Wait, oneshot::channel().0, now);
-                let Asked::Waits(wait) = asked else { panic!("there is no connection") };
+                    connections.pool.request(&NodeId::from_digest(digest), WhenFull::Wait, oneshot::channel().0, now);
+                let Requested::Waiting(wait) = asked else { panic!("there is no connection") };
                 wait
             })
             .collect();
         connections.collect_commands(&mut Vec::new());
         assert_eq!(connections.creations.len(), 1_000);
-        assert!(waits.into_iter().all(|wait| connections.pool.forget(wait)));
+        assert!(waits.into_iter().all(|wait| connections.pool.cancel(wait)));
         connections.collect_commands(&mut Vec::new());
         assert!(connections.creations.is_empty());
         assert!(connections.compact().freed() > 0);

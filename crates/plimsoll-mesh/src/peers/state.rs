@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use plimsoll::bounded::Edge;
+use plimsoll::bounded::LogThrottle;
 use plimsoll::inspect::{Details, Inspect};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{info, warn};
@@ -59,7 +59,7 @@ pub(crate) struct PeersState {
     pub(crate) connections: Mutex<ConnectionPool>,
     expelled: Mutex<HashMap<NodeId, (Instant, String)>>,
     /// Connections without a certificate, for the log.
-    anonymous: Mutex<Edge>,
+    anonymous: Mutex<LogThrottle>,
     pub(crate) handshakes: Arc<Semaphore>,
     pub(crate) start: ArcSwapOption<Start>,
     pub(crate) changed: watch::Sender<u64>,
@@ -204,7 +204,7 @@ impl PeersState {
                 self.notify_change();
             }
             None => {
-                if let Some(unsaid) = self.anonymous.lock().strike(Instant::now()) {
+                if let Some(unsaid) = self.anonymous.lock().record(Instant::now()) {
                     let reason = ended.reason;
                     warn!(target: "plimsoll::mesh", node = %self.me, %remote, reason, unsaid, "peer refused");
                 }

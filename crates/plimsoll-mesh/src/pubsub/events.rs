@@ -4,7 +4,7 @@
 //! other.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use plimsoll::bounded::CutOff;
+use plimsoll::bounded::Disconnected;
 use serde::Serialize;
 
 use super::Topic;
@@ -40,11 +40,12 @@ pub(super) fn message(topic: &Topic, content_type: Option<&str>, body: &[u8]) ->
     event("message", &Message { topic: topic.as_str(), content_type, body })
 }
 
-/// The end of a subscription as the event `cut_off`, with `backlog`, `slow` or `shutting_down` as the reason.
-pub fn cut_off_event(why: CutOff) -> Bytes {
+/// The end of a subscription as the event `cut_off`, with `backlog`, `slow`, `over_budget` or `shutting_down` as the reason.
+pub fn cut_off_event(why: Disconnected) -> Bytes {
     let reason = match why {
-        CutOff::Hard { .. } => "backlog",
-        CutOff::Soft { .. } => "slow",
+        Disconnected::BacklogFull { .. } => "backlog",
+        Disconnected::TooSlow { .. } | Disconnected::Stalled { .. } => "slow",
+        Disconnected::OverBudget { .. } => "over_budget",
         _ => "shutting_down",
     };
     event("cut_off", &Ended { reason, detail: why.to_string() })

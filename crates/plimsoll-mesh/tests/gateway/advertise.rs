@@ -79,7 +79,7 @@ async fn a_client_that_is_gone_advertises_nothing() {
     eventually("its advertisements are gone", || counter(&server, "advertised_used") == 1).await;
     assert_eq!(counter(&server, "sessions_used"), 1);
     assert_eq!(counter(&server, "sessions_advertisements_used"), 1);
-    assert_eq!(counter(&server, "advertised_owner_gone"), 50);
+    assert_eq!(counter(&server, "advertised_owner_removed"), 50);
     assert_eq!(advertised(&stays).await, ["service-7"]);
     server.stop().await;
 }

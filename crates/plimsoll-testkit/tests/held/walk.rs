@@ -48,7 +48,7 @@ const BOUNDED: &[&str] = &[
     "Tee",
     "Slots",
     "SlotTable",
-    "Recent",
+    "LruMap",
     "PhantomData",
 ];
 

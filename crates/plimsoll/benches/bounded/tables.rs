@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
-use plimsoll::bounded::pool::{Asked, LruPool, Outcome, PoolAction, PoolSettings, WhenFull};
+use plimsoll::bounded::pool::{CloseOutcome, LruPool, PoolAction, PoolSettings, Requested, WhenFull};
 use plimsoll::bounded::{
     Admission, AdmissionSettings, Cap, Rate, RegistrySettings, ResourceKind, SessionSettings, Sessions, TtlRegistry,
 };
@@ -83,7 +83,7 @@ fn pool_hit(entries: usize, rows: &mut Vec<Row>) {
         timed(|| {
             for n in 0..CALLS {
                 let lease = pool.hit(black_box(&keys[pick(n, entries)])).expect("there");
-                pool.give_back(lease, now);
+                pool.release(lease, now);
             }
         })
     };
@@ -135,7 +135,7 @@ fn pool_hit_hot(rows: &mut Vec<Row>) {
         timed(|| {
             for n in 0..CALLS {
                 let lease = pool.hit(black_box(&hot[pick(n, hot.len())])).expect("there");
-                pool.give_back(lease, now);
+                pool.release(lease, now);
             }
         })
     };
@@ -161,7 +161,7 @@ fn pool_eviction(entries: usize, rows: &mut Vec<Row>) {
             for _ in 0..CALLS {
                 pool.insert(key(next), 1, now).expect("an idle one gives way");
                 let Some(PoolAction::Close { closing, .. }) = pool.next_action() else { panic!("one is closed") };
-                pool.closed(closing, Outcome::Closed);
+                pool.closed(closing, CloseOutcome::Closed);
                 next += 1;
             }
         })
@@ -190,14 +190,14 @@ fn misses(pool: &mut LruPool<Key, u64>, next: &mut usize, now: Instant) -> Durat
     timed(|| {
         for _ in 0..CALLS / 10 {
             *next += 1;
-            assert!(matches!(pool.ask(&key(*next), WhenFull::Refuse, (), now), Asked::Waits(_)));
+            assert!(matches!(pool.request(&key(*next), WhenFull::Refuse, (), now), Requested::Waiting(_)));
             let Some(PoolAction::Create { creation, evicted, .. }) = pool.next_action() else { panic!("it is made") };
             if let Some((closing, ..)) = evicted {
-                pool.closed(closing, Outcome::Closed);
+                pool.closed(closing, CloseOutcome::Closed);
             }
             pool.created(creation, 1, now).expect("wanted");
             let Some(PoolAction::Grant { lease, .. }) = pool.next_action() else { panic!("it is granted") };
-            pool.give_back(lease, now);
+            pool.release(lease, now);
         }
     })
 }

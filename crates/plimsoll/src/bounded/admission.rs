@@ -24,7 +24,7 @@ pub(crate) use rate::Bucket;
 pub use rate::Rate;
 
 use self::table::{Table, Ticket};
-use super::edge::Edge;
+use super::log_throttle::LogThrottle;
 use super::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, events};
 use crate::inspect::{Details, Inspect};
 
@@ -219,7 +219,7 @@ pub struct Admission<A> {
 
 struct Shared<A> {
     table: Mutex<Table<A>>,
-    refusals: Mutex<Edge>,
+    refusals: Mutex<LogThrottle>,
     counters: Counters<AdmissionEvent>,
 }
 
@@ -229,7 +229,7 @@ impl<A: Eq + Hash + Clone> Admission<A> {
         let table = Table::new(settings);
         let counters = table.counters().clone();
         // The refusals are told here, with the origin.
-        counters.hush();
+        counters.disable_refusal_log();
         Self { shared: Arc::new(Shared { table: Mutex::new(table), refusals: Mutex::default(), counters }) }
     }
 
@@ -243,10 +243,10 @@ impl<A: Eq + Hash + Clone> Admission<A> {
         match decided {
             Ok(ticket) => Ok(Permit { shared: self.shared.clone(), ticket: Some(ticket) }),
             Err(refused) => {
-                let edge = if refused.repeated { None } else { self.shared.refusals.lock().strike(now) };
-                if let Some(unsaid) = edge {
+                let edge = if refused.repeated { None } else { self.shared.refusals.lock().record(now) };
+                if let Some(suppressed) = edge {
                     let name = self.shared.counters.name();
-                    tracing::warn!(target: "plimsoll::bounded", name, unsaid, "refused: {refused}");
+                    tracing::warn!(target: "plimsoll::bounded", name, suppressed, "refused: {refused}");
                 }
                 Err(refused)
             }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::edge::Edge;
+use super::log_throttle::LogThrottle;
 use super::{ByteCap, Cap};
 use crate::inspect::{Details, Inspect};
 
@@ -44,7 +44,7 @@ pub(crate) use events;
 
 /// How much of something is used, how much there may be, and the most that ever was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level {
+pub struct GaugeReading {
     /// In use now.
     pub used: u64,
     /// The cap in force.
@@ -53,21 +53,20 @@ pub struct Level {
     pub high_water: u64,
 }
 
-/// The gauge behind a [`Level`].
+/// The gauge behind a [`GaugeReading`].
 #[derive(Debug)]
-pub struct Usage {
+pub struct Gauge {
     used: AtomicU64,
     cap: AtomicU64,
     high_water: AtomicU64,
 }
 
-impl Usage {
+impl Gauge {
     fn new(cap: u64) -> Self {
         Self { used: AtomicU64::new(0), cap: AtomicU64::new(cap), high_water: AtomicU64::new(0) }
     }
 
-    // ORDERING: gauges are figures to look at. Nothing is decided by them and nothing else is published through them, so
-    // relaxed accesses do; what they say is exact once whoever writes them has been heard from.
+    // ORDERING: relaxed, as nothing else is published through a gauge. A budget decides by the value of its gauge alone.
 
     /// Sets what is in use. For parts with one owner, which know their own size.
     pub fn set(&self, used: u64) {
@@ -83,6 +82,15 @@ impl Usage {
         self.high_water.fetch_max(used, Relaxed);
     }
 
+    /// Adds to what is in use if that stays within the cap; otherwise returns what is in use.
+    pub(crate) fn try_add(&self, n: u64) -> Result<(), u64> {
+        let cap = self.cap.load(Relaxed);
+        let within = |used: u64| used.checked_add(n).filter(|sum| *sum <= cap);
+        let before = self.used.fetch_update(Relaxed, Relaxed, within)?;
+        self.high_water.fetch_max(before + n, Relaxed);
+        Ok(())
+    }
+
     /// Takes from what is in use as much as was added before.
     pub fn sub(&self, n: u64) {
         self.used.fetch_sub(n, Relaxed);
@@ -94,8 +102,12 @@ impl Usage {
     }
 
     /// The figures.
-    pub fn level(&self) -> Level {
-        Level { used: self.used.load(Relaxed), cap: self.cap.load(Relaxed), high_water: self.high_water.load(Relaxed) }
+    pub fn read(&self) -> GaugeReading {
+        GaugeReading {
+            used: self.used.load(Relaxed),
+            cap: self.cap.load(Relaxed),
+            high_water: self.high_water.load(Relaxed),
+        }
     }
 }
 
@@ -132,24 +144,24 @@ pub struct Counters<E> {
 
 struct Shared {
     name: Box<str>,
-    entries: Usage,
-    bytes: Option<Usage>,
+    entries: Gauge,
+    bytes: Option<Gauge>,
     counts: Box<[AtomicU64]>,
-    hushed: AtomicBool,
-    refusals: Mutex<Edge>,
+    refusal_log_disabled: AtomicBool,
+    refusals: Mutex<LogThrottle>,
 }
 
 impl Shared {
     /// Tells that the part refuses, if it is worth a line.
     #[cold]
     fn tell_refusal(&self, reason: &'static str) {
-        if self.hushed.load(Relaxed) {
+        if self.refusal_log_disabled.load(Relaxed) {
             return;
         }
-        let unsaid = self.refusals.lock().strike(Instant::now());
-        if let Some(unsaid) = unsaid {
-            let Level { used, cap, .. } = self.entries.level();
-            tracing::warn!(target: "plimsoll::bounded", part = &*self.name, reason, used, cap, unsaid, "refused");
+        let suppressed = self.refusals.lock().record(Instant::now());
+        if let Some(suppressed) = suppressed {
+            let GaugeReading { used, cap, .. } = self.entries.read();
+            tracing::warn!(target: "plimsoll::bounded", part = &*self.name, reason, used, cap, suppressed, "refused");
         }
     }
 }
@@ -165,25 +177,25 @@ impl<E: Event> Counters<E> {
 
     /// The counters of a part that is capped in bytes as well.
     pub fn with_bytes(name: &str, cap: Cap, bytes: ByteCap) -> Self {
-        Self::build(name, cap, Some(Usage::new(bytes.get())))
+        Self::build(name, cap, Some(Gauge::new(bytes.get())))
     }
 
-    fn build(name: &str, cap: Cap, bytes: Option<Usage>) -> Self {
+    fn build(name: &str, cap: Cap, bytes: Option<Gauge>) -> Self {
         let counts = E::NAMES.iter().map(|_| AtomicU64::new(0)).collect();
         let shared = Shared {
             name: name.into(),
-            entries: Usage::new(cap.get() as u64),
+            entries: Gauge::new(cap.get() as u64),
             bytes,
             counts,
-            hushed: AtomicBool::new(false),
+            refusal_log_disabled: AtomicBool::new(false),
             refusals: Mutex::default(),
         };
         Self { shared: Arc::new(shared), events: PhantomData }
     }
 
     /// Refusals are not logged from now on: whatever the part belongs to tells of them in words of its own.
-    pub fn hush(&self) {
-        self.shared.hushed.store(true, Relaxed);
+    pub fn disable_refusal_log(&self) {
+        self.shared.refusal_log_disabled.store(true, Relaxed);
     }
 
     /// The name of the part.
@@ -192,12 +204,12 @@ impl<E: Event> Counters<E> {
     }
 
     /// Entries in use.
-    pub fn entries(&self) -> &Usage {
+    pub fn entries(&self) -> &Gauge {
         &self.shared.entries
     }
 
     /// Bytes in use, where the part holds payloads.
-    pub fn bytes(&self) -> Option<&Usage> {
+    pub fn bytes(&self) -> Option<&Gauge> {
         self.shared.bytes.as_ref()
     }
 
@@ -218,7 +230,7 @@ impl<E: Event> Counters<E> {
     /// Counts one event of a part that has one owner, at the cost of a plain addition: of two that count the same at one
     /// moment, one may be lost.
     #[inline]
-    pub fn tally(&self, event: E) {
+    pub fn count_by_owner(&self, event: E) {
         if let Some(count) = self.shared.counts.get(event.index()) {
             count.store(count.load(Relaxed) + 1, Relaxed);
         }
@@ -249,11 +261,11 @@ impl<E: Event> Counters<E> {
         let mut show = |what: &str, value: u64| {
             details.counters.insert(format!("{}_{what}", shared.name), value);
         };
-        let level = shared.entries.level();
+        let level = shared.entries.read();
         show("used", level.used);
         show("cap", level.cap);
         show("high_water", level.high_water);
-        if let Some(bytes) = shared.bytes.as_ref().map(Usage::level) {
+        if let Some(bytes) = shared.bytes.as_ref().map(Gauge::read) {
             show("bytes_used", bytes.used);
             show("bytes_cap", bytes.cap);
             show("bytes_high_water", bytes.high_water);
@@ -339,15 +351,15 @@ mod tests {
             assert_eq!(log.lines(), Vec::<String>::new());
             for _ in 0..1_000 {
                 counters.count(Test::RefusedFull);
-                counters.tally(Test::RefusedRate);
+                counters.count_by_owner(Test::RefusedRate);
             }
             let quiet = Counters::<Test>::new("quiet", Cap::of::<10>());
-            quiet.hush();
+            quiet.disable_refusal_log();
             quiet.count(Test::RefusedFull);
         });
         let lines = log.lines();
         assert_eq!(lines.len(), 1, "{lines:?}");
-        for word in ["WARN", "plimsoll::bounded", "part=\"shelf\"", "reason=\"full\"", "cap=10", "unsaid=0"] {
+        for word in ["WARN", "plimsoll::bounded", "part=\"shelf\"", "reason=\"full\"", "cap=10", "suppressed=0"] {
             assert!(lines[0].contains(word), "{word}: {lines:?}");
         }
     }

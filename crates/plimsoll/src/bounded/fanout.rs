@@ -1,9 +1,9 @@
-//! One message to many subscribers, none of whom can hold up the others or the publisher.
+//! One message to many subscribers, none of which can delay the others or the publisher.
 //!
-//! A message is encoded once; every subscriber's queue holds a reference to the same bytes. Publishing never waits: it
-//! puts the reference into each queue, one short lock a subscriber, and wakes the readers after the last one. A
-//! subscriber whose queue is over its limit is taken out of the table in that same step, its queue is dropped, and it is
-//! woken to be told why.
+//! A message is encoded once; every subscriber's queue holds a reference to the same bytes. Publishing never waits: it puts
+//! the reference into each queue, with one short lock per subscriber, and wakes the readers after the last one. A
+//! subscriber that is too slow is removed from the table in the same step, its queue is dropped, and its reader is woken
+//! with the reason. What waits in all queues together is bounded by a [`BacklogBudget`].
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -13,21 +13,24 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use plimsoll_sync::slots::{SlotKey, Slots};
 
+use super::time::now;
 use super::{ByteCap, Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, events};
 use crate::inspect::{Details, Inspect};
 
 mod backlog;
-mod slot;
+mod budget;
+mod subscriber;
 mod subscription;
 
-pub use backlog::{BacklogLimits, CutOff};
-pub use slot::Delivery;
+pub use backlog::Disconnected;
+pub use budget::{BacklogBudget, BacklogEvent, Consumer};
+pub use subscriber::Delivery;
 pub use subscription::Subscription;
 
-use backlog::weight;
-use slot::{Offered, Slot};
+use backlog::{BacklogLimits, weight};
+use subscriber::{Offered, Subscriber};
 
-/// A list of wakers with room for more than this gives its room back after the publish.
+/// A list of wakers with capacity for more than this releases its storage after the publish.
 const KEPT_WAKERS: usize = 1024;
 
 /// The limits of a [`Fanout`].
@@ -35,10 +38,14 @@ const KEPT_WAKERS: usize = 1024;
 pub struct FanoutCaps {
     /// Subscribers; default 10,000.
     pub subscribers: Cap,
-    /// What may wait for one subscriber before it is cut off; default 1 MiB. A message weighs its payload and 64 bytes.
+    /// What may wait for one subscriber before it is disconnected; default 1 MiB. A message weighs its payload and 64 bytes.
     pub backlog: ByteCap,
-    /// For how long more than half of that may wait; default 5 s.
+    /// For how long more than half of that may wait, and for how long a subscriber may take no message while one is waiting;
+    /// default 5 s.
     pub patience: Duration,
+    /// Bytes in all backlogs together, each payload counted once; default 64 MiB. Fanouts that share a [`BacklogBudget`] have
+    /// the budget's cap instead.
+    pub total: ByteCap,
 }
 
 impl Default for FanoutCaps {
@@ -47,6 +54,7 @@ impl Default for FanoutCaps {
             subscribers: Cap::of::<10_000>(),
             backlog: ByteCap::of::<{ 1 << 20 }>(),
             patience: Duration::from_secs(5),
+            total: ByteCap::of::<{ 64 << 20 }>(),
         }
     }
 }
@@ -58,16 +66,22 @@ events! {
         Published = "published",
         /// A message was queued for a subscriber.
         Queued = "queued",
-        /// A viewer's message was replaced by a newer one before it was taken.
+        /// A message was replaced by a newer one before its subscriber took it ([`Delivery::Latest`]).
         Replaced = "replaced",
-        /// A subscriber was cut off at the hard limit.
-        CutOffHard = "cut_off_hard",
-        /// A subscriber was cut off for staying over the soft limit.
-        CutOffSoft = "cut_off_soft",
+        /// [`Disconnected::BacklogFull`].
+        DisconnectedBacklogFull = "disconnected_backlog_full",
+        /// [`Disconnected::TooSlow`].
+        DisconnectedTooSlow = "disconnected_too_slow",
+        /// [`Disconnected::Stalled`].
+        DisconnectedStalled = "disconnected_stalled",
+        /// [`Disconnected::OverBudget`].
+        DisconnectedOverBudget = "disconnected_over_budget",
         /// A subscription was refused: the table is full.
         RefusedFull = "refused_full",
         /// A message was refused: it alone is over the backlog limit.
         RefusedTooLarge = "refused_too_large",
+        /// A message was refused: it does not fit into the budget of all backlogs.
+        RefusedBudget = "refused_budget",
     }
 }
 
@@ -86,33 +100,56 @@ pub enum SubscribeError {
     Closed,
 }
 
-/// A message that weighs more than the whole backlog of a subscriber may.
+/// Why a message was not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a message of {weight} bytes is over the backlog limit of {limit}")]
-pub struct MessageTooLarge {
-    /// What it weighs.
-    pub weight: usize,
-    /// The hard limit.
-    pub limit: usize,
+#[non_exhaustive]
+pub enum PublishError {
+    /// It weighs more than the whole backlog of a subscriber may.
+    #[error("a message of {weight} bytes is over the backlog limit of {limit}")]
+    TooLarge {
+        /// What the message weighs, in bytes.
+        weight: usize,
+        /// The backlog limit, in bytes.
+        limit: usize,
+    },
+    /// It is larger than all backlogs together may be.
+    #[error("a message of {bytes} bytes is over the budget of {budget} for all backlogs")]
+    OverBudget {
+        /// Its length in bytes.
+        bytes: u64,
+        /// The cap of the budget, in bytes.
+        budget: u64,
+    },
+    /// It does not fit into the budget until readers that were disconnected have dropped what they hold. Try again later.
+    #[error("a message of {bytes} bytes does not fit: {used} of {budget} bytes for backlogs are in use")]
+    BudgetFull {
+        /// Its length in bytes.
+        bytes: u64,
+        /// Bytes in use.
+        used: u64,
+        /// The cap of the budget, in bytes.
+        budget: u64,
+    },
 }
 
-/// What became of a published message.
+/// What happened to a published message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Published {
     /// Subscribers that have it in their queue.
     pub reached: usize,
-    /// Subscribers that were cut off instead.
-    pub cut_off: usize,
+    /// Subscribers that were disconnected instead, for their own backlog.
+    pub disconnected: usize,
 }
 
-/// The publisher's side. Cloning shares it; when the last clone goes, every subscription ends with [`CutOff::Closed`].
+/// The publisher's side. Cloning shares it; when the last clone is dropped, every subscription ends with
+/// [`Disconnected::Closed`].
 ///
-/// All subscribers see the messages in the same order, also when several tasks publish.
+/// All subscribers receive the messages in the same order, also when several tasks publish.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use plimsoll::bounded::{CutOff, Delivery, Fanout, FanoutCaps};
+/// use plimsoll::bounded::{Delivery, Disconnected, Fanout, FanoutCaps};
 ///
 /// let fanout = Fanout::new("prices", FanoutCaps::default());
 /// let mut all = fanout.subscribe(Delivery::Every)?;
@@ -124,82 +161,117 @@ pub struct Published {
 /// assert_eq!(all.next().await.unwrap()?, "1.01");
 /// assert_eq!(viewer.next().await.unwrap()?, "1.01");
 /// drop(fanout);
-/// assert_eq!(all.next().await, Some(Err(CutOff::Closed)));
+/// assert_eq!(all.next().await, Some(Err(Disconnected::Closed)));
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug, Clone)]
 pub struct Fanout {
-    open: Arc<Open>,
+    publisher: Arc<Publisher>,
 }
 
 /// Closes the table with the last publisher.
 #[derive(Debug)]
-struct Open {
-    shared: Arc<Shared>,
+struct Publisher {
+    inner: Arc<FanoutInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct FanoutInner {
     limits: BacklogLimits,
     table: Mutex<Table>,
     wakers: Mutex<Vec<Waker>>,
+    budget: BacklogBudget,
+    /// Whether the budget's figures are shown with this fanout's.
+    owns_budget: bool,
     counters: Counters<FanoutEvent>,
 }
 
 #[derive(Debug)]
 struct Table {
-    slots: Slots<Arc<Slot>>,
+    subscribers: Slots<Arc<Subscriber>>,
     closed: bool,
 }
 
 impl Fanout {
-    /// A fanout called `name`, without subscribers.
+    /// A fanout called `name` without subscribers, with a budget of its own ([`FanoutCaps::total`]).
     pub fn new(name: &str, caps: FanoutCaps) -> Self {
-        let hard = usize::try_from(caps.backlog.get()).unwrap_or(usize::MAX);
-        let shared = Shared {
-            limits: BacklogLimits { hard, soft: hard / 2, patience: caps.patience },
-            table: Mutex::new(Table { slots: Slots::with_limit(caps.subscribers.slots()), closed: false }),
-            wakers: Mutex::new(Vec::new()),
-            counters: Counters::new(name, caps.subscribers),
-        };
-        Self { open: Arc::new(Open { shared: Arc::new(shared) }) }
+        let budget = BacklogBudget::new(&format!("{name}_backlogs"), caps.subscribers, caps.total);
+        Self::build(name, caps, budget, true)
     }
 
-    /// Adds a subscriber, which gets what is published from now on.
+    /// A fanout called `name` without subscribers, whose backlogs count against `budget` together with those of the other
+    /// fanouts that share it.
+    pub fn sharing(name: &str, caps: FanoutCaps, budget: &BacklogBudget) -> Self {
+        Self::build(name, caps, budget.clone(), false)
+    }
+
+    fn build(name: &str, caps: FanoutCaps, budget: BacklogBudget, owns_budget: bool) -> Self {
+        let hard = usize::try_from(caps.backlog.get()).unwrap_or(usize::MAX);
+        let inner = FanoutInner {
+            limits: BacklogLimits { hard, soft: hard / 2, patience: caps.patience },
+            table: Mutex::new(Table { subscribers: Slots::with_limit(caps.subscribers.slots()), closed: false }),
+            wakers: Mutex::new(Vec::new()),
+            budget,
+            owns_budget,
+            counters: Counters::new(name, caps.subscribers),
+        };
+        Self { publisher: Arc::new(Publisher { inner: Arc::new(inner) }) }
+    }
+
+    /// Adds a subscriber, a consumer of its own, which receives what is published from now on.
     ///
     /// # Errors
     /// [`SubscribeError`]: the table is full, or the fanout closed.
     pub fn subscribe(&self, delivery: Delivery) -> Result<Subscription, SubscribeError> {
-        let shared = &self.open.shared;
-        let slot = Arc::new(Slot::new(delivery, shared.limits));
-        let mut table = shared.table.lock();
-        if table.closed {
-            return Err(SubscribeError::Closed);
-        }
-        let Ok(key) = table.slots.insert(slot.clone()) else {
-            shared.counters.count(FanoutEvent::RefusedFull);
-            return Err(SubscribeError::Full { cap: table.slots.limit() as usize });
-        };
-        shared.show(&table);
-        Ok(Subscription::new(slot, key, shared.clone()))
+        self.subscribe_as(&self.budget().consumer(), delivery)
     }
 
-    /// Publishes a message, which must have its final form: every subscriber gets a reference to these bytes.
-    ///
-    /// Takes O(subscribers) and never waits for one.
+    /// Adds a subscriber of `consumer`, which must come from this fanout's budget.
     ///
     /// # Errors
-    /// [`MessageTooLarge`] when not even an empty queue could take it.
-    pub fn publish(&self, message: Bytes) -> Result<Published, MessageTooLarge> {
+    /// [`SubscribeError`]: the table or the budget's table is full, or the fanout closed.
+    pub fn subscribe_as(&self, consumer: &Consumer, delivery: Delivery) -> Result<Subscription, SubscribeError> {
+        let inner = &self.publisher.inner;
+        let subscriber = Arc::new(Subscriber::new(delivery, inner.limits, &inner.budget));
+        let key = {
+            let mut table = inner.table.lock();
+            if table.closed {
+                return Err(SubscribeError::Closed);
+            }
+            let Ok(key) = table.subscribers.insert(subscriber.clone()) else {
+                inner.counters.count(FanoutEvent::RefusedFull);
+                return Err(SubscribeError::Full { cap: table.subscribers.limit() as usize });
+            };
+            inner.update_gauge(&table);
+            key
+        };
+        let Some(registered) = inner.budget.register(consumer, subscriber.clone(), inner, key) else {
+            inner.leave(key);
+            inner.counters.count(FanoutEvent::RefusedFull);
+            let cap = inner.budget.counters().entries().read().cap;
+            return Err(SubscribeError::Full { cap: usize::try_from(cap).unwrap_or(usize::MAX) });
+        };
+        Ok(Subscription::new(subscriber, key, registered, inner.clone()))
+    }
+
+    /// Publishes a message, which must have its final form: every subscriber receives a reference to these bytes.
+    ///
+    /// Takes O(subscribers) and never waits for one. When the message does not fit into the budget of all backlogs, the
+    /// consumers that hold the most are disconnected first, at a cost of O(all subscriptions of the budget) each.
+    ///
+    /// # Errors
+    /// [`PublishError`]: not even an empty queue could take it, or it does not fit into the budget.
+    pub fn publish(&self, message: Bytes) -> Result<Published, PublishError> {
         self.publish_at(message, now())
     }
 
-    /// Publishes what `encode` makes, which is called once if there is a subscriber and not at all if there is none.
+    /// Publishes the message that `encode` returns. It is called once if there is a subscriber and not at all if there is
+    /// none.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
-    pub fn publish_with(&self, encode: impl FnOnce() -> Bytes) -> Result<Published, MessageTooLarge> {
+    pub fn publish_with(&self, encode: impl FnOnce() -> Bytes) -> Result<Published, PublishError> {
         if self.is_empty() {
             return Ok(Published::default());
         }
@@ -210,107 +282,136 @@ impl Fanout {
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
-    pub fn publish_at(&self, message: Bytes, now: Instant) -> Result<Published, MessageTooLarge> {
-        let shared = &*self.open.shared;
-        let (weight, limit) = (weight(&message), shared.limits.hard);
-        if weight > limit {
-            shared.counters.count(FanoutEvent::RefusedTooLarge);
-            return Err(MessageTooLarge { weight, limit });
+    pub fn publish_at(&self, message: Bytes, now: Instant) -> Result<Published, PublishError> {
+        self.check_weight(&message)?;
+        let inner = &*self.publisher.inner;
+        if self.is_empty() {
+            inner.counters.count(FanoutEvent::Published);
+            return Ok(Published::default());
         }
-        shared.counters.count(FanoutEvent::Published);
-        let mut published = Published::default();
-        shared.visit(|slot, wakers| {
-            let offered = slot.offer(&message, now, wakers);
-            match offered {
-                Offered::Queued => published.reached += 1,
-                Offered::Replaced => {
-                    published.reached += 1;
-                    shared.counters.count(FanoutEvent::Replaced);
-                }
-                Offered::CutOff(_) => published.cut_off += 1,
-            }
-            if let Offered::CutOff(reason) = offered { Err(reason) } else { Ok(()) }
-        });
-        shared.counters.count_many(FanoutEvent::Queued, published.reached as u64);
-        Ok(published)
+        let charged = inner.budget.charge(message).inspect_err(|_| inner.counters.count(FanoutEvent::RefusedBudget))?;
+        Ok(self.publish_charged(&charged, now))
     }
 
-    /// Cuts off whoever has been over the soft limit for too long although nothing is published; how many.
+    fn check_weight(&self, message: &Bytes) -> Result<(), PublishError> {
+        let inner = &*self.publisher.inner;
+        let (weight, limit) = (weight(message), inner.limits.hard);
+        if weight > limit {
+            inner.counters.count(FanoutEvent::RefusedTooLarge);
+            return Err(PublishError::TooLarge { weight, limit });
+        }
+        Ok(())
+    }
+
+    fn publish_charged(&self, message: &Bytes, now: Instant) -> Published {
+        let inner = &*self.publisher.inner;
+        inner.counters.count(FanoutEvent::Published);
+        let mut published = Published::default();
+        inner.visit(|subscriber, wakers| match subscriber.offer(message, now, wakers) {
+            Offered::Queued => {
+                published.reached += 1;
+                Ok(())
+            }
+            Offered::Replaced => {
+                published.reached += 1;
+                inner.counters.count(FanoutEvent::Replaced);
+                Ok(())
+            }
+            Offered::Disconnected(reason) => {
+                published.disconnected += 1;
+                Err(reason)
+            }
+        });
+        inner.counters.count_many(FanoutEvent::Queued, published.reached as u64);
+        // The queues' own storage is known only now.
+        inner.budget.enforce();
+        published
+    }
+
+    /// Disconnects the subscribers that have been too slow, or without progress, for too long although nothing is published.
+    /// Returns how many.
     ///
-    /// For the owner's own tick: without it a stalled subscriber of a quiet topic keeps its backlog until the next
-    /// message.
+    /// For the owner's own tick: without it a stalled subscriber of a quiet topic keeps its backlog until the next message.
     pub fn sweep(&self) -> usize {
         self.sweep_at(now())
     }
 
     /// [`sweep`](Self::sweep) at a given time.
     pub fn sweep_at(&self, now: Instant) -> usize {
-        self.open.shared.visit(|slot, wakers| slot.check(now, wakers))
+        self.publisher.inner.visit(|subscriber, wakers| subscriber.check(now, wakers))
     }
 
-    /// Ends every subscription: each gets what is in its queue and then [`CutOff::Closed`].
+    /// Ends every subscription: each receives what is in its queue and then [`Disconnected::Closed`].
     pub fn close(&self) {
-        self.open.shared.close();
+        self.publisher.inner.close();
     }
 
     /// Subscribers now.
     pub fn len(&self) -> usize {
-        self.open.shared.table.lock().slots.len()
+        self.publisher.inner.table.lock().subscribers.len()
     }
 
-    /// Whether nobody subscribes.
+    /// Whether there is no subscriber.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Bytes that wait, over all subscribers; each shared payload counts as often as it waits. O(subscribers).
     pub fn backlog(&self) -> usize {
-        self.open.shared.backlogs().map(|(bytes, _)| bytes).sum()
+        self.publisher.inner.backlogs().map(|(bytes, _)| bytes).sum()
+    }
+
+    /// The budget that its backlogs count against.
+    pub fn budget(&self) -> &BacklogBudget {
+        &self.publisher.inner.budget
     }
 
     /// The counters.
     pub fn counters(&self) -> &Counters<FanoutEvent> {
-        &self.open.shared.counters
+        &self.publisher.inner.counters
     }
 }
 
-impl Shared {
-    /// Visits every slot, takes out those that are cut off, and wakes whoever has to know. How many were cut off.
-    fn visit(&self, mut visit: impl FnMut(&Slot, &mut Vec<Waker>) -> Result<(), CutOff>) -> usize {
+impl FanoutInner {
+    /// Visits every subscriber, removes those that are disconnected, and wakes the tasks concerned. Returns how many were
+    /// disconnected.
+    fn visit(&self, mut visit: impl FnMut(&Subscriber, &mut Vec<Waker>) -> Result<(), Disconnected>) -> usize {
         let mut wakers = std::mem::take(&mut *self.wakers.lock());
-        let mut gone = Vec::new();
+        let mut disconnected = Vec::new();
         let mut table = self.table.lock();
-        for (key, slot) in table.slots.iter() {
-            if let Err(reason) = visit(slot, &mut wakers) {
-                gone.push(key);
+        for (key, subscriber) in table.subscribers.iter() {
+            if let Err(reason) = visit(subscriber, &mut wakers) {
+                disconnected.push(key);
                 self.counters.count(match reason {
-                    CutOff::Soft { .. } => FanoutEvent::CutOffSoft,
-                    CutOff::Hard { .. } | CutOff::Closed => FanoutEvent::CutOffHard,
+                    Disconnected::TooSlow { .. } => FanoutEvent::DisconnectedTooSlow,
+                    Disconnected::Stalled { .. } => FanoutEvent::DisconnectedStalled,
+                    Disconnected::OverBudget { .. } => FanoutEvent::DisconnectedOverBudget,
+                    Disconnected::BacklogFull { .. } | Disconnected::Closed => FanoutEvent::DisconnectedBacklogFull,
                 });
             }
         }
-        let cut_off: Vec<_> = gone.into_iter().map(|key| table.slots.remove(key)).collect();
-        if !cut_off.is_empty() {
-            self.show(&table);
+        let removed: Vec<_> = disconnected.into_iter().map(|key| table.subscribers.remove(key)).collect();
+        if !removed.is_empty() {
+            self.update_gauge(&table);
         }
         drop(table);
         self.wake(wakers);
-        cut_off.len()
+        removed.len()
     }
 
     fn close(&self) {
         let mut wakers = Vec::new();
         let mut table = self.table.lock();
         table.closed = true;
-        for (_, slot) in table.slots.drain() {
-            slot.close(&mut wakers);
+        for (_, subscriber) in table.subscribers.drain() {
+            subscriber.close(&mut wakers);
         }
-        self.show(&table);
+        self.update_gauge(&table);
         drop(table);
         self.wake(wakers);
     }
 
-    /// Wakes with no lock held: a waker may run code that comes back here.
+    /// Wakes with no lock held: a waker may run code that calls this fanout.
     fn wake(&self, mut wakers: Vec<Waker>) {
         wakers.drain(..).for_each(Waker::wake);
         if wakers.capacity() <= KEPT_WAKERS {
@@ -318,36 +419,46 @@ impl Shared {
         }
     }
 
-    /// Takes a subscriber out whose subscription is gone; nothing if it was cut off before.
-    fn leave(&self, key: SlotKey) {
+    /// Removes a subscriber; does nothing if it was disconnected before. Returns whether it was there.
+    fn leave(&self, key: SlotKey) -> bool {
         let mut table = self.table.lock();
-        let left = table.slots.remove(key);
-        self.show(&table);
+        let left = table.subscribers.remove(key);
+        self.update_gauge(&table);
         drop(table);
-        drop(left);
+        left.is_some()
+    }
+
+    /// Removes a subscriber that the budget has disconnected.
+    fn disconnected_over_budget(&self, key: SlotKey) {
+        if self.leave(key) {
+            self.counters.count(FanoutEvent::DisconnectedOverBudget);
+        }
     }
 
     fn backlogs(&self) -> impl Iterator<Item = (usize, usize)> {
-        let slots: Vec<_> = self.table.lock().slots.iter().map(|(_, slot)| slot.clone()).collect();
-        slots.into_iter().map(|slot| slot.backlog())
+        let subscribers: Vec<_> = self.table.lock().subscribers.iter().map(|(_, one)| one.clone()).collect();
+        subscribers.into_iter().map(|one| one.backlog())
     }
 
-    fn show(&self, table: &Table) {
-        self.counters.entries().set(table.slots.len() as u64);
+    fn update_gauge(&self, table: &Table) {
+        self.counters.entries().set(table.subscribers.len() as u64);
     }
 }
 
-impl Drop for Open {
+impl Drop for Publisher {
     fn drop(&mut self) {
-        self.shared.close();
+        self.inner.close();
     }
 }
 
 impl Inspect for Fanout {
     fn inspect(&self) -> Details {
+        let inner = &self.publisher.inner;
         let mut details = self.counters().inspect();
-        let (bytes, messages) =
-            self.open.shared.backlogs().fold((0, 0), |(bytes, messages), (b, m)| (bytes + b, messages + m));
+        if inner.owns_budget {
+            inner.budget.counters().add_to(&mut details);
+        }
+        let (bytes, messages) = inner.backlogs().fold((0, 0), |(bytes, messages), (b, m)| (bytes + b, messages + m));
         let name = self.counters().name();
         details.counters.insert(format!("{name}_backlog_bytes"), bytes as u64);
         details.counters.insert(format!("{name}_backlog_messages"), messages as u64);
@@ -357,17 +468,14 @@ impl Inspect for Fanout {
 
 impl Compact for Fanout {
     fn footprint(&self) -> Footprint {
-        let table = self.open.shared.table.lock().slots.footprint();
-        table.plus(self.open.shared.wakers.lock().footprint())
+        let inner = &self.publisher.inner;
+        let table = inner.table.lock().subscribers.footprint();
+        table.plus(inner.wakers.lock().footprint())
     }
 
     fn compact(&mut self, policy: &CompactPolicy) -> Compacted {
-        let table = Compact::compact(&mut self.open.shared.table.lock().slots, policy);
-        table.plus(self.open.shared.wakers.lock().compact(policy))
+        let inner = &self.publisher.inner;
+        let table = Compact::compact(&mut inner.table.lock().subscribers, policy);
+        table.plus(inner.wakers.lock().compact(policy))
     }
-}
-
-/// Tokio's clock, so that paused time pauses this too.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

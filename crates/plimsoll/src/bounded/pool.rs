@@ -17,7 +17,7 @@ mod table;
 mod tests;
 mod waiting;
 
-pub use actions::{Closing, Creation, EntryKey, Lease, Outcome, PoolAction, PoolEvent, PoolRefusal, WaitKey};
+pub use actions::{CloseOutcome, Closing, Creation, EntryKey, Lease, PoolAction, PoolEvent, PoolRefusal, WaitKey};
 pub use dial::{Connect, DialLease, DialPool, Key, LeaseError};
 pub use settings::{PoolSettings, Sharing};
-pub use table::{Asked, LruPool, WhenFull};
+pub use table::{LruPool, Requested, WhenFull};

@@ -128,8 +128,8 @@ proptest! {
             }
             prop_assert!(cache.weight() <= cap, "{} over {cap}", cache.weight());
             let counters = cache.counters();
-            prop_assert_eq!(counters.entries().level().used, cache.len() as u64);
-            prop_assert_eq!(counters.bytes().unwrap().level().used, cache.weight());
+            prop_assert_eq!(counters.entries().read().used, cache.len() as u64);
+            prop_assert_eq!(counters.bytes().unwrap().read().used, cache.weight());
             prop_assert_eq!(counters.refused(), refused);
             prop_assert_eq!(counters.counted(CacheEvent::Inserted), inserted);
             prop_assert_eq!(counters.counted(CacheEvent::Removed), taken_out);

@@ -94,8 +94,8 @@ fn check(history: &History<u8, u32, Tally>, model: &Model, caps: &HistoryCaps) {
     let middle = model.next / 2;
     assert!(history.after(middle).map(|row| row.0).eq(expected.iter().map(|row| row.0).filter(|n| *n > middle)));
     let counters = history.counters();
-    assert_eq!(counters.entries().level().used, history.len() as u64);
-    assert_eq!(counters.bytes().unwrap().level().used, history.weight());
+    assert_eq!(counters.entries().read().used, history.len() as u64);
+    assert_eq!(counters.bytes().unwrap().read().used, history.weight());
     assert_eq!(counters.counted(HistoryEvent::Pushed), model.next);
 }
 
@@ -144,7 +144,7 @@ fn at_ten_thousand_the_oldest_hundred_go_first() {
     history.push((), 10_000, 1).unwrap();
     assert_eq!(history.len(), 9_901);
     assert_eq!(history.iter().next(), Some((100, &(), &100)));
-    assert_eq!(history.counters().entries().level().high_water, 10_000, "the cap is the peak");
+    assert_eq!(history.counters().entries().read().high_water, 10_000, "the cap is the peak");
 }
 
 /// F-9: a talkative key takes from itself and not from the others.

@@ -92,7 +92,7 @@ async fn a_job_is_ended_at_its_limit() {
     struct Held(TaskPool, Arc<AtomicUsize>);
     impl Drop for Held {
         fn drop(&mut self) {
-            self.1.store(self.0.counters().entries().level().used as usize, SeqCst);
+            self.1.store(self.0.counters().entries().read().used as usize, SeqCst);
         }
     }
     let pool = pool(1);
@@ -270,7 +270,7 @@ proptest! {
                 }
                 tokio::task::yield_now().await;
                 check(&pool);
-                prop_assert_eq!(pool.counters().entries().level().used, model.ends.len() as u64);
+                prop_assert_eq!(pool.counters().entries().read().used, model.ends.len() as u64);
                 prop_assert_eq!(pool.counters().refused(), model.refused);
             }
             Ok(())
@@ -305,12 +305,12 @@ async fn waiting_for_idle_refuses_nobody() {
     assert!(futures::poll!(idle.as_mut()).is_pending());
     job(&second).expect("waiting for idle holds no permit");
     first.open();
-    while pool.counters().entries().level().used == 2 {
+    while pool.counters().entries().read().used == 2 {
         tokio::task::yield_now().await;
     }
     assert!(futures::poll!(idle.as_mut()).is_pending());
     second.open();
-    while pool.counters().entries().level().used == 1 {
+    while pool.counters().entries().read().used == 1 {
         tokio::task::yield_now().await;
     }
     // A job that came in the meantime does not make it wait for another such moment.

@@ -152,7 +152,7 @@ impl Books {
             }
         }
         if !switched_off("coordinated-cleanup") {
-            self.advertised.write().owner_gone(&session);
+            self.advertised.write().remove_owner(&session);
         }
     }
 

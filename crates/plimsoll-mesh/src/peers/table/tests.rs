@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use plimsoll::bounded::pool::{LruPool, Outcome, PoolAction};
+use plimsoll::bounded::pool::{CloseOutcome, LruPool, PoolAction};
 use plimsoll::bounded::{Cap, PoolSettings};
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ impl Side {
         self.table.up(arrival.node, None, now);
         while let Some(action) = self.pool.next_action() {
             let PoolAction::Close { closing, key, .. } = action else { unreachable!("{action:?}") };
-            self.pool.closed(closing, Outcome::Closed);
+            self.pool.closed(closing, CloseOutcome::Closed);
             if self.pool.find(&key).is_none() {
                 self.table.down(key, Disconnect { kind: DisconnectKind::Evicted, reason: "room".to_owned() }, now, 0.0);
             }
@@ -59,7 +59,7 @@ impl Side {
         let Some(entry) = entry else { return false };
         self.pool.retire(entry);
         while let Some(PoolAction::Close { closing, .. }) = self.pool.next_action() {
-            self.pool.closed(closing, Outcome::Closed);
+            self.pool.closed(closing, CloseOutcome::Closed);
         }
         self.table.down(of, lost("gone"), now, 0.0)
     }

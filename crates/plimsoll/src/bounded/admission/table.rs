@@ -9,7 +9,7 @@ use plimsoll_sync::slots::{SlotKey, Slots};
 
 use super::{AdmissionEvent, AdmissionRefusal, AdmissionSettings, Bucket, Origin, Refused};
 use crate::bounded::list::{Links, List, linked};
-use crate::bounded::recent::Recent;
+use crate::bounded::lru_map::LruMap;
 use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint};
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Table<A> {
     index: HashMap<Origin, SlotKey>,
     /// Origins without a client, quiet for longest first.
     quiet: List<0>,
-    refused: Recent<A, AdmissionRefusal>,
+    refused: LruMap<A, AdmissionRefusal>,
     open: bool,
     counters: Counters<AdmissionEvent>,
 }
@@ -55,7 +55,7 @@ impl<A: Eq + Hash + Clone> Table<A> {
             rows: Slots::with_limit(settings.clients.slots() + settings.origins.slots()),
             index: HashMap::new(),
             quiet: List::default(),
-            refused: Recent::new(settings.remembered),
+            refused: LruMap::new(settings.remembered),
             open: true,
             counters: Counters::new(&settings.name, settings.clients),
             settings,
@@ -64,18 +64,18 @@ impl<A: Eq + Hash + Clone> Table<A> {
 
     pub(super) fn admit(&mut self, address: IpAddr, attempt: Option<A>, now: Instant) -> Result<Ticket, Refused> {
         if let Some(refusal) = attempt.as_ref().and_then(|attempt| self.refused.peek(attempt)) {
-            self.counters.tally(AdmissionEvent::Repeated);
+            self.counters.count_by_owner(AdmissionEvent::Repeated);
             return Err(Refused { refusal: refusal.clone(), repeated: true });
         }
-        self.counters.tally(AdmissionEvent::Offered);
+        self.counters.count_by_owner(AdmissionEvent::Offered);
         let origin = Origin::of(address, self.settings.ipv4_prefix, self.settings.ipv6_prefix);
         match self.decide(origin, now) {
             Ok(()) => {
-                self.counters.tally(AdmissionEvent::Admitted);
+                self.counters.count_by_owner(AdmissionEvent::Admitted);
                 Ok(self.take(origin, now))
             }
             Err((event, refusal)) => {
-                self.counters.tally(event);
+                self.counters.count_by_owner(event);
                 if let Some(attempt) = attempt {
                     self.refused.entry(&attempt, || refusal.clone());
                 }
@@ -143,7 +143,7 @@ impl<A: Eq + Hash + Clone> Table<A> {
     pub(super) fn establish(&mut self, ticket: &mut Ticket) {
         if std::mem::take(&mut ticket.half_open) {
             self.half_open -= 1;
-            self.counters.tally(AdmissionEvent::Established);
+            self.counters.count_by_owner(AdmissionEvent::Established);
         }
     }
 
@@ -152,9 +152,9 @@ impl<A: Eq + Hash + Clone> Table<A> {
         self.counters.entries().set(self.clients as u64);
         if ticket.half_open {
             self.half_open -= 1;
-            self.counters.tally(AdmissionEvent::FailedHandshake);
+            self.counters.count_by_owner(AdmissionEvent::FailedHandshake);
         } else {
-            self.counters.tally(AdmissionEvent::Gone);
+            self.counters.count_by_owner(AdmissionEvent::Gone);
         }
         let Some(row) = self.rows.get_mut(ticket.row) else { return };
         row.clients -= 1;
@@ -215,7 +215,7 @@ impl<A: Eq + Hash + Clone> Table<A> {
         assert_eq!(counted(AdmissionEvent::Admitted), self.clients as u64 + ended);
         let decided = counted(AdmissionEvent::Established) + counted(AdmissionEvent::FailedHandshake);
         assert_eq!(counted(AdmissionEvent::Admitted), self.half_open as u64 + decided);
-        assert_eq!(self.counters.entries().level().used, self.clients as u64);
+        assert_eq!(self.counters.entries().read().used, self.clients as u64);
     }
 }
 

@@ -14,7 +14,7 @@ pub struct EntryKey(pub(super) SlotKey);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaitKey(pub(super) SlotKey);
 
-/// The right to use a handle. It goes back by [`LruPool::give_back`](super::LruPool::give_back) or
+/// The right to use a handle. It goes back by [`LruPool::release`](super::LruPool::release) or
 /// [`LruPool::discard`](super::LruPool::discard); until then the handle stays open.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a lease that is not given back keeps its handle for ever"]
@@ -29,7 +29,7 @@ impl Lease {
 
 /// The duty to make a handle, and the place that is kept for it. It ends in
 /// [`LruPool::created`](super::LruPool::created), [`LruPool::failed`](super::LruPool::failed) or
-/// [`LruPool::gave_up`](super::LruPool::gave_up).
+/// [`LruPool::creation_abandoned`](super::LruPool::creation_abandoned).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a creation that does not end keeps its place for ever"]
 pub struct Creation(pub(super) EntryKey);
@@ -52,7 +52,7 @@ pub struct Closing {
 /// How closing a handle went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Outcome {
+pub enum CloseOutcome {
     /// It is closed.
     Closed,
     /// It said that it could not; it was dropped.
@@ -76,7 +76,7 @@ pub enum PoolAction<K, V, W> {
         /// Closed first, so that there are never more open handles than places.
         evicted: Option<(Closing, K, V)>,
     },
-    /// Nobody waits for this creation any more: end it and report [`LruPool::gave_up`](super::LruPool::gave_up), or
+    /// Nobody waits for this creation any more: end it and report [`LruPool::creation_abandoned`](super::LruPool::creation_abandoned), or
     /// finish it if that is easier.
     Abandon {
         /// Which.
@@ -144,7 +144,7 @@ events! {
     /// What a pool counts.
     pub enum PoolEvent {
         /// Leases asked for. Each ends in exactly one of: granted, refused, failed, forgotten.
-        Asked = "asked",
+        Requested = "requested",
         /// Leases granted at once, from a handle that was there.
         Hit = "hits",
         /// Leases granted to callers that waited.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::guards::DialLease;
 use self::guards::Waiting;
 use self::shared::{Shared, now};
-use super::{Asked, EntryKey, LruPool, PoolEvent, PoolRefusal, PoolSettings, WhenFull};
+use super::{EntryKey, LruPool, PoolEvent, PoolRefusal, PoolSettings, Requested, WhenFull};
 use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint};
 use crate::inspect::{Details, Inspect};
 
@@ -128,11 +128,13 @@ impl<K: Key, C: Connect<K>> DialPool<K, C> {
             return Ok(lease);
         }
         let (waiter, answer) = oneshot::channel();
-        let asked = self.shared.act(|state| state.pool.ask(key, when_full, waiter, now()));
+        let asked = self.shared.act(|state| state.pool.request(key, when_full, waiter, now()));
         let wait = match asked {
-            Asked::Leased(lease) => return self.shared.guard(lease).ok_or(LeaseError::Refused(PoolRefusal::Closed)),
-            Asked::Refused(refusal, _) => return Err(refusal.into()),
-            Asked::Waits(wait) => wait,
+            Requested::Leased(lease) => {
+                return self.shared.guard(lease).ok_or(LeaseError::Refused(PoolRefusal::Closed));
+            }
+            Requested::Refused(refusal, _) => return Err(refusal.into()),
+            Requested::Waiting(wait) => wait,
         };
         let mut waiting = Waiting::new(&self.shared, wait);
         match timeout_at(deadline.into(), answer).await {

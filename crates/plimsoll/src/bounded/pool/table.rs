@@ -17,7 +17,7 @@ use super::actions::{EntryKey, Lease, PoolAction, PoolEvent, PoolRefusal, WaitKe
 use super::settings::{PoolSettings, Sharing};
 use super::waiting::{Queue, Waiting};
 use crate::bounded::list::{List, Places, visits};
-use crate::bounded::recent::Recent;
+use crate::bounded::lru_map::LruMap;
 use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint};
 
 /// At most [`PoolSettings::cap`] open handles, one for each key. See the [module](super) for how it works.
@@ -27,19 +27,19 @@ use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint
 ///
 /// ```
 /// use std::time::Instant;
-/// use plimsoll::bounded::pool::{Asked, LruPool, PoolAction, PoolSettings, WhenFull};
+/// use plimsoll::bounded::pool::{Requested, LruPool, PoolAction, PoolSettings, WhenFull};
 ///
 /// let now = Instant::now();
 /// let mut pool = LruPool::new(PoolSettings::default());
-/// assert!(matches!(pool.ask(&"peer", WhenFull::Refuse, "me", now), Asked::Waits(_)));
+/// assert!(matches!(pool.request(&"peer", WhenFull::Refuse, "me", now), Requested::Waiting(_)));
 /// // The owner works off what is to be done: here it makes the handle, which is the number 7.
 /// let Some(PoolAction::Create { creation, key: "peer", evicted: None }) = pool.next_action() else { panic!() };
 /// pool.created(creation, 7, now).unwrap();
 /// let Some(PoolAction::Grant { waiter: "me", lease }) = pool.next_action() else { panic!() };
 /// assert_eq!(pool.value(lease.entry()), Some(&7));
-/// pool.give_back(lease, now);
+/// pool.release(lease, now);
 /// let lease = pool.hit(&"peer").expect("it is there now");
-/// pool.give_back(lease, now);
+/// pool.release(lease, now);
 /// ```
 #[derive(Debug)]
 pub struct LruPool<K, V, W = ()> {
@@ -54,7 +54,7 @@ pub struct LruPool<K, V, W = ()> {
     /// Rows that wait for a place. There is none while there is a free place or an idle row.
     wanted: List<0>,
     waiting: Waiting<W>,
-    failing: Recent<K, Failing>,
+    failing: LruMap<K, Failing>,
     /// Rows that have a place: being created, or live and not replaced.
     occupied: usize,
     /// Leased rows whose place went to a later handle of their key; never more than the cap.
@@ -72,18 +72,18 @@ pub struct LruPool<K, V, W = ()> {
 pub enum WhenFull {
     /// An answer at once.
     Refuse,
-    /// To wait; when it does not want to any more it calls [`LruPool::forget`].
+    /// To wait; when it does not want to any more it calls [`LruPool::cancel`].
     Wait,
 }
 
 /// What a caller that asked for a lease gets.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "it may hold a lease"]
-pub enum Asked<W> {
+pub enum Requested<W> {
     /// The lease: the handle was there.
     Leased(Lease),
     /// The answer comes as [`PoolAction::Grant`] or [`PoolAction::Refuse`], or out of [`LruPool::failed`].
-    Waits(WaitKey),
+    Waiting(WaitKey),
     /// No lease; the waiter comes back.
     Refused(PoolRefusal, W),
 }
@@ -130,7 +130,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
             idle: List::default(),
             wanted: List::default(),
             waiting: Waiting::new(settings.waiting),
-            failing: Recent::new(settings.cap),
+            failing: LruMap::new(settings.cap),
             occupied: 0,
             replaced: 0,
             closing: 0,
@@ -163,26 +163,26 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         if *leases == 1 {
             self.idle.unlink(&mut self.places, row_key.index());
         }
-        self.counters.tally(PoolEvent::Asked);
-        self.counters.tally(PoolEvent::Hit);
+        self.counters.count_by_owner(PoolEvent::Requested);
+        self.counters.count_by_owner(PoolEvent::Hit);
         Some(Lease(entry))
     }
 
     /// Asks for a lease of the handle of `key`. The handle is made if there is none, once for all that ask for it
     /// meanwhile, and the idle handle used longest ago is closed if there is no place.
-    pub fn ask(&mut self, key: &K, when_full: WhenFull, waiter: W, now: Instant) -> Asked<W> {
+    pub fn request(&mut self, key: &K, when_full: WhenFull, waiter: W, now: Instant) -> Requested<W> {
         if let Some(lease) = self.hit(key) {
-            return Asked::Leased(lease);
+            return Requested::Leased(lease);
         }
-        self.counters.tally(PoolEvent::Asked);
+        self.counters.count_by_owner(PoolEvent::Requested);
         match self.queue_up(key, when_full, waiter, now) {
             Ok(wait) => {
                 self.serve();
-                Asked::Waits(wait)
+                Requested::Waiting(wait)
             }
             Err((refusal, waiter)) => {
                 self.count_refusal(&refusal);
-                Asked::Refused(refusal, waiter)
+                Requested::Refused(refusal, waiter)
             }
         }
     }
@@ -235,11 +235,11 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
 
     /// Takes back a caller that waits; `false` when it has its answer already (then the lease, if it is one, is to be
     /// given back as any other).
-    pub fn forget(&mut self, wait: WaitKey) -> bool {
+    pub fn cancel(&mut self, wait: WaitKey) -> bool {
         let Some(row_key) = self.waiting.row(wait.0) else { return false };
         let Some(row) = self.rows.get_mut(row_key) else { return false };
         self.waiting.take(&mut row.queue, wait.0);
-        self.counters.tally(PoolEvent::Forgotten);
+        self.counters.count_by_owner(PoolEvent::Forgotten);
         if row.queue.is_empty() {
             match row.state {
                 State::Wanted => {
@@ -336,7 +336,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
 
     fn count_refusal(&self, refusal: &PoolRefusal) {
         if let Some(event) = refusal.event() {
-            self.counters.tally(event);
+            self.counters.count_by_owner(event);
         }
     }
 }

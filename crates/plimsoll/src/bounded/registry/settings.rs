@@ -105,7 +105,7 @@ events! {
         /// Entries that their owner took out.
         Withdrawn = "withdrawn",
         /// Entries that went with their owner.
-        OwnerGone = "owner_gone",
+        OwnerRemoved = "owner_removed",
         /// Entries whose lease ran out.
         Expired = "expired",
         /// Sweeps.

@@ -133,7 +133,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         match self.decide(&name, &owner, ttl, now) {
             Ok(Some(row_key)) => {
                 self.take_token(&owner, now);
-                self.counters.tally(RegistryEvent::Refreshed);
+                self.counters.count_by_owner(RegistryEvent::Refreshed);
                 self.renew(row_key, ttl, now);
                 if let Some(row) = self.rows.get_mut(row_key) {
                     row.value = value;
@@ -142,12 +142,12 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
             }
             Ok(None) => {
                 let owner_key = self.take_token(&owner, now);
-                self.counters.tally(RegistryEvent::Added);
+                self.counters.count_by_owner(RegistryEvent::Added);
                 let row_key = self.insert(name, owner_key, value, ttl, now);
                 Ok(Advertised::Added(LeaseKey(row_key)))
             }
             Err(refusal) => {
-                self.counters.tally(refusal.event());
+                self.counters.count_by_owner(refusal.event());
                 Err(refusal)
             }
         }
@@ -199,11 +199,11 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         let rows = self.owner_row(owner).map(|owner| (owner.rows.front(), owner.rows.len()));
         let Some((mut next @ Some(_), entries)) = rows else { return Ok(0) };
         if let Err(refusal) = self.check_rate(owner, now) {
-            self.counters.tally(refusal.event());
+            self.counters.count_by_owner(refusal.event());
             return Err(refusal);
         }
         self.take_token(owner, now);
-        self.counters.tally(RegistryEvent::Refreshed);
+        self.counters.count_by_owner(RegistryEvent::Refreshed);
         while let Some(index) = next {
             next = List::<1>::next(&self.rows, index);
             if let Some((row_key, row)) = self.rows.at(index) {
@@ -218,25 +218,25 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
     pub fn withdraw(&mut self, name: &N, owner: &O) -> Option<V> {
         let row_key = self.row_of(name, owner)?;
         let (_, _, value) = self.remove_row(row_key)?;
-        self.counters.tally(RegistryEvent::Withdrawn);
+        self.counters.count_by_owner(RegistryEvent::Withdrawn);
         Some(value)
     }
 
     /// Takes out this very entry; one that came later is never meant.
     pub fn remove(&mut self, entry: LeaseKey) -> Option<(N, O, V)> {
         let removed = self.remove_row(entry.0)?;
-        self.counters.tally(RegistryEvent::Withdrawn);
+        self.counters.count_by_owner(RegistryEvent::Withdrawn);
         Some(removed)
     }
 
     /// Takes out everything of an owner that is gone, its rate included. O(its entries).
-    pub fn owner_gone(&mut self, owner: &O) -> Vec<(N, V)> {
+    pub fn remove_owner(&mut self, owner: &O) -> Vec<(N, V)> {
         let Some(owner_key) = self.by_owner.get(owner).copied() else { return Vec::new() };
         let mut gone = Vec::new();
         while let Some(index) = self.owners.get(owner_key).and_then(|owner| owner.rows.front()) {
             let Some((row_key, _)) = self.rows.at(index) else { break };
             let Some((name, _, value)) = self.remove_row(row_key) else { break };
-            self.counters.tally(RegistryEvent::OwnerGone);
+            self.counters.count_by_owner(RegistryEvent::OwnerRemoved);
             gone.push((name, value));
         }
         self.quiet.unlink(&mut self.owners, owner_key.index());
@@ -276,7 +276,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
     /// Takes out everything whose lease has run out at `now`. O(those): only leases that run out within
     /// the same thousandth of the longest one are put in order.
     pub fn sweep(&mut self, now: Instant) -> Vec<(N, O, V)> {
-        self.counters.tally(RegistryEvent::Swept);
+        self.counters.count_by_owner(RegistryEvent::Swept);
         let mut expired = Vec::new();
         self.expire(now, |row| expired.push(row));
         expired
@@ -285,7 +285,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
     fn expire(&mut self, now: Instant, mut each: impl FnMut((N, O, V))) {
         while let Some(row_key) = self.leases.due(&mut self.rows, now) {
             let Some(row) = self.remove_row(row_key) else { break };
-            self.counters.tally(RegistryEvent::Expired);
+            self.counters.count_by_owner(RegistryEvent::Expired);
             each(row);
         }
     }

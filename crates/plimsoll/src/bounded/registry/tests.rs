@@ -181,7 +181,7 @@ proptest! {
                     prop_assert_eq!(removed, at.map(|at| model.rows.remove(at)).map(|row| (row.name, row.owner, value)));
                 }
                 Op::OwnerGone(owner) => {
-                    let mut gone: Vec<_> = registry.owner_gone(&owner).into_iter().map(|(_, value)| value).collect();
+                    let mut gone: Vec<_> = registry.remove_owner(&owner).into_iter().map(|(_, value)| value).collect();
                     let owned = model.rows.iter().filter(|row| row.owner == owner);
                     let mut expected: Vec<_> = owned.map(|row| row.value).collect();
                     gone.sort_unstable();
@@ -296,7 +296,7 @@ fn a_renewing_owner_never_expires() {
         registry.sweep(now);
     }
     assert_eq!(registry.providers(&"echo", now).collect::<Vec<_>>(), [(&"live", &1)]);
-    assert_eq!(registry.owner_gone(&"live"), [("echo", 1)]);
+    assert_eq!(registry.remove_owner(&"live"), [("echo", 1)]);
     assert!(registry.is_empty());
 }
 

@@ -87,17 +87,17 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         let earlier = self.index.get(&id).map(|key| SessionKey(*key));
         let cap = self.settings.clients.get();
         if earlier.is_none() && self.clients.len() >= cap {
-            self.counters.clients.tally(SessionEvent::RefusedMaxClients);
+            self.counters.clients.count_by_owner(SessionEvent::RefusedMaxClients);
             return Err(SessionRefusal::MaxClientsReached { cap });
         }
         let replaced = earlier.and_then(|earlier| self.remove(earlier));
         if replaced.is_some() {
-            self.counters.clients.tally(SessionEvent::Replaced);
+            self.counters.clients.count_by_owner(SessionEvent::Replaced);
         }
         let row = Client { id: id.clone(), client, resources: List::default(), by_kind: [0; 3] };
         let Ok(key) = self.clients.insert(row) else { return Err(SessionRefusal::MaxClientsReached { cap }) };
         self.index.insert(id, key);
-        self.counters.clients.tally(SessionEvent::Connected);
+        self.counters.clients.count_by_owner(SessionEvent::Connected);
         self.counters.clients.entries().set(self.clients.len() as u64);
         Ok((SessionKey(key), replaced))
     }
@@ -115,17 +115,17 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         visits::count();
         let (counters, caps) = (self.counters.of(kind), self.settings.caps(kind));
         let Some(client) = self.clients.get_mut(session.0) else {
-            counters.tally(ResourceEvent::RefusedEnded);
+            counters.count_by_owner(ResourceEvent::RefusedEnded);
             return Err((SessionRefusal::Ended, resource));
         };
         let of_kind = kind as usize;
         if client.by_kind[of_kind] as usize >= caps.per_client.get() {
-            counters.tally(ResourceEvent::RefusedClientFull);
+            counters.count_by_owner(ResourceEvent::RefusedClientFull);
             return Err((SessionRefusal::ClientFull { kind, cap: caps.per_client.get() }, resource));
         }
         let full = SessionRefusal::Full { kind, cap: caps.total.get() };
         if self.totals[of_kind] >= caps.total.get() {
-            counters.tally(ResourceEvent::RefusedFull);
+            counters.count_by_owner(ResourceEvent::RefusedFull);
             return Err((full, resource));
         }
         let row = Resource { session: session.0, kind, resource, links: Links::default() };
@@ -133,7 +133,7 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         client.resources.push_back(&mut self.resources, key.index());
         client.by_kind[of_kind] += 1;
         self.totals[of_kind] += 1;
-        counters.tally(ResourceEvent::Attached);
+        counters.count_by_owner(ResourceEvent::Attached);
         counters.entries().set(self.totals[of_kind] as u64);
         Ok(ResourceKey(key))
     }
@@ -156,7 +156,7 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
     pub fn remove(&mut self, session: SessionKey) -> Option<Removed<K, C, R>> {
         visits::count();
         let Some(mut client) = self.clients.remove(session.0) else {
-            self.counters.clients.tally(SessionEvent::Stale);
+            self.counters.clients.count_by_owner(SessionEvent::Stale);
             return None;
         };
         let mut resources = Vec::with_capacity(client.resources.len());
@@ -168,7 +168,7 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         }
         // INVARIANT: the index names the last session of a client, and an earlier one is taken out before that begins.
         self.index.remove(&client.id);
-        self.counters.clients.tally(SessionEvent::Removed);
+        self.counters.clients.count_by_owner(SessionEvent::Removed);
         self.counters.clients.entries().set(self.clients.len() as u64);
         Some(Removed { session, id: client.id, client: client.client, resources })
     }
@@ -176,7 +176,7 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
     fn count_out(&mut self, kind: ResourceKind, event: ResourceEvent) {
         self.totals[kind as usize] -= 1;
         let counters = self.counters.of(kind);
-        counters.tally(event);
+        counters.count_by_owner(event);
         counters.entries().set(self.totals[kind as usize] as u64);
     }
 
@@ -268,7 +268,7 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
             let counters = self.counters.of(kind);
             let out = counters.counted(ResourceEvent::Detached) + counters.counted(ResourceEvent::Removed);
             assert_eq!(counters.counted(ResourceEvent::Attached), self.count(kind) as u64 + out);
-            assert_eq!(counters.entries().level().used, self.count(kind) as u64);
+            assert_eq!(counters.entries().read().used, self.count(kind) as u64);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::shared::{Shared, now};
 use super::{Connect, Key, LeaseError};
-use crate::bounded::pool::{Closing, Creation, Lease, Outcome, WaitKey};
+use crate::bounded::pool::{CloseOutcome, Closing, Creation, Lease, WaitKey};
 
 /// A handle that is leased from a [`DialPool`](super::DialPool) and goes back when this is dropped.
 #[must_use = "the handle goes back when this is dropped"]
@@ -44,7 +44,7 @@ impl<K: Key, C: Connect<K>> Deref for DialLease<K, C> {
 impl<K: Key, C: Connect<K>> Drop for DialLease<K, C> {
     fn drop(&mut self) {
         if let Some(lease) = self.lease.take() {
-            self.shared.act(|state| state.pool.give_back(lease, now()));
+            self.shared.act(|state| state.pool.release(lease, now()));
         }
     }
 }
@@ -85,15 +85,15 @@ impl<K: Key, C: Connect<K>> Drop for Dialling<K, C> {
 pub(super) struct ClosingGuard<K: Key, C: Connect<K>> {
     shared: Arc<Shared<K, C>>,
     closing: Option<Closing>,
-    outcome: Outcome,
+    outcome: CloseOutcome,
 }
 
 impl<K: Key, C: Connect<K>> ClosingGuard<K, C> {
     pub(super) fn new(shared: Arc<Shared<K, C>>, closing: Closing) -> Self {
-        Self { shared, closing: Some(closing), outcome: Outcome::Failed }
+        Self { shared, closing: Some(closing), outcome: CloseOutcome::Failed }
     }
 
-    pub(super) fn ended(&mut self, outcome: Outcome) {
+    pub(super) fn ended(&mut self, outcome: CloseOutcome) {
         self.outcome = outcome;
     }
 }
@@ -126,7 +126,7 @@ impl<'a, K: Key, C: Connect<K>> Waiting<'a, K, C> {
 impl<K: Key, C: Connect<K>> Drop for Waiting<'_, K, C> {
     fn drop(&mut self) {
         if let Some(wait) = self.wait.take() {
-            self.shared.act(|state| state.pool.forget(wait));
+            self.shared.act(|state| state.pool.cancel(wait));
         }
     }
 }

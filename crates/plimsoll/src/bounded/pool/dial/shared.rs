@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::guards::{ClosingGuard, DialLease, Dialling};
 use super::{Connect, Key, LeaseError};
 use crate::bounded::Counters;
-use crate::bounded::pool::{Closing, Creation, EntryKey, Lease, LruPool, Outcome, PoolAction, PoolEvent};
+use crate::bounded::pool::{CloseOutcome, Closing, Creation, EntryKey, Lease, LruPool, PoolAction, PoolEvent};
 
 pub(super) type Answer<K, C> = Result<DialLease<K, C>, LeaseError<<C as Connect<K>>::Error>>;
 pub(super) type Waiter<K, C> = oneshot::Sender<Answer<K, C>>;
@@ -88,7 +88,7 @@ impl<K: Key, C: Connect<K>> Shared<K, C> {
                     if let Err(Ok(mut guard)) = waiter.send(Ok(guard))
                         && let Some(lease) = guard.take()
                     {
-                        self.decide(|state| state.pool.give_back(lease, now()), &mut to_do);
+                        self.decide(|state| state.pool.release(lease, now()), &mut to_do);
                     }
                 }
                 PoolAction::Refuse { waiter, refusal } => {
@@ -151,7 +151,7 @@ impl<K: Key, C: Connect<K>> Shared<K, C> {
         let made = abandoned.run_until_cancelled(connect).await;
         let Some(creation) = dialling.take() else { return };
         match made {
-            None => self.act(|state| state.pool.gave_up(creation)),
+            None => self.act(|state| state.pool.creation_abandoned(creation)),
             Some(Ok(Ok(handle))) => {
                 let surplus = self.act(|state| state.pool.created(creation, handle, now()));
                 if let Err((closing, handle)) = surplus {
@@ -189,12 +189,12 @@ impl<K: Key, C: Connect<K>> Shared<K, C> {
     async fn close_handle(self: &Arc<Self>, closing: Closing, key: K, handle: C::Handle) {
         let mut guard = ClosingGuard::new(self.clone(), closing);
         let outcome = match timeout(self.close_time, self.connect.close(&key, handle)).await {
-            Ok(Ok(())) => Outcome::Closed,
+            Ok(Ok(())) => CloseOutcome::Closed,
             Ok(Err(error)) => {
                 tracing::warn!(target: "plimsoll::pool", pool = self.counters.name(), %error, "a handle could not be closed");
-                Outcome::Failed
+                CloseOutcome::Failed
             }
-            Err(_) => Outcome::TimedOut,
+            Err(_) => CloseOutcome::TimedOut,
         };
         guard.ended(outcome);
     }

@@ -8,13 +8,15 @@ use plimsoll_sync::slots::SlotKey;
 use super::{LruPool, Row, Standing, State, most_rows};
 use crate::bounded::Cap;
 use crate::bounded::list::visits;
-use crate::bounded::pool::actions::{Closing, Creation, EntryKey, Lease, Outcome, PoolAction, PoolEvent, PoolRefusal};
+use crate::bounded::pool::actions::{
+    CloseOutcome, Closing, Creation, EntryKey, Lease, PoolAction, PoolEvent, PoolRefusal,
+};
 use crate::bounded::pool::waiting::Queue;
 use crate::bounded::time::after;
 
 impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// Ends a use. The next caller that waits for this handle gets it; otherwise it is the one used last from now on.
-    pub fn give_back(&mut self, lease: Lease, now: Instant) {
+    pub fn release(&mut self, lease: Lease, now: Instant) {
         let Lease(EntryKey(row_key)) = lease;
         visits::count();
         let Some(row) = self.rows.get_mut(row_key) else { return };
@@ -28,7 +30,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
             self.close_row(row_key);
         } else if let Some(waiter) = self.waiting.pop(&mut row.queue) {
             *leases = 1;
-            self.counters.tally(PoolEvent::Granted);
+            self.counters.count_by_owner(PoolEvent::Granted);
             self.actions.push_back(PoolAction::Grant { waiter, lease: Lease(EntryKey(row_key)) });
         } else {
             self.idle.push_back(&mut self.places, row_key.index());
@@ -39,7 +41,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// Ends a use whose handle turned out to be broken: nobody new gets it, and it is closed after its last lease.
     pub fn discard(&mut self, lease: Lease, now: Instant) {
         self.retire(lease.entry());
-        self.give_back(lease, now);
+        self.release(lease, now);
     }
 
     /// Takes a handle out, for instance because its connection ended: nobody new finds it, and it is closed after its last
@@ -74,7 +76,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
             // Its place is taken by its successor in the same step.
             self.occupied -= 1;
         }
-        self.counters.tally(PoolEvent::Retired);
+        self.counters.count_by_owner(PoolEvent::Retired);
         if idle {
             self.idle.unlink(&mut self.places, row_key.index());
             self.close_row(row_key);
@@ -83,12 +85,12 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     }
 
     /// A handle is closed.
-    pub fn closed(&mut self, closing: Closing, outcome: Outcome) {
-        self.counters.tally(PoolEvent::Closed);
+    pub fn closed(&mut self, closing: Closing, outcome: CloseOutcome) {
+        self.counters.count_by_owner(PoolEvent::Closed);
         match outcome {
-            Outcome::Closed => {}
-            Outcome::Failed => self.counters.tally(PoolEvent::CloseFailed),
-            Outcome::TimedOut => self.counters.tally(PoolEvent::CloseTimedOut),
+            CloseOutcome::Closed => {}
+            CloseOutcome::Failed => self.counters.count_by_owner(PoolEvent::CloseFailed),
+            CloseOutcome::TimedOut => self.counters.count_by_owner(PoolEvent::CloseTimedOut),
         }
         self.closing -= 1;
         if closing.holds_place {
@@ -102,7 +104,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         while self.next_expiry().is_some_and(|due| due <= now) {
             let Some(index) = self.idle.pop_front(&mut self.places) else { break };
             let Some(row_key) = self.rows.at(index).map(|(row_key, _)| row_key) else { break };
-            self.counters.tally(PoolEvent::IdleClosed);
+            self.counters.count_by_owner(PoolEvent::IdleClosed);
             self.close_row(row_key);
         }
     }
@@ -133,7 +135,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         for row_key in keys {
             let Some(row) = self.rows.get_mut(row_key) else { continue };
             while let Some(waiter) = self.waiting.pop(&mut row.queue) {
-                self.counters.tally(PoolEvent::RefusedClosed);
+                self.counters.count_by_owner(PoolEvent::RefusedClosed);
                 self.actions.push_back(PoolAction::Refuse { waiter, refusal: PoolRefusal::Closed });
             }
             match row.state {
@@ -175,7 +177,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         let row_key = self.rows.at(index)?.0;
         let row = self.remove_row(row_key)?;
         let State::Live { value, .. } = row.state else { return None };
-        self.counters.tally(PoolEvent::Evicted);
+        self.counters.count_by_owner(PoolEvent::Evicted);
         self.occupied -= 1;
         self.closing += 1;
         Some((Closing { holds_place: false }, row.key, value))

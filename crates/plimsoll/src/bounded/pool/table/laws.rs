@@ -39,12 +39,12 @@ impl<K: Eq + Hash + Clone + std::fmt::Debug, V, W> LruPool<K, V, W> {
             + counted(PoolEvent::ToldFailed)
             + counted(PoolEvent::Forgotten)
             + self.counters.refused();
-        assert_eq!(counted(PoolEvent::Asked), ended + self.waiting.len() as u64);
+        assert_eq!(counted(PoolEvent::Requested), ended + self.waiting.len() as u64);
         let leases: u32 = self.rows.iter().map(|(_, row)| row.leases()).sum();
         assert_eq!(leases as usize, leased, "leases = users");
         let live = self.rows.iter().filter(|(_, row)| matches!(row.state, State::Live { .. })).count();
         assert_eq!(counted(PoolEvent::Opened), (live + self.closing) as u64 + counted(PoolEvent::Closed));
-        assert_eq!(self.counters.entries().level().used, self.len() as u64);
+        assert_eq!(self.counters.entries().read().used, self.len() as u64);
     }
 
     fn failing_cap(&self) -> usize {

@@ -18,7 +18,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// The handle and the duty to close it, when there is one for its key already or the pool is closed.
     pub fn created(&mut self, creation: Creation, value: V, now: Instant) -> Result<(), (Closing, V)> {
         let Creation(EntryKey(row_key)) = creation;
-        self.counters.tally(PoolEvent::Opened);
+        self.counters.count_by_owner(PoolEvent::Opened);
         match self.rows.get(row_key) {
             Some(row) if self.open && matches!(row.state, State::Creating) => {
                 self.settle(row_key, value, now);
@@ -26,7 +26,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
             }
             _ => {
                 self.end_creation(row_key);
-                self.counters.tally(PoolEvent::Surplus);
+                self.counters.count_by_owner(PoolEvent::Surplus);
                 self.closing += 1;
                 Err((Closing { holds_place: false }, value))
             }
@@ -36,7 +36,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     /// A handle could not be made. Those that waited for it come back, to be told why. O(those that waited).
     pub fn failed(&mut self, creation: Creation, now: Instant) -> Vec<W> {
         let Creation(EntryKey(row_key)) = creation;
-        self.counters.tally(PoolEvent::CreateFailed);
+        self.counters.count_by_owner(PoolEvent::CreateFailed);
         let mut told = Vec::new();
         if let Some(row) = self.rows.get_mut(row_key)
             && matches!(row.state, State::Creating)
@@ -45,7 +45,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
             failing.failures = failing.failures.saturating_add(1);
             failing.until = after(now, self.settings.retry_after(failing.failures));
             while let Some(waiter) = self.waiting.pop(&mut row.queue) {
-                self.counters.tally(PoolEvent::ToldFailed);
+                self.counters.count_by_owner(PoolEvent::ToldFailed);
                 told.push(waiter);
             }
         }
@@ -54,9 +54,9 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
     }
 
     /// A creation ended early after [`PoolAction::Abandon`]. It begins again if somebody has come to wait meanwhile.
-    pub fn gave_up(&mut self, creation: Creation) {
+    pub fn creation_abandoned(&mut self, creation: Creation) {
         let Creation(EntryKey(row_key)) = creation;
-        self.counters.tally(PoolEvent::GaveUp);
+        self.counters.count_by_owner(PoolEvent::GaveUp);
         match self.rows.get(row_key) {
             Some(row) if matches!(row.state, State::Creating) && !row.queue.is_empty() => {
                 let create = PoolAction::Create { creation, key: row.key.clone(), evicted: None };
@@ -107,7 +107,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
                 self.creating(key, hash, Queue::default())
             }
         };
-        self.counters.tally(PoolEvent::Opened);
+        self.counters.count_by_owner(PoolEvent::Opened);
         self.settle(row_key, value, now);
         Ok(EntryKey(row_key))
     }
@@ -133,7 +133,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         if let Some(row) = self.rows.get_mut(row_key) {
             row.queue = queue;
         }
-        self.counters.tally(PoolEvent::Opened);
+        self.counters.count_by_owner(PoolEvent::Opened);
         self.settle(row_key, value, now);
         Ok(EntryKey(row_key))
     }
@@ -155,7 +155,7 @@ impl<K: Eq + Hash + Clone, V, W> LruPool<K, V, W> {
         while granted == 0 || self.settings.sharing == Sharing::Shared {
             let Some(waiter) = self.waiting.pop(&mut row.queue) else { break };
             granted += 1;
-            self.counters.tally(PoolEvent::Granted);
+            self.counters.count_by_owner(PoolEvent::Granted);
             self.actions.push_back(PoolAction::Grant { waiter, lease: Lease(EntryKey(row_key)) });
         }
         row.state = State::Live { value, leases: granted, used_at: now, standing: Standing::Found };

@@ -5,14 +5,14 @@ use proptest::prelude::*;
 
 use super::model::{Act, Model, Verdict};
 use crate::bounded::pool::{
-    Asked, Closing, Creation, EntryKey, Lease, LruPool, Outcome, PoolAction, PoolEvent, PoolRefusal, PoolSettings,
-    Sharing, WaitKey, WhenFull,
+    CloseOutcome, Closing, Creation, EntryKey, Lease, LruPool, PoolAction, PoolEvent, PoolRefusal, PoolSettings,
+    Requested, Sharing, WaitKey, WhenFull,
 };
 use crate::bounded::{Cap, Compact, CompactPolicy};
 
 #[derive(Debug, Clone)]
 enum Op {
-    Ask { key: u8, wait: bool },
+    Request { key: u8, wait: bool },
     GiveBack(usize),
     Discard(usize),
     Created(usize),
@@ -33,7 +33,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let pick = || 0_usize..64;
     prop_oneof![
-        10 => (0_u8..6, any::<bool>()).prop_map(|(key, wait)| Op::Ask { key, wait }),
+        10 => (0_u8..6, any::<bool>()).prop_map(|(key, wait)| Op::Request { key, wait }),
         6 => pick().prop_map(Op::GiveBack),
         1 => pick().prop_map(Op::Discard),
         6 => pick().prop_map(Op::Created),
@@ -106,18 +106,18 @@ impl World {
 
     fn step(&mut self, op: &Op) {
         match *op {
-            Op::Ask { key, wait } => self.ask(key, if wait { WhenFull::Wait } else { WhenFull::Refuse }),
+            Op::Request { key, wait } => self.request(key, if wait { WhenFull::Wait } else { WhenFull::Refuse }),
             Op::GiveBack(n) => {
                 if let Some((lease, handle)) = take(&mut self.leases, n) {
-                    self.pool.give_back(lease, self.now);
-                    self.model.give_back(handle, self.now);
+                    self.pool.release(lease, self.now);
+                    self.model.release(handle, self.now);
                 }
             }
             Op::Discard(n) => {
                 if let Some((lease, handle)) = take(&mut self.leases, n) {
                     self.pool.discard(lease, self.now);
                     self.model.retire(handle);
-                    self.model.give_back(handle, self.now);
+                    self.model.release(handle, self.now);
                 }
             }
             Op::Created(n) => self.created(n),
@@ -135,14 +135,14 @@ impl World {
                 if let Some((creation, key, evicted)) = take(&mut self.creations, n) {
                     self.closings.extend(evicted);
                     if !self.is_taken_over(&creation) {
-                        self.model.gave_up(key);
+                        self.model.creation_abandoned(key);
                     }
-                    self.pool.gave_up(creation);
+                    self.pool.creation_abandoned(creation);
                 }
             }
             Op::Closed(n) => {
                 if let Some(closing) = take(&mut self.closings, n) {
-                    let outcome = [Outcome::Closed, Outcome::Failed, Outcome::TimedOut][n % 3];
+                    let outcome = [CloseOutcome::Closed, CloseOutcome::Failed, CloseOutcome::TimedOut][n % 3];
                     self.model.closed(closing.holds_place);
                     self.pool.closed(closing, outcome);
                 }
@@ -181,8 +181,8 @@ impl World {
                 let waiter = self.waiting.keys().nth(n % self.waiting.len().max(1)).copied();
                 if let Some(waiter) = waiter {
                     let wait = self.waiting.remove(&waiter).unwrap();
-                    assert!(self.pool.forget(wait) && self.model.forget(waiter));
-                    assert!(!self.pool.forget(wait), "a caller is taken back once");
+                    assert!(self.pool.cancel(wait) && self.model.cancel(waiter));
+                    assert!(!self.pool.cancel(wait), "a caller is taken back once");
                 }
             }
             Op::Advance(millis) => {
@@ -206,16 +206,16 @@ impl World {
         self.check();
     }
 
-    fn ask(&mut self, key: u8, when_full: WhenFull) {
+    fn request(&mut self, key: u8, when_full: WhenFull) {
         let waiter = self.number();
-        let expected = self.model.ask(key, when_full, waiter, self.now);
-        let got = match self.pool.ask(&key, when_full, waiter, self.now) {
-            Asked::Leased(lease) => Verdict::Leased(self.lease(lease)),
-            Asked::Waits(wait) => {
+        let expected = self.model.request(key, when_full, waiter, self.now);
+        let got = match self.pool.request(&key, when_full, waiter, self.now) {
+            Requested::Leased(lease) => Verdict::Leased(self.lease(lease)),
+            Requested::Waiting(wait) => {
                 self.waiting.insert(waiter, wait);
                 Verdict::Waits
             }
-            Asked::Refused(refusal, back) => {
+            Requested::Refused(refusal, back) => {
                 assert_eq!(back, waiter);
                 match refusal {
                     PoolRefusal::AtCapacity { .. } => Verdict::AtCapacity,
@@ -338,6 +338,6 @@ proptest! {
         prop_assert!(world.open.is_empty());
         let counters = world.pool.counters();
         prop_assert_eq!(counters.counted(PoolEvent::Opened), counters.counted(PoolEvent::Closed));
-        prop_assert_eq!(counters.entries().level().used, 0);
+        prop_assert_eq!(counters.entries().read().used, 0);
     }
 }

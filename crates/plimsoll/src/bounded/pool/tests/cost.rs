@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use crate::bounded::Cap;
 use crate::bounded::list::visits;
-use crate::bounded::pool::{Asked, LruPool, Outcome, PoolAction, PoolSettings, WhenFull};
+use crate::bounded::pool::{CloseOutcome, LruPool, PoolAction, PoolSettings, Requested, WhenFull};
 
 fn filled(entries: u32) -> (LruPool<u32, u32, ()>, Instant) {
     let cap = Cap::new(entries as usize).unwrap();
@@ -19,14 +19,14 @@ fn visited(entries: u32) -> [u64; 3] {
     let (mut pool, now) = filled(entries);
     let hit = visits::during(|| {
         let lease = pool.hit(&(entries / 2)).unwrap();
-        pool.give_back(lease, now);
+        pool.release(lease, now);
     });
     let evict = visits::during(|| {
-        assert!(matches!(pool.ask(&entries, WhenFull::Refuse, (), now), Asked::Waits(_)));
+        assert!(matches!(pool.request(&entries, WhenFull::Refuse, (), now), Requested::Waiting(_)));
         let Some(PoolAction::Create { creation, evicted: Some((closing, 0, 0)), .. }) = pool.next_action() else {
             panic!("the handle used longest ago gives way")
         };
-        pool.closed(closing, Outcome::Closed);
+        pool.closed(closing, CloseOutcome::Closed);
         pool.created(creation, entries, now).unwrap();
     });
     let expire = visits::during(|| pool.expire(now + Duration::from_secs(1)));

@@ -101,7 +101,7 @@ impl Model {
         self.places() < self.cap || (self.places() == self.cap && self.first_idle().is_some())
     }
 
-    pub(super) fn ask(&mut self, key: u8, when_full: WhenFull, waiter: u32, now: Instant) -> Verdict {
+    pub(super) fn request(&mut self, key: u8, when_full: WhenFull, waiter: u32, now: Instant) -> Verdict {
         let exclusive = self.settings.sharing == Sharing::Exclusive;
         if let Some(Row { kind: Kind::Live { handle, leases, .. }, .. }) = self.found(key)
             && (*leases == 0 || !exclusive)
@@ -167,7 +167,7 @@ impl Model {
         told
     }
 
-    pub(super) fn gave_up(&mut self, key: u8) {
+    pub(super) fn creation_abandoned(&mut self, key: u8) {
         let Some(at) = self.creating(key) else { return };
         if self.rows[at].waiters.is_empty() {
             self.rows.remove(at);
@@ -227,7 +227,7 @@ impl Model {
         true
     }
 
-    pub(super) fn give_back(&mut self, handle: u32, now: Instant) {
+    pub(super) fn release(&mut self, handle: u32, now: Instant) {
         let at = self.of_handle(handle).unwrap();
         let idle = self.rows[at].waiters.is_empty();
         let Kind::Live { leases, used_at, retired, .. } = &mut self.rows[at].kind else { unreachable!() };
@@ -268,7 +268,7 @@ impl Model {
         true
     }
 
-    pub(super) fn forget(&mut self, waiter: u32) -> bool {
+    pub(super) fn cancel(&mut self, waiter: u32) -> bool {
         let Some(at) = self.rows.iter().position(|row| row.waiters.contains(&waiter)) else { return false };
         self.rows[at].waiters.retain(|w| *w != waiter);
         if self.rows[at].waiters.is_empty() {

@@ -1,7 +1,9 @@
 use std::time::{Duration, Instant};
 
 use crate::bounded::Cap;
-use crate::bounded::pool::{Asked, LruPool, Outcome, PoolAction, PoolEvent, PoolRefusal, PoolSettings, WhenFull};
+use crate::bounded::pool::{
+    CloseOutcome, LruPool, PoolAction, PoolEvent, PoolRefusal, PoolSettings, Requested, WhenFull,
+};
 
 fn pool(cap: usize) -> (LruPool<&'static str, u32, &'static str>, Instant) {
     (LruPool::new(PoolSettings { cap: Cap::new(cap).unwrap(), ..PoolSettings::default() }), Instant::now())
@@ -13,11 +15,11 @@ fn everything_leased_is_at_capacity_or_a_wait() {
     let (mut pool, now) = pool(1);
     pool.insert("a", 1, now).unwrap();
     let lease = pool.hit(&"a").unwrap();
-    let asked = pool.ask(&"b", WhenFull::Refuse, "me", now);
-    assert_eq!(asked, Asked::Refused(PoolRefusal::AtCapacity { cap: 1 }, "me"));
-    assert!(matches!(pool.ask(&"b", WhenFull::Wait, "me", now), Asked::Waits(_)));
+    let asked = pool.request(&"b", WhenFull::Refuse, "me", now);
+    assert_eq!(asked, Requested::Refused(PoolRefusal::AtCapacity { cap: 1 }, "me"));
+    assert!(matches!(pool.request(&"b", WhenFull::Wait, "me", now), Requested::Waiting(_)));
     assert_eq!(pool.next_action(), None);
-    pool.give_back(lease, now);
+    pool.release(lease, now);
     let Some(PoolAction::Create { key: "b", evicted: Some((_, "a", 1)), .. }) = pool.next_action() else {
         panic!("the handle that came free makes room for the caller that waits")
     };
@@ -42,9 +44,9 @@ fn a_retired_handle_is_closed_after_its_last_lease() {
     let (one, two) = (pool.hit(&"a").unwrap(), pool.hit(&"a").unwrap());
     pool.retire(entry);
     assert_eq!(pool.hit(&"a"), None);
-    pool.give_back(one, now);
+    pool.release(one, now);
     assert_eq!(pool.next_action(), None);
-    pool.give_back(two, now);
+    pool.release(two, now);
     assert!(matches!(pool.next_action(), Some(PoolAction::Close { value: 1, .. })));
 }
 
@@ -55,11 +57,11 @@ fn a_place_is_free_when_its_handle_is_closed() {
     let entry = pool.insert("a", 1, now).unwrap();
     pool.retire(entry);
     let Some(PoolAction::Close { closing, .. }) = pool.next_action() else { panic!() };
-    let refused = pool.ask(&"b", WhenFull::Refuse, "me", now);
-    assert_eq!(refused, Asked::Refused(PoolRefusal::AtCapacity { cap: 1 }, "me"));
-    pool.closed(closing, Outcome::TimedOut);
+    let refused = pool.request(&"b", WhenFull::Refuse, "me", now);
+    assert_eq!(refused, Requested::Refused(PoolRefusal::AtCapacity { cap: 1 }, "me"));
+    pool.closed(closing, CloseOutcome::TimedOut);
     assert_eq!(pool.counters().counted(PoolEvent::CloseTimedOut), 1);
-    assert!(matches!(pool.ask(&"b", WhenFull::Refuse, "me", now), Asked::Waits(_)));
+    assert!(matches!(pool.request(&"b", WhenFull::Refuse, "me", now), Requested::Waiting(_)));
 }
 
 /// a failed attempt is told to all that waited for it, and the key is left alone for longer each time.
@@ -68,14 +70,14 @@ fn a_failing_key_is_backed_off() {
     let (mut pool, mut now) = pool(2);
     for pause in [50, 100, 200] {
         for waiter in ["one", "two"] {
-            assert!(matches!(pool.ask(&"a", WhenFull::Refuse, waiter, now), Asked::Waits(_)));
+            assert!(matches!(pool.request(&"a", WhenFull::Refuse, waiter, now), Requested::Waiting(_)));
         }
         let Some(PoolAction::Create { creation, .. }) = pool.next_action() else { panic!() };
         assert_eq!(pool.next_action(), None, "one attempt for both");
         assert_eq!(pool.failed(creation, now), ["one", "two"]);
         let retry_after = Duration::from_millis(pause);
-        let asked = pool.ask(&"a", WhenFull::Refuse, "me", now);
-        assert_eq!(asked, Asked::Refused(PoolRefusal::BackingOff { retry_after }, "me"));
+        let asked = pool.request(&"a", WhenFull::Refuse, "me", now);
+        assert_eq!(asked, Requested::Refused(PoolRefusal::BackingOff { retry_after }, "me"));
         now += retry_after;
     }
 }
@@ -88,7 +90,7 @@ fn idle_handles_are_closed() {
     pool.insert("b", 2, start).unwrap();
     let later = start + Duration::from_secs(1800);
     let lease = pool.hit(&"a").unwrap();
-    pool.give_back(lease, later);
+    pool.release(lease, later);
     pool.expire(start + Duration::from_secs(3600));
     assert!(matches!(pool.next_action(), Some(PoolAction::Close { value: 2, .. })));
     assert_eq!(pool.next_action(), None);
@@ -100,7 +102,7 @@ fn idle_handles_are_closed() {
 fn a_key_that_answered_is_not_backed_off_any_more() {
     let (mut pool, now) = pool(2);
     let fail = |pool: &mut LruPool<_, _, _>, now| {
-        assert!(matches!(pool.ask(&"a", WhenFull::Refuse, "me", now), Asked::Waits(_)));
+        assert!(matches!(pool.request(&"a", WhenFull::Refuse, "me", now), Requested::Waiting(_)));
         let Some(PoolAction::Create { creation, .. }) = pool.next_action() else { panic!() };
         let _told: Vec<&str> = pool.failed(creation, now);
     };
@@ -110,8 +112,8 @@ fn a_key_that_answered_is_not_backed_off_any_more() {
     assert!(matches!(pool.next_action(), Some(PoolAction::Close { .. })));
     fail(&mut pool, now);
     let retry_after = Duration::from_millis(50);
-    let asked = pool.ask(&"a", WhenFull::Refuse, "me", now);
-    assert_eq!(asked, Asked::Refused(PoolRefusal::BackingOff { retry_after }, "me"));
+    let asked = pool.request(&"a", WhenFull::Refuse, "me", now);
+    assert_eq!(asked, Requested::Refused(PoolRefusal::BackingOff { retry_after }, "me"));
 }
 
 /// M-2: an idle time and a pause without end are "never", and no overflow of the clock.
@@ -125,10 +127,12 @@ fn a_time_without_end_is_never() {
     assert!(pool.next_expiry() > Some(now + Duration::from_secs(1 << 30)));
     pool.expire(now + Duration::from_secs(1 << 30));
     assert_eq!(pool.next_action(), None);
-    assert!(matches!(pool.ask(&"b", WhenFull::Refuse, "me", now), Asked::Waits(_)));
+    assert!(matches!(pool.request(&"b", WhenFull::Refuse, "me", now), Requested::Waiting(_)));
     let Some(PoolAction::Create { creation, .. }) = pool.next_action() else { panic!() };
     pool.failed(creation, now);
-    let Asked::Refused(PoolRefusal::BackingOff { retry_after }, _) = pool.ask(&"b", WhenFull::Refuse, "me", now) else {
+    let Requested::Refused(PoolRefusal::BackingOff { retry_after }, _) =
+        pool.request(&"b", WhenFull::Refuse, "me", now)
+    else {
         panic!("the key is left alone")
     };
     assert!(retry_after > Duration::from_secs(1 << 30));

@@ -24,8 +24,8 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         assert_eq!(self.quiet.len(), self.owners.iter().filter(|(_, owner)| owner.rows.is_empty()).count());
         let counted = |event| self.counters.counted(event);
         let gone =
-            counted(RegistryEvent::Withdrawn) + counted(RegistryEvent::OwnerGone) + counted(RegistryEvent::Expired);
+            counted(RegistryEvent::Withdrawn) + counted(RegistryEvent::OwnerRemoved) + counted(RegistryEvent::Expired);
         assert_eq!(counted(RegistryEvent::Added), rows as u64 + gone);
-        assert_eq!(self.counters.entries().level().used, rows as u64);
+        assert_eq!(self.counters.entries().read().used, rows as u64);
     }
 }

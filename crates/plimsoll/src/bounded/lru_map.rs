@@ -10,7 +10,7 @@ use super::{Cap, Compact, CompactPolicy, Compacted, Footprint};
 
 /// At most `cap` entries; a further one takes the place of the one used longest ago.
 #[derive(Debug)]
-pub(crate) struct Recent<K, V> {
+pub(crate) struct LruMap<K, V> {
     rows: Slots<Row<K, V>>,
     index: HashMap<K, u32>,
     order: List<0>,
@@ -25,7 +25,7 @@ struct Row<K, V> {
 
 linked!([K, V] Row<K, V>, 0, links);
 
-impl<K: Eq + Hash + Clone, V> Recent<K, V> {
+impl<K: Eq + Hash + Clone, V> LruMap<K, V> {
     pub(crate) fn new(cap: Cap) -> Self {
         Self { rows: Slots::with_limit(cap.slots()), index: HashMap::new(), order: List::default() }
     }
@@ -51,7 +51,7 @@ impl<K: Eq + Hash + Clone, V> Recent<K, V> {
             }
             None => {
                 let full = self.rows.len() >= self.rows.limit() as usize;
-                let gone = if full { self.pop_oldest() } else { None };
+                let gone = if full { self.pop_least_recent() } else { None };
                 let row = Row { key: key.clone(), value: make(), links: Links::default() };
                 // INVARIANT: there is a free slot, as the cap is at least one and a full table has just lost a row.
                 let Ok(slot) = self.rows.insert(row) else { unreachable!("a row was taken out above") };
@@ -80,7 +80,7 @@ impl<K: Eq + Hash + Clone, V> Recent<K, V> {
     }
 
     /// Takes out the entry used longest ago.
-    fn pop_oldest(&mut self) -> Option<(K, V)> {
+    fn pop_least_recent(&mut self) -> Option<(K, V)> {
         let slot = self.order.pop_front(&mut self.rows)?;
         let (key, _) = self.rows.at(slot)?;
         let row = self.rows.remove(key)?;
@@ -89,7 +89,7 @@ impl<K: Eq + Hash + Clone, V> Recent<K, V> {
     }
 }
 
-impl<K: Eq + Hash, V> Compact for Recent<K, V> {
+impl<K: Eq + Hash, V> Compact for LruMap<K, V> {
     fn footprint(&self) -> Footprint {
         self.rows.footprint().plus(self.index.footprint())
     }
@@ -105,14 +105,14 @@ mod tests {
 
     #[test]
     fn the_entry_used_longest_ago_gives_way() {
-        let mut recent = Recent::new(Cap::of::<2>());
+        let mut recent = LruMap::new(Cap::of::<2>());
         assert_eq!(recent.entry(&1, || 'a').1, None);
         recent.entry(&2, || 'b');
         recent.entry(&1, || 'z');
         assert_eq!(recent.entry(&3, || 'c').1, Some((2, 'b')));
         assert_eq!((recent.peek(&1), recent.peek(&2), recent.peek(&3)), (Some(&'a'), None, Some(&'c')));
         assert_eq!(recent.remove(&1), Some('a'));
-        assert_eq!(recent.pop_oldest(), Some((3, 'c')));
+        assert_eq!(recent.pop_least_recent(), Some((3, 'c')));
         assert_eq!(recent.len(), 0);
     }
 }
