@@ -362,7 +362,7 @@ async def goodbye(options):
 async def crowd(options):
     """`--clients` clients at once, each with one call, each holding its place until all have their answer."""
     decided = asyncio.Event()
-    counts = {"served": 0, "told": 0, "turned_away": 0, "failed": 0}
+    counts = {"served": 0, "refused_with_reason": 0, "refused_without_reason": 0, "failed": 0}
     at_once = asyncio.Semaphore(options.at_once)
 
     def count(outcome):
@@ -382,11 +382,11 @@ async def crowd(options):
                     outcome = None
                     await decided.wait()
                 elif answer.code == MAX_CLIENTS_REACHED:
-                    outcome = "told"
+                    outcome = "refused_with_reason"
         except ConnectionError:
-            outcome = "turned_away"
+            outcome = "refused_without_reason"
         except StreamEnded as ended:
-            outcome = "told" if MAX_CLIENTS_REACHED in str(ended) else "failed"
+            outcome = "refused_with_reason" if MAX_CLIENTS_REACHED in str(ended) else "failed"
         if outcome:
             count(outcome)
 

@@ -1,6 +1,6 @@
 //! A client of a node's HTTP/3, for programs, tools and tests.
 //!
-//! A [`Client`] is one connection to one node, known by its id and by nothing else. Calls run side by side on it.
+//! A [`Client`] is one connection to one node, identified by its id alone. Calls run concurrently on it.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -20,11 +20,11 @@ use crate::names::{NodeId, ServiceName};
 use crate::problem;
 use crate::pubsub::{Filter, Topic};
 
-/// The largest answer that is read, in bytes.
-pub const MAX_ANSWER: usize = 16 << 20;
+/// The largest response that is read, in bytes.
+pub const MAX_RESPONSE: usize = 16 << 20;
 
 /// How long a handshake may take.
-pub const CONNECT_TIME: Duration = Duration::from_secs(5);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One connection to one node. Cloning shares it; it closes with its last clone.
 #[derive(Clone)]
@@ -44,9 +44,9 @@ pub struct Call {
     headers: HeaderMap,
 }
 
-/// What came back.
+/// The response to a request.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     /// The status.
     pub status: StatusCode,
     /// All headers.
@@ -59,53 +59,52 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The node turned the connection away before a handshake: it and its refusal desk are full, or it is
-    /// stopping.
-    #[error("turned away: the node and its refusal desk are full, or it is stopping")]
-    TurnedAway,
-    /// Nobody answered.
-    #[error("no answer from {address} within {CONNECT_TIME:?}")]
-    Silent {
-        /// Where nobody answered.
+    /// The node refused the connection before a handshake: it is full, or it is stopping.
+    #[error("connection refused: the node is at its cap of clients, or it is stopping")]
+    Refused,
+    /// The node did not respond.
+    #[error("no response from {address} within {CONNECT_TIMEOUT:?}")]
+    Timeout {
+        /// The address.
         address: SocketAddr,
     },
-    /// Whoever answered is not the node that was asked for.
+    /// The node at the address is another one.
     #[error("expected node {expected} at {address}, found node {found}")]
     WrongNode {
-        /// Who was asked for.
+        /// The expected node.
         expected: NodeId,
-        /// Who answered.
+        /// The node at the address.
         found: NodeId,
-        /// Where.
+        /// The address.
         address: SocketAddr,
     },
     /// The handshake failed otherwise.
     #[error("the handshake with {address} failed")]
     Handshake {
-        /// Who answered.
+        /// The address.
         address: SocketAddr,
-        /// How it failed.
+        /// The error.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// This side cannot make a client at all.
+    /// The TLS configuration of the client is not valid.
     #[error(transparent)]
     Setup(#[from] IdentityError),
 }
 
-/// Why a request has no answer. It may have run.
+/// Why a request has no response. It may have run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The connection or the stream broke.
-    #[error("the connection broke")]
-    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The answer is longer than [`MAX_ANSWER`].
-    #[error("the answer is longer than {MAX_ANSWER} bytes")]
-    TooLong,
-    /// The node refused; this is its answer.
+    /// The connection or the stream failed.
+    #[error("the connection failed")]
+    Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The response is longer than [`MAX_RESPONSE`].
+    #[error("the response is longer than {MAX_RESPONSE} bytes")]
+    ResponseTooLarge,
+    /// The node refused; this is its response.
     #[error("the node refused with {}", .0.status)]
-    Refused(Box<Answer>),
+    Refused(Box<Response>),
 }
 
 /// A UDP socket for clients of nodes whose addresses are of the same family as `address`.
@@ -123,7 +122,7 @@ impl Client {
     /// # Errors
     /// See [`ConnectError`].
     ///
-    /// Cancel safe: the connection that was being made is given up.
+    /// Cancel safe: the connection attempt ends.
     pub async fn connect(endpoint: &quinn::Endpoint, address: SocketAddr, pin: NodeId) -> Result<Self, ConnectError> {
         Self::connect_over(endpoint, address, pin, transport()).await
     }
@@ -133,7 +132,7 @@ impl Client {
     /// # Errors
     /// See [`ConnectError`].
     ///
-    /// Cancel safe: the connection that was being made is given up.
+    /// Cancel safe: the connection attempt ends.
     pub async fn connect_over(
         endpoint: &quinn::Endpoint,
         address: SocketAddr,
@@ -144,14 +143,14 @@ impl Client {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| ConnectError::Handshake { address, source };
         let connecting =
             endpoint.connect_with(config, address, identity::SERVER_NAME).map_err(|error| failed(error.into()))?;
-        let connected = tokio::time::timeout(CONNECT_TIME, connecting).await;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
         let connection = match connected {
             Ok(Ok(connection)) => connection,
-            Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => return Err(ConnectError::Silent { address }),
+            Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => return Err(ConnectError::Timeout { address }),
             Ok(Err(quinn::ConnectionError::ConnectionClosed(close)))
                 if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED =>
             {
-                return Err(ConnectError::TurnedAway);
+                return Err(ConnectError::Refused);
             }
             Ok(Err(error)) => {
                 return Err(match stranger.get() {
@@ -163,7 +162,7 @@ impl Client {
         let (mut driver, requests) =
             h3::client::new(Connection::client(connection.clone())).await.map_err(|error| failed(error.into()))?;
         let driver = tokio::spawn(async move {
-            // Why it ended is told by the requests on it.
+            // The requests on it return the reason of its end.
             let _ = poll_fn(|cx| driver.poll_close(cx)).await;
         });
         Ok(Self {
@@ -174,24 +173,24 @@ impl Client {
         })
     }
 
-    /// Makes a call and reads the whole answer, whatever its status.
+    /// Makes a call and reads the whole response, whatever its status.
     ///
     /// # Errors
-    /// [`RequestError`] when there is no answer.
+    /// [`RequestError`] when there is no response.
     ///
-    /// Cancel safe: the stream is reset, and the node gives the call up.
-    pub async fn call(&self, call: Call) -> Result<Answer, RequestError> {
+    /// Cancel safe: the stream is reset, and the node cancels the call.
+    pub async fn call(&self, call: Call) -> Result<Response, RequestError> {
         let path = format!("/v1/call/{}", call.service);
         self.exchange(Method::POST, &path, call.headers, call.body).await
     }
 
-    /// Advertises `name` for as long as this connection lasts and `ttl`, or the node's default, allows; again, it is renewed.
+    /// Advertises `name` while this connection lasts, for `ttl` or the node's default; again, it refreshes the lease.
     ///
     /// # Errors
-    /// [`RequestError`] when there is no answer; a refusal is one.
+    /// [`RequestError`] when there is no response; a refusal is a response.
     ///
     /// Cancel safe, but it may have been advertised.
-    pub async fn advertise(&self, name: &ServiceName, ttl: Option<Duration>) -> Result<Answer, RequestError> {
+    pub async fn advertise(&self, name: &ServiceName, ttl: Option<Duration>) -> Result<Response, RequestError> {
         let mut headers = HeaderMap::new();
         if let Some(ttl) = ttl {
             headers.insert("plimsoll-ttl-ms", milliseconds(ttl).into());
@@ -199,23 +198,23 @@ impl Client {
         self.exchange(Method::PUT, &format!("/v1/services/{name}"), headers, Bytes::new()).await
     }
 
-    /// Takes an advertisement of this connection back.
+    /// Withdraws an advertisement of this connection.
     ///
     /// # Errors
-    /// [`RequestError`] when there is no answer; a refusal is one.
+    /// [`RequestError`] when there is no response; a refusal is a response.
     ///
-    /// Cancel safe, but it may have been taken back.
-    pub async fn withdraw(&self, name: &ServiceName) -> Result<Answer, RequestError> {
+    /// Cancel safe, but it may have been withdrawn.
+    pub async fn withdraw(&self, name: &ServiceName) -> Result<Response, RequestError> {
         self.exchange(Method::DELETE, &format!("/v1/services/{name}"), HeaderMap::new(), Bytes::new()).await
     }
 
-    /// Publishes `text` to all who subscribe to a filter that `topic` matches.
+    /// Publishes `text` to all subscribers with a filter that matches `topic`.
     ///
     /// # Errors
-    /// [`RequestError`] when there is no answer; a refusal is one.
+    /// [`RequestError`] when there is no response; a refusal is a response.
     ///
     /// Cancel safe, but it may have been published.
-    pub async fn publish(&self, topic: &Topic, text: impl Into<Bytes>) -> Result<Answer, RequestError> {
+    pub async fn publish(&self, topic: &Topic, text: impl Into<Bytes>) -> Result<Response, RequestError> {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
         self.exchange(Method::POST, &format!("/v1/publish/{topic}"), headers, text.into()).await
     }
@@ -223,37 +222,37 @@ impl Client {
     /// Subscribes to what is published from now on to topics that `filter` matches.
     ///
     /// # Errors
-    /// [`RequestError::Refused`] with the node's answer, or another when there is none.
+    /// [`RequestError::Refused`] with the node's response, another when there is none.
     ///
     /// Cancel safe: the subscription ends.
     pub async fn subscribe(&self, filter: &Filter) -> Result<Subscription, RequestError> {
         let mut stream = self.open(Method::GET, &format!("/v1/subscribe/{filter}"), HeaderMap::new()).await?;
         send(&mut stream, Bytes::new()).await?;
-        let head = stream.recv_response().await.map_err(|error| RequestError::Broken(error.into()))?;
+        let head = stream.recv_response().await.map_err(|error| RequestError::Connection(error.into()))?;
         if head.status() == StatusCode::OK {
-            return Ok(Subscription { stream, read: BytesMut::new(), looked: 0 });
+            return Ok(Subscription { stream, read: BytesMut::new(), scanned: 0 });
         }
         let (head, ()) = head.into_parts();
         let body = body(&mut stream).await?;
-        Err(RequestError::Refused(Box::new(Answer { status: head.status, headers: head.headers, body })))
+        Err(RequestError::Refused(Box::new(Response { status: head.status, headers: head.headers, body })))
     }
 
     /// Gets `path`.
     ///
     /// # Errors
-    /// [`RequestError`] when there is no answer.
+    /// [`RequestError`] when there is no response.
     ///
     /// Cancel safe.
-    pub async fn get(&self, path: &str) -> Result<Answer, RequestError> {
+    pub async fn get(&self, path: &str) -> Result<Response, RequestError> {
         self.exchange(Method::GET, path, HeaderMap::new(), Bytes::new()).await
     }
 
-    /// The QUIC connection, for whoever wants its address, statistics or close reason.
+    /// The QUIC connection: its address, statistics and close reason.
     pub fn connection(&self) -> &quinn::Connection {
         &self.connection
     }
 
-    /// Closes the connection at once; requests in flight are given up.
+    /// Closes the connection at once; requests in flight are cancelled.
     pub fn close(&self) {
         let code = quinn::VarInt::from_u64(H3Code::H3_NO_ERROR.value()).unwrap_or_default();
         self.connection.close(code, b"done");
@@ -265,14 +264,14 @@ impl Client {
         path: &str,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, RequestError> {
+    ) -> Result<Response, RequestError> {
         let mut stream = self.open(method, path, headers).await?;
-        // A node that refuses early stops reading: its answer counts, not the failed send.
+        // A node that refuses early stops reading: its response counts, not the failed send.
         let sent = send(&mut stream, body).await;
-        let answered = answer(&mut stream).await;
-        match (sent, answered) {
-            (_, Ok(answer)) => Ok(answer),
-            (Err(error), Err(RequestError::Broken(_))) => Err(error),
+        let received = response(&mut stream).await;
+        match (sent, received) {
+            (_, Ok(response)) => Ok(response),
+            (Err(error), Err(RequestError::Connection(_))) => Err(error),
             (_, Err(error)) => Err(error),
         }
     }
@@ -282,9 +281,9 @@ impl Client {
             .method(method)
             .uri(format!("https://{}{path}", self.authority))
             .body(())
-            .map_err(|error| RequestError::Broken(error.into()))?;
+            .map_err(|error| RequestError::Connection(error.into()))?;
         *request.headers_mut() = headers;
-        self.requests.clone().send_request(request).await.map_err(|error| RequestError::Broken(error.into()))
+        self.requests.clone().send_request(request).await.map_err(|error| RequestError::Connection(error.into()))
     }
 }
 
@@ -294,30 +293,30 @@ type Stream = RequestStream<BidiStream, Bytes>;
 pub struct Subscription {
     stream: Stream,
     read: BytesMut,
-    /// So far no event ends.
-    looked: usize,
+    /// No event ends before this offset.
+    scanned: usize,
 }
 
 impl Subscription {
-    /// The next server-sent event as it came, without the empty line that ends it: a message, a heartbeat, or why it was
-    /// cut off. `None` at the end.
+    /// The next server-sent event, without the empty line that ends it: a message, a heartbeat, or the reason why the
+    /// subscription was cut off. `None` at the end.
     ///
     /// # Errors
-    /// [`RequestError::Broken`] when the node or the connection broke it off, [`RequestError::TooLong`] when an event is
-    /// longer than [`MAX_ANSWER`].
+    /// [`RequestError::Connection`] when the node or the connection ended it, [`RequestError::ResponseTooLarge`] when an event is
+    /// longer than [`MAX_RESPONSE`].
     ///
     /// Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Bytes>, RequestError> {
         loop {
-            if let Some(end) = self.read[self.looked..].windows(2).position(|two| two == b"\n\n") {
-                let end = std::mem::take(&mut self.looked) + end;
+            if let Some(end) = self.read[self.scanned..].windows(2).position(|two| two == b"\n\n") {
+                let end = std::mem::take(&mut self.scanned) + end;
                 return Ok(Some(self.read.split_to(end + 2).freeze().slice(..end)));
             }
-            self.looked = self.read.len().saturating_sub(1);
-            let piece = self.stream.recv_data().await.map_err(|error| RequestError::Broken(error.into()))?;
+            self.scanned = self.read.len().saturating_sub(1);
+            let piece = self.stream.recv_data().await.map_err(|error| RequestError::Connection(error.into()))?;
             let Some(mut piece) = piece else { return Ok(None) };
-            if self.read.len() + piece.remaining() > MAX_ANSWER {
-                return Err(RequestError::TooLong);
+            if self.read.len() + piece.remaining() > MAX_RESPONSE {
+                return Err(RequestError::ResponseTooLarge);
             }
             self.read.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
         }
@@ -332,21 +331,21 @@ impl fmt::Debug for Subscription {
 
 async fn send(stream: &mut Stream, body: Bytes) -> Result<(), RequestError> {
     if !body.is_empty() {
-        stream.send_data(body).await.map_err(|error| RequestError::Broken(error.into()))?;
+        stream.send_data(body).await.map_err(|error| RequestError::Connection(error.into()))?;
     }
-    stream.finish().await.map_err(|error| RequestError::Broken(error.into()))
+    stream.finish().await.map_err(|error| RequestError::Connection(error.into()))
 }
 
-async fn answer(stream: &mut Stream) -> Result<Answer, RequestError> {
-    let (head, ()) = stream.recv_response().await.map_err(|error| RequestError::Broken(error.into()))?.into_parts();
-    Ok(Answer { status: head.status, headers: head.headers, body: body(stream).await? })
+async fn response(stream: &mut Stream) -> Result<Response, RequestError> {
+    let (head, ()) = stream.recv_response().await.map_err(|error| RequestError::Connection(error.into()))?.into_parts();
+    Ok(Response { status: head.status, headers: head.headers, body: body(stream).await? })
 }
 
 async fn body(stream: &mut Stream) -> Result<Bytes, RequestError> {
     let mut body = BytesMut::new();
-    while let Some(mut piece) = stream.recv_data().await.map_err(|error| RequestError::Broken(error.into()))? {
-        if body.len() + piece.remaining() > MAX_ANSWER {
-            return Err(RequestError::TooLong);
+    while let Some(mut piece) = stream.recv_data().await.map_err(|error| RequestError::Connection(error.into()))? {
+        if body.len() + piece.remaining() > MAX_RESPONSE {
+            return Err(RequestError::ResponseTooLarge);
         }
         body.extend_from_slice(&piece.copy_to_bytes(piece.remaining()));
     }
@@ -385,7 +384,7 @@ impl Call {
     }
 }
 
-impl Answer {
+impl Response {
     /// The media type, if there is one in plain text.
     pub fn content_type(&self) -> Option<&str> {
         self.headers.get(header::CONTENT_TYPE)?.to_str().ok()

@@ -5,13 +5,13 @@
 //!
 //! - a **frame guard**: h3 buffers every frame but DATA whole, whatever its limits say, so a frame that announces more
 //!   than its cap ends its request stream with `H3_EXCESSIVE_LOAD`, or the connection if it comes on the control stream;
-//! - a send stream that is dropped without `finish` is **reset**: quinn alone would end it cleanly, and half an answer
-//!   would look like a whole one;
-//! - [`BidiStream::stopped`] tells when **the other side leaves**, also after it has sent its whole request;
-//! - a server may take the sending half out ([`BidiStream::take_send`]) and answer by itself: h3 then reads the request,
-//!   and the answer is **one write**, head and body together;
-//! - **pseudo-header fields** that are there twice or too late are found: h3 takes the last of them;
-//! - an empty DATA frame inside a body is taken out: h3 would report the end of the body there.
+//! - a send stream that is dropped without `finish` is **reset**: quinn alone would end it cleanly, and a partial response
+//!   would look complete;
+//! - [`BidiStream::stopped`] completes when **the other side leaves**, also after it has sent its whole request;
+//! - a server may take the sending half ([`BidiStream::take_send`]): h3 then only reads the request, and the response is
+//!   **one write**, head and body together;
+//! - **pseudo-header fields** that occur twice or too late are found: h3 uses the last of them;
+//! - an empty DATA frame inside a body is removed: h3 would report the end of the body there.
 
 mod connection;
 mod guard;
@@ -20,7 +20,7 @@ mod pseudo;
 mod recv;
 mod send;
 
-pub use connection::{BidiStream, Connection, Left, OpenStreams};
+pub use connection::{BidiStream, Connection, OpenStreams, StreamEnd};
 pub use guard::{ANY_FRAME_CAP, HEADERS_FRAME_CAP};
 pub(crate) use pseudo::fault as pseudo_fault;
 pub use recv::RecvStream;
@@ -38,7 +38,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// A send stream dropped without `finish`: the server failed to answer, the client gave up.
+    /// A send stream dropped without `finish`: the server failed to respond, the client cancelled.
     const fn reset_code(self) -> Code {
         match self {
             Self::Server => Code::H3_INTERNAL_ERROR,

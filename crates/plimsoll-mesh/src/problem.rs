@@ -1,8 +1,9 @@
 //! Every refusal as problem details (RFC 9457).
 //!
-//! `type` is `urn:plimsoll:problem:<code>`, and `code` stands as a member of its own. A refusal that comes from another
-//! node keeps its code, and `node` says where it arose.
+//! `type` is `urn:plimsoll:problem:<code>`, and `code` is a member of its own. A refusal from another node keeps its code, and
+//! `node` names that node.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,11 +11,10 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::names::NodeId;
-use crate::service::ApplicationError;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $status:ident;)*) => {
-        /// What went wrong, as a stable word.
+        /// What went wrong, as a stable code.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
         #[non_exhaustive]
@@ -23,12 +23,12 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// The word itself.
+            /// The code as text.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
 
-            /// The HTTP status it travels under.
+            /// Its HTTP status.
             pub const fn status(self) -> StatusCode {
                 match self { $(Self::$variant => StatusCode::$status,)* }
             }
@@ -42,7 +42,7 @@ macro_rules! codes {
 codes! {
     /// The service name breaks the rules.
     BadName = "bad_name", BAD_REQUEST;
-    /// A frame or message that cannot be read.
+    /// A malformed frame or message.
     BadFrame = "bad_frame", BAD_REQUEST;
     /// `plimsoll-deadline-ms` is not a whole number from 1.
     BadDeadline = "bad_deadline", BAD_REQUEST;
@@ -52,31 +52,31 @@ codes! {
     Forbidden = "forbidden", FORBIDDEN;
     /// No such path.
     NoSuchRoute = "no_such_route", NOT_FOUND;
-    /// Nobody provides the service.
+    /// No node provides the service.
     NoProvider = "no_provider", NOT_FOUND;
-    /// The path exists, the method does not fit it.
+    /// The path exists and does not allow the method.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED;
     /// The request did not arrive in time.
     SlowRequest = "slow_request", REQUEST_TIMEOUT;
     /// The body is larger than the cap.
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE;
-    /// The service refused in its own words.
+    /// The service refused with a body of its own.
     ApplicationError = "application_error", UNPROCESSABLE_ENTITY;
-    /// More than the rate allows; or the connection holds as many bytes as one may. If it was the answer that was refused for
-    /// that, the call has run, and the detail says so.
+    /// More than the rate allows; or the connection is at its cap of bytes. If the response was refused for that, the
+    /// call has run, and the detail says so.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS;
     /// The header section is larger than the cap.
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE;
     /// The worker panicked.
     WorkerPanicked = "worker_panicked", INTERNAL_SERVER_ERROR;
-    /// The worker was killed, or ended without a reply; or its answer is larger than any that can be sent.
+    /// The worker was killed, or ended without a reply; or its response is larger than the limit.
     WorkerDied = "worker_died", INTERNAL_SERVER_ERROR;
     /// The connection to the provider is gone; the call may have run.
     ProviderDied = "provider_died", BAD_GATEWAY;
-    /// The gateway has as many clients as it may.
+    /// The gateway is at its cap of clients.
     MaxClientsReached = "max_clients_reached", SERVICE_UNAVAILABLE;
-    /// The service has as many calls in flight as it may; or all clients together hold as many bytes as they may. If it was the
-    /// answer that was refused for that, the call has run, and the detail says so.
+    /// The service is at its cap of calls in flight, or all clients together are at their cap of bytes. If the
+    /// response was refused for that, the call has run, and the detail says so.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE;
     /// Memory is short; new work is refused first.
     Pressure = "pressure", SERVICE_UNAVAILABLE;
@@ -86,12 +86,21 @@ codes! {
     Deadline = "deadline", GATEWAY_TIMEOUT;
 }
 
-/// A refusal or failure, as it goes to the caller.
+/// A service's own refusal: 422, with the service's own body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplicationError {
+    /// Media type of the body.
+    pub content_type: Arc<str>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A refusal or failure, as it is sent to the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The stable word.
+    /// The stable code.
     pub code: Code,
-    /// What happened and what the caller may do, for people.
+    /// What happened and what the caller may do.
     pub detail: String,
     /// The node on which it arose.
     pub node: Option<NodeId>,
@@ -107,15 +116,15 @@ pub struct Document {
     /// `urn:plimsoll:problem:<code>`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The code in words.
+    /// The code as a title.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
     /// What happened.
     pub detail: String,
-    /// The stable word.
+    /// The stable code.
     pub code: Code,
-    /// Where it happened.
+    /// The node on which it arose.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub node: Option<NodeId>,
 }

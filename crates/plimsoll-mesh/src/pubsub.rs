@@ -1,7 +1,7 @@
 //! Publishing to topics, and subscribing to filters over them, on one node.
 //!
 //! A message goes to every subscriber whose filter matches its topic, at most once. It is encoded once, as a server-sent
-//! event; subscribers share those bytes. Who does not read is told and cut off, and delays nobody
+//! event; subscribers share those bytes. A subscriber that does not read is cut off with a reason and delays no other
 //! ([`Fanout`]).
 
 mod events;
@@ -50,7 +50,7 @@ impl Default for PubsubCaps {
     }
 }
 
-/// What is counted.
+/// What the topics count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PubsubEvent {
@@ -60,7 +60,7 @@ pub enum PubsubEvent {
     Queued,
     /// A subscriber was cut off.
     CutOff,
-    /// A subscription was refused: there are as many filters or subscribers as may be.
+    /// A subscription was refused: the cap of filters or subscribers is reached.
     RefusedFull,
     /// A message was refused: it is over the backlog of a subscriber.
     RefusedTooLarge,
@@ -74,19 +74,19 @@ impl Event for PubsubEvent {
     }
 }
 
-/// As many subscribe already as may.
+/// The cap of filters or subscriptions is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("all {cap} {what} are taken")]
+#[error("all {cap} {what} are used")]
 pub struct Full {
-    /// Of what there are too many: `filters` or `subscriptions`.
+    /// What is full: `filters` or `subscriptions`.
     pub what: &'static str,
     /// The cap.
     pub cap: usize,
 }
 
-/// What became of a message.
+/// How many subscribers a message reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reached {
+pub struct Published {
     /// Subscribers that have it in their queue.
     pub reached: usize,
     /// Subscribers that were cut off instead.
@@ -118,7 +118,7 @@ struct Shared {
 }
 
 impl Pubsub {
-    /// No topics yet: they are there as long as somebody subscribes.
+    /// Without topics: a topic exists while it has subscribers.
     pub fn new(caps: PubsubCaps) -> Self {
         let counters = Counters::new("subscribers", caps.subscribers);
         Self { shared: Arc::new(Shared { caps, filters: RwLock::new(Trie::default()), counters }) }
@@ -144,16 +144,17 @@ impl Pubsub {
         }
     }
 
-    /// Publishes to every subscriber whose filter matches `topic`. Encodes once, or not at all if there is none; never waits.
+    /// Publishes to every subscriber whose filter matches `topic`. Encodes once, or not at all without subscribers; never
+    /// waits.
     ///
     /// # Errors
-    /// [`PublishError`] when no subscriber's empty queue could take it, or it does not fit into the budget of all backlogs.
-    pub fn publish(&self, topic: &Topic, content_type: Option<&str>, body: &[u8]) -> Result<Reached, PublishError> {
+    /// [`PublishError`].
+    pub fn publish(&self, topic: &Topic, content_type: Option<&str>, body: &[u8]) -> Result<Published, PublishError> {
         let shared = &self.shared;
         shared.counters.count(PubsubEvent::Published);
         let mut matching = Vec::new();
         shared.filters.read().matching(topic, &mut |fanout| matching.push(fanout.clone()));
-        let mut sum = Reached::default();
+        let mut sum = Published::default();
         if matching.is_empty() {
             return Ok(sum);
         }
@@ -170,7 +171,8 @@ impl Pubsub {
         Ok(sum)
     }
 
-    /// Cuts off whoever has too much waiting for too long although nothing is published. For the owner's tick. O(subscribers).
+    /// Cuts off subscribers whose backlog was too large for too long, although nothing is published. For the owner's timer.
+    /// O(subscribers).
     pub fn sweep(&self) -> usize {
         let fanouts = self.shared.filters.read().values();
         let cut_off = fanouts.iter().map(Fanout::sweep).sum();
@@ -183,7 +185,7 @@ impl Pubsub {
         self.shared.filters.read().len()
     }
 
-    /// Subscribers, those included that were cut off and have not been told yet.
+    /// Subscribers, including those cut off that have not read the reason yet.
     pub fn subscribers(&self) -> usize {
         usize::try_from(self.shared.counters.entries().read().used).unwrap_or(usize::MAX)
     }
@@ -210,7 +212,7 @@ impl Shared {
                 (backlog, patience) = (ByteCap::of::<{ ByteCap::MAX }>(), Duration::MAX);
             }
             let fanout = Fanout::new("filter", FanoutCaps { subscribers, backlog, patience, ..FanoutCaps::default() });
-            // One line for all of them, told by the topics.
+            // The topics log one line for all of them.
             fanout.counters().disable_refusal_log();
             fanout
         });
@@ -231,7 +233,7 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// The next event, then once why it ended, then `None`.
+    /// The next event, then once the reason of its end, then `None`.
     ///
     /// Cancel safe.
     pub async fn next(&mut self) -> Option<Result<Bytes, Disconnected>> {
@@ -243,7 +245,7 @@ impl Subscriber {
         self.subscription.as_mut()?.try_next()
     }
 
-    /// Waits until it is cut off, whether or not it reads.
+    /// Waits until the subscription is cut off, whether or not it is read.
     ///
     /// Cancel safe.
     pub async fn disconnected(&self) -> Disconnected {

@@ -1,4 +1,4 @@
-//! The one `Request -> Response` trait in which every edge of the mesh ends.
+//! The `Request -> Response` trait through which the gateway and the peers hand over calls.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,26 +10,28 @@ use serde::{Deserialize, Serialize};
 use crate::names::{NodeId, ServiceName};
 use crate::problem::Problem;
 
-/// One call, from whichever edge it came.
+pub use crate::problem::ApplicationError;
+
+/// One call, from a client or a peer.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The service called.
     pub service: ServiceName,
-    /// The body, whole; its size was checked against the cap at the edge.
+    /// The whole body; its size was checked against the cap on arrival.
     pub body: Bytes,
     /// The body's media type, as the caller gave it.
     pub content_type: Option<Arc<str>>,
-    /// When the caller stops waiting. It only ever shrinks on the way.
+    /// When the caller stops waiting. It is never extended on the way.
     pub deadline: Instant,
-    /// The caller's name for this call, for logs on every node it touches.
+    /// The id of this call, for logs on every node that handles it.
     pub call_id: Arc<str>,
-    /// W3C trace context, passed on as it came.
+    /// W3C trace context, passed on unchanged.
     pub traceparent: Option<Arc<str>>,
-    /// Who calls, as far as the edge could prove it.
+    /// The authenticated caller.
     pub caller: Caller,
 }
 
-/// Who is behind a request.
+/// The caller of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Caller {
@@ -48,39 +50,30 @@ pub struct Response {
     pub body: Bytes,
 }
 
-/// A service's own refusal: 422, with the service's own body.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApplicationError {
-    /// Media type of the body.
-    pub content_type: Arc<str>,
-    /// The body.
-    pub body: Bytes,
-}
-
-/// Serves requests: the router of a node, or a test's stand-in.
+/// Serves requests: the router of a node.
 pub trait Dispatch: Send + Sync + 'static {
     /// Serves one request by its deadline.
     ///
-    /// Cancel safe: dropping the future gives the call up, here and on whichever node serves it.
+    /// Cancel safe: dropping the future cancels the call, here and on the node that serves it.
     fn dispatch(&self, request: Request) -> BoxFuture<'_, Result<Response, Problem>>;
 }
 
-/// A call that was not answered, and whether another node may be asked.
+/// A failed call, and whether another node may serve it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// What the caller is told.
+    /// The problem for the caller.
     pub problem: Problem,
     /// The call certainly never ran: it may be tried elsewhere without running twice.
     pub never_ran: bool,
 }
 
 impl Refusal {
-    /// A refusal before any worker existed.
+    /// A refusal before a worker was started.
     pub fn never_ran(problem: Problem) -> Self {
         Self { problem, never_ran: true }
     }
 
-    /// An end that leaves open whether the service ran.
+    /// A failure after which the service may have run.
     pub fn may_have_run(problem: Problem) -> Self {
         Self { problem, never_ran: false }
     }
@@ -96,7 +89,7 @@ impl Refusal {
 pub trait ServePeer: Send + Sync + 'static {
     /// Serves a call here or not at all: no call makes a third hop.
     ///
-    /// Cancel safe: dropping the future gives the call up and stops its worker.
+    /// Cancel safe: dropping the future cancels the call and stops its worker.
     fn serve(&self, request: Request) -> BoxFuture<'static, Result<Response, Refusal>>;
 }
 
@@ -120,15 +113,15 @@ pub struct NodeEntry {
     pub id: NodeId,
     /// Where its endpoint is, if known.
     pub address: Option<std::net::SocketAddr>,
-    /// Whether this is the node that answers.
+    /// Whether this is the responding node.
     pub this: bool,
     /// `up`, `connecting`, `suspect`, `down` or `refused`.
     pub state: String,
-    /// Why it is not up, in words.
+    /// Why it is not up.
     pub reason: Option<String>,
 }
 
-/// What a node knows of the mesh, readable at any time without a turn of any actor.
+/// The state of the mesh as a node knows it, readable at any time without a message to an actor.
 pub trait Overview: Send + Sync + 'static {
     /// All services, sorted by name.
     fn services(&self) -> Vec<ServiceEntry>;

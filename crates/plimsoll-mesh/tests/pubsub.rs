@@ -2,13 +2,13 @@
 
 use plimsoll::bounded::{ByteCap, Cap, Disconnected};
 use plimsoll::inspect::Inspect;
-use plimsoll_mesh::pubsub::{Full, Pubsub, PubsubCaps, PubsubEvent, Reached, Topic};
+use plimsoll_mesh::pubsub::{Full, Published, Pubsub, PubsubCaps, PubsubEvent, Topic};
 
 fn topic(name: &str) -> Topic {
     name.parse().unwrap()
 }
 
-fn publish(pubsub: &Pubsub, name: &str, body: &[u8]) -> Reached {
+fn publish(pubsub: &Pubsub, name: &str, body: &[u8]) -> Published {
     pubsub.publish(&topic(name), None, body).unwrap()
 }
 
@@ -26,7 +26,7 @@ fn all_filters_share_one_encoding() {
     assert_eq!(publish(&pubsub, "c", b"to nobody").reached, 1, "'**' wants it");
 }
 
-/// M-13, F-13: the filter goes with its last subscriber, whoever that is; one that was cut off counts until it is told.
+/// M-13, F-13: the filter goes with its last subscriber; one that was cut off counts until it reads the reason.
 #[test]
 fn nothing_is_left_of_subscribers_that_left() {
     let pubsub = Pubsub::new(PubsubCaps { backlog: ByteCap::of::<1_000>(), ..PubsubCaps::default() });
@@ -37,7 +37,7 @@ fn nothing_is_left_of_subscribers_that_left() {
     drop((first, third));
     assert_eq!((pubsub.filters(), pubsub.subscribers()), (1, 1));
     publish(&pubsub, "a.b", &[b'x'; 600]);
-    assert_eq!(publish(&pubsub, "a.b", &[b'x'; 600]), Reached { reached: 0, cut_off: 1 });
+    assert_eq!(publish(&pubsub, "a.b", &[b'x'; 600]), Published { reached: 0, cut_off: 1 });
     assert_eq!(pubsub.inspect().counters["backlog_bytes"], 0, "its backlog went at once");
     assert!(matches!(second.try_next(), Some(Err(Disconnected::BacklogFull { .. }))));
     drop(second);

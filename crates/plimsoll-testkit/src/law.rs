@@ -24,7 +24,7 @@ pub const CALLS: Law = Law { name: "calls", whole: "started", parts: &["settled"
 pub const ADMISSION: Law = Law {
     name: "admission",
     whole: "offered",
-    parts: &["served", "peers", "told", "turned_away", "failed_handshakes", "deciding"],
+    parts: &["served", "peers", "refused_with_reason", "refused_without_reason", "failed_handshakes", "pending"],
 };
 
 /// A law that does not hold.

@@ -19,7 +19,7 @@ use walk::{Finding, Sources};
 
 /// What may be held nevertheless: type, field, reason.
 const ALLOWED: &[(&str, &str, &str)] = &[
-    ("Answer", "fields", "the header fields of one answer, which the program writes itself"),
+    ("HttpResponse", "fields", "the header fields of one response, which the program writes itself"),
     ("PeerTable", "entries", "nodes with a connection, which the pool bounds, and 1,024 others"),
     ("PeerTable", "targets", "10,000"),
     ("Busy", "waiters", "callers of the supervisor that wait for one start or stop; each waits for its answer"),
@@ -48,9 +48,9 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("IntensityWindow", "restarts", "as many as the intensity allows, and one"),
     ("EngineSummary", "lives", "10,000 in the engine"),
     ("Layers", "values", "one for each setting there is"),
-    ("Left", "alias", "sessions and subscriptions that ended, each once, until the next turn"),
+    ("EndedList", "alias", "sessions and subscriptions that ended, each once, until the next turn"),
     ("Log", "folds", "1,024"),
-    ("Node", "below", "eight levels for each filter, of which there is a cap"),
+    ("Node", "children", "eight levels for each filter, of which there is a cap"),
     ("NodeBuilder", "offers", "what the program offers"),
     ("NodeConfig", "seeds", "what the configuration names"),
     ("NodeSnapshot", "events", "100"),
@@ -65,7 +65,11 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("Parts", "offers", "what the program offers"),
     ("PeersConfig", "seeds", "what the configuration names"),
     ("Publisher", "said", "one for each service that this node offers"),
-    ("Pump", "tasks", "the requests of one connection: each has a stream, of which the transport allows 64"),
+    (
+        "ConnectionDriver",
+        "tasks",
+        "the requests of one connection: each has a stream, of which the transport allows 64",
+    ),
     ("Queue", "messages", "each holds a credit of the mailbox"),
     ("RecordTable", "lives", "10,000 in the engine"),
     ("Rules", "actions", "what one turn decides, done at its end"),
@@ -141,7 +145,10 @@ const KNOWN_TO_GROW: &[(&str, &str)] = &[
     ),
     ("ActorRef", "the same"),
     ("ChitchatHandle", "the gossip engine's state: the guard lets in 10,000 lives with 4,096 keys each"),
-    ("Endpoint", "quinn's connections: clients, peers and the desk have caps, and so have handshakes that wait"),
+    (
+        "Endpoint",
+        "quinn's connections: clients, peers and refusal responders have caps, and so have pending handshakes",
+    ),
     ("HeaderMap", "64 fields and 16 KiB of a request, checked before it is served"),
     ("HttpConnector", "the image proxy's client of one tenant keeps one idle connection; its requests hold permits"),
     ("RequestResolver", "h3's channel of requests that ended: one for each stream, of which the transport allows 64"),

@@ -116,8 +116,8 @@ const FIRST: [&str; 11] = [
     "clients",
     "offered",
     "served",
-    "told",
-    "turned_away",
+    "refused_with_reason",
+    "refused_without_reason",
     "failed_handshakes",
     "up",
     "members",
@@ -197,8 +197,9 @@ mod tests {
     use super::*;
 
     fn place(id: &str, restarts: u64, children: Vec<TreeNode>) -> TreeNode {
-        let counters =
-            [("clients_cap", 5), ("in_flight", 2), ("told", 0)].map(|(name, value)| (name.to_owned(), value)).into();
+        let counters = [("clients_cap", 5), ("in_flight", 2), ("refused_with_reason", 0)]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into();
         let details = Details { counters, children };
         TreeNode { id: id.into(), kind: Kind::Worker, status: Status::Running, actor: None, restarts, details }
     }
@@ -216,7 +217,8 @@ node        running    in flight 2
         assert_eq!(drawn, wanted);
         assert!(!tree(Paint(false), &root, Some(30)).contains("in flight"), "no room");
         let mut door = place("listener", 0, vec![]);
-        let attempts = [("failed_handshakes", 1), ("offered", 9), ("peers", 3), ("served", 4), ("told", 1)];
+        let attempts =
+            [("failed_handshakes", 1), ("offered", 9), ("peers", 3), ("served", 4), ("refused_with_reason", 1)];
         door.details.counters = attempts.map(|(name, value)| (name.to_owned(), value)).into();
         let drawn = tree(Paint(false), &door, Some(70));
         assert!(drawn.contains("offered 9, served 4, told 1, failed handshakes 1"), "who was not let in: {drawn}");

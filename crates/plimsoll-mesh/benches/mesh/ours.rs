@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plimsoll::call::{CallContext, CallServer, Service};
 use plimsoll::supervisor::{ChildSpec, Supervisor};
 use plimsoll_mesh::events::Events;
-use plimsoll_mesh::gateway::{AcceptPeer, Behind, Gateway, bind};
+use plimsoll_mesh::gateway::{AcceptPeer, Backends, Gateway, bind};
 use plimsoll_mesh::identity::{Identity, endpoint_config, server_config};
 use plimsoll_mesh::rpc::Router;
 use plimsoll_mesh::service::{ApplicationError, Request, Response};
@@ -42,7 +42,7 @@ pub async fn echo() -> Target {
     let services = ServiceTable::new();
     let router = Arc::new(Router::local(target.pin, Some(target.address), services.clone()));
     let behind =
-        Behind { dispatch: router.clone(), overview: router, peers: Arc::new(NoPeers), events: Events::default() };
+        Backends { dispatch: router.clone(), overview: router, peers: Arc::new(NoPeers), events: Events::default() };
     let gateway = Gateway::new(target.pin, endpoint, server, limits(), behind);
     let tree = Supervisor::builder("bench")
         .child(ChildSpec::new("echo", move |parent| {

@@ -1,8 +1,9 @@
-//! Who may come in: the client cap, the refusal desk and the ledger of attempts.
+//! Admission of connections: the client cap, the refusal responders and the counters of attempts.
 //!
-//! Each attempt to connect is counted once and ends once:
-//! `offered = served + peers + told + turned away + failed handshakes + deciding`, at every moment, because the places
-//! and the counts change under one lock. It is taken a few times in a connection's life, never for a request.
+//! Each connection attempt is counted once and ends once:
+//! `offered = served + peers + refused with reason + refused without reason + failed handshakes + pending`, in every
+//! reading, because slots and counters change under one lock. The lock is taken a few times in a connection's life, never
+//! for a request.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
@@ -12,18 +13,18 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use plimsoll::bounded::{Admission, AdmissionRefusal, AdmissionSettings, Cap, Permit, Rate};
 
-/// How many connections may begin, beside the cap of clients.
+/// Limits on new connections, beside the cap of clients.
 ///
 /// An origin is an address prefix: /24 for IPv4, /56 for IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionLimits {
-    /// Clients of one origin at once. Default `None`: as many as there are places.
+    /// Clients of one origin at once. Default `None`: as many as the cap of clients.
     pub per_origin: Option<Cap>,
-    /// Handshakes under way at once. Default 1,024.
+    /// Handshakes in progress at once. Default 1,024.
     pub half_open: Cap,
-    /// Connections that begin, in all. Default 10,000 a second.
+    /// New connections in all. Default 10,000 a second.
     pub rate: Rate,
-    /// Connections that begin from one origin. Default 10,000 a second: as in all, so tighter only when set.
+    /// New connections from one origin. Default 10,000 a second: as in all, so it takes effect only when set.
     pub origin_rate: Rate,
 }
 
@@ -42,193 +43,207 @@ impl Default for AdmissionLimits {
     }
 }
 
-/// How attempts to connect ended, and how many places are taken.
+/// How connection attempts ended, and how many slots are used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Attempts {
     /// Attempts, each counted once however often its first packet was repeated.
     pub offered: u64,
-    /// Let in as clients.
+    /// Admitted as clients.
     pub served: u64,
-    /// Turned out to be peers.
+    /// Handed over as peers.
     pub peers: u64,
-    /// Told `max_clients_reached` at the desk.
-    pub told: u64,
-    /// Refused without a word, because the desk was full or the gateway was stopping.
-    pub turned_away: u64,
+    /// Refused with `max_clients_reached`, in a response or in the close.
+    pub refused_with_reason: u64,
+    /// Refused without a handshake, because every refusal responder was busy or the gateway was stopping.
+    pub refused_without_reason: u64,
     /// Handshakes that failed or took too long.
     pub failed_handshakes: u64,
-    /// In their handshake, or at the desk.
-    pub deciding: u64,
-    /// Client places taken now.
+    /// In their handshake, or at a refusal responder.
+    pub pending: u64,
+    /// Client slots used now.
     pub clients: u64,
-    /// Most client places that were ever taken at once.
+    /// Most client slots that were ever used at once.
     pub clients_high_water: u64,
-    /// Desk places taken now.
-    pub at_desk: u64,
+    /// Refusal responders used now.
+    pub responding: u64,
 }
 
 impl Attempts {
     /// Whether every attempt is accounted for.
     pub const fn balanced(&self) -> bool {
-        self.offered == self.served + self.peers + self.told + self.turned_away + self.failed_handshakes + self.deciding
+        self.offered
+            == self.served
+                + self.peers
+                + self.refused_with_reason
+                + self.refused_without_reason
+                + self.failed_handshakes
+                + self.pending
     }
 }
 
-/// The answer to one attempt.
+/// What to do with one attempt.
 #[derive(Debug)]
-pub(super) enum Arrival {
-    /// There is a client place: accept.
-    Client(Place),
-    /// No client place, but one at the desk: accept, and tell.
-    Desk(Place),
-    /// Neither: refuse.
-    TurnAway,
-    /// This attempt has been answered before: refuse again, count nothing.
+pub(super) enum Decision {
+    /// A client slot is free: accept.
+    Admit(AdmissionSlot),
+    /// No client slot, but a refusal responder is free: accept, and respond with the reason.
+    Respond(AdmissionSlot),
+    /// Neither is free: refuse.
+    Refuse,
+    /// The attempt was refused before: refuse again, count nothing.
     Repeated,
 }
 
-/// How an attempt that was accepted ended.
+/// How an accepted attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Served,
     Peer,
-    Told,
-    TurnedAway,
+    RefusedWithReason,
+    Refused,
     FailedHandshake,
 }
 
-/// The door. Cloning shares it.
+/// A client that is admitted: its connection and its slot.
+#[derive(Debug)]
+pub(super) struct AdmittedConnection {
+    pub(super) connection: quinn::Connection,
+    pub(super) slot: AdmissionSlot,
+}
+
+/// Decides which connections are admitted. Cloning shares it.
 #[derive(Debug, Clone)]
-pub(super) struct Door {
-    books: Arc<Mutex<Books>>,
-    /// Places for clients, rates by origin, and the memory of those refused. Attempts are known by a keyed digest: a client
-    /// cannot choose one that collides.
+pub(super) struct ClientAdmission {
+    counters: Arc<Mutex<AttemptCounters>>,
+    /// Client slots, rates by origin, and the refused attempts that are remembered. An attempt is identified by a keyed digest,
+    /// so that a client cannot choose one that collides.
     admission: Admission<u64>,
     digest: RandomState,
 }
 
 #[derive(Debug)]
-struct Books {
+struct AttemptCounters {
     attempts: Attempts,
-    desk_cap: u64,
+    responders: u64,
 }
 
-impl Door {
-    pub(super) fn new(client_cap: usize, desk_cap: usize, limits: &AdmissionLimits) -> Self {
-        let clients = Cap::new(client_cap.clamp(1, Cap::MAX)).unwrap_or(Cap::of::<1>());
+impl ClientAdmission {
+    pub(super) fn new(clients: usize, responders: usize, limits: &AdmissionLimits) -> Self {
+        let clients = Cap::new(clients.clamp(1, Cap::MAX)).unwrap_or(Cap::of::<1>());
         let admission = Admission::new(limits.settings(clients));
-        let books = Books { attempts: Attempts::default(), desk_cap: desk_cap as u64 };
-        Self { books: Arc::new(Mutex::new(books)), admission, digest: RandomState::new() }
+        let counters = AttemptCounters { attempts: Attempts::default(), responders: responders as u64 };
+        Self { counters: Arc::new(Mutex::new(counters)), admission, digest: RandomState::new() }
     }
 
-    /// One first packet, known by its sender's address and the destination id it chose.
-    pub(super) fn arrive(&self, from: SocketAddr, connection_id: &[u8]) -> Arrival {
+    /// Decides on one first packet, identified by its sender's address and the destination id that the sender chose.
+    pub(super) fn decide(&self, from: SocketAddr, connection_id: &[u8]) -> Decision {
         let attempt = self.digest.hash_one((from, connection_id));
-        let mut books = self.books.lock();
+        let mut counters = self.counters.lock();
         let refused = match self.admission.admit(from.ip(), Some(attempt), Instant::now()) {
             Ok(permit) => {
-                books.attempts.offered += 1;
-                books.attempts.deciding += 1;
-                return Arrival::Client(self.place(Kind::Client(permit)));
+                counters.attempts.offered += 1;
+                counters.attempts.pending += 1;
+                return Decision::Admit(self.slot(SlotKind::Client(permit)));
             }
-            Err(refused) if refused.repeated => return Arrival::Repeated,
+            Err(refused) if refused.repeated => return Decision::Repeated,
             Err(refused) => refused.refusal,
         };
-        let desk_cap = books.desk_cap;
-        let attempts = &mut books.attempts;
+        let responders = counters.responders;
+        let attempts = &mut counters.attempts;
         attempts.offered += 1;
-        // Whoever comes too fast, or while the gateway stops, is not worth a place at the desk.
+        // Rate-limited and late attempts are refused without a response.
         let full = matches!(refused, AdmissionRefusal::MaxClientsReached { .. } | AdmissionRefusal::OriginFull { .. });
-        if full && attempts.at_desk < desk_cap {
-            attempts.at_desk += 1;
-            attempts.deciding += 1;
-            Arrival::Desk(self.place(Kind::Desk))
+        if full && attempts.responding < responders {
+            attempts.responding += 1;
+            attempts.pending += 1;
+            Decision::Respond(self.slot(SlotKind::Responder))
         } else {
-            attempts.turned_away += 1;
-            Arrival::TurnAway
+            attempts.refused_without_reason += 1;
+            Decision::Refuse
         }
     }
 
-    fn place(&self, kind: Kind) -> Place {
-        Place { door: self.clone(), kind, otherwise: Some(Outcome::FailedHandshake) }
+    fn slot(&self, kind: SlotKind) -> AdmissionSlot {
+        AdmissionSlot { admission: self.clone(), kind, on_drop: Some(Outcome::FailedHandshake) }
     }
 
-    /// From now on everybody is turned away: the gateway is stopping.
-    pub(super) fn shut(&self) {
+    /// Refuses every attempt from now on: the gateway is stopping.
+    pub(super) fn close(&self) {
         self.admission.shut();
     }
 
-    /// Lets in again, after a restart.
+    /// Admits again, after a restart.
     pub(super) fn open(&self) {
         self.admission.open();
     }
 
     pub(super) fn attempts(&self) -> Attempts {
         let level = self.admission.counters().entries().read();
-        Attempts { clients: level.used, clients_high_water: level.high_water, ..self.books.lock().attempts }
+        Attempts { clients: level.used, clients_high_water: level.high_water, ..self.counters.lock().attempts }
     }
 }
 
-/// A client place or a place at the desk, free again when this is dropped.
+/// A client slot or a refusal responder, released when this is dropped.
 ///
-/// Dropped before [`Place::settle`], it was a failed handshake, or turned away if that was complete.
+/// Dropped before [`AdmissionSlot::settle`], the attempt counts as a failed handshake, or as refused if the handshake was
+/// completed.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Place {
-    door: Door,
-    kind: Kind,
-    /// How the attempt ends if nobody says otherwise; `None` once it is written down.
-    otherwise: Option<Outcome>,
+pub(super) struct AdmissionSlot {
+    admission: ClientAdmission,
+    kind: SlotKind,
+    /// The outcome if none is settled; `None` once one is.
+    on_drop: Option<Outcome>,
 }
 
 #[derive(Debug)]
-enum Kind {
-    /// The permit is given back with it.
+enum SlotKind {
+    /// Dropping the permit releases it.
     Client(Permit<u64>),
-    Desk,
+    Responder,
 }
 
-impl Place {
-    /// The handshake is complete: from now on the attempt can no longer fail in it.
-    pub(super) fn shook_hands(&mut self) {
-        self.otherwise = self.otherwise.map(|_| Outcome::TurnedAway);
+impl AdmissionSlot {
+    /// Records that the handshake is completed: the attempt can no longer fail in it.
+    pub(super) fn handshake_completed(&mut self) {
+        self.on_drop = self.on_drop.map(|_| Outcome::Refused);
         self.establish();
     }
 
     fn establish(&mut self) {
-        if let Kind::Client(permit) = &mut self.kind {
+        if let SlotKind::Client(permit) = &mut self.kind {
             permit.establish();
         }
     }
 
-    /// Writes down how the attempt ended. The first word counts.
+    /// Counts how the attempt ended. Only the first outcome counts.
     pub(super) fn settle(&mut self, outcome: Outcome) {
-        if self.otherwise.take().is_none() {
+        if self.on_drop.take().is_none() {
             return;
         }
         if outcome != Outcome::FailedHandshake {
             self.establish();
         }
-        let mut books = self.door.books.lock();
-        let attempts = &mut books.attempts;
-        attempts.deciding -= 1;
+        let mut counters = self.admission.counters.lock();
+        let attempts = &mut counters.attempts;
+        attempts.pending -= 1;
         match outcome {
             Outcome::Served => attempts.served += 1,
             Outcome::Peer => attempts.peers += 1,
-            Outcome::Told => attempts.told += 1,
-            Outcome::TurnedAway => attempts.turned_away += 1,
+            Outcome::RefusedWithReason => attempts.refused_with_reason += 1,
+            Outcome::Refused => attempts.refused_without_reason += 1,
             Outcome::FailedHandshake => attempts.failed_handshakes += 1,
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for AdmissionSlot {
     fn drop(&mut self) {
-        if let Some(outcome) = self.otherwise {
+        if let Some(outcome) = self.on_drop {
             self.settle(outcome);
         }
-        if let Kind::Desk = self.kind {
-            self.door.books.lock().attempts.at_desk -= 1;
+        if let SlotKind::Responder = self.kind {
+            self.admission.counters.lock().attempts.responding -= 1;
         }
     }
 }

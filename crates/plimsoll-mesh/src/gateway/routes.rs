@@ -1,226 +1,33 @@
-//! Which route a request takes: decided from its head alone.
+//! What each route does, from its head to its response.
 
-use std::sync::Arc;
-use std::time::Duration;
+mod advertise;
+mod call;
+mod list;
+mod publish;
+pub(super) mod subscribe;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, Method, request};
+pub(super) use call::call;
 
-use super::Limits;
-use super::advertise::Change;
-use crate::names::ServiceName;
+use super::connection_context::ConnectionContext;
+use super::request_body::RequestStream;
+use super::request_failure::RequestFailure;
+use super::request_head::Route;
+use super::response::HttpResponse;
 use crate::problem::{Code, Problem};
-use crate::pubsub::{Filter, Topic};
 
-/// What a client asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Route {
-    /// `POST /v1/call/{service}`
-    Call(CallHead),
-    /// `POST /v1/publish/{topic}`
-    Publish(PublishHead),
-    /// `GET /v1/subscribe/{filter}`
-    Subscribe(Filter),
-    /// `GET /v1/services`
-    Services,
-    /// `PUT` and `DELETE /v1/services/{name}`
-    Advertisement(ServiceName, Change),
-    /// `GET /v1/nodes`
-    Nodes,
-}
-
-/// The head of a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CallHead {
-    pub(super) service: ServiceName,
-    /// From the arrival of the head.
-    pub(super) deadline: Duration,
-    pub(super) call_id: Option<Arc<str>>,
-    pub(super) traceparent: Option<Arc<str>>,
-    pub(super) content_type: Option<Arc<str>>,
-    pub(super) content_length: Option<usize>,
-}
-
-/// The head of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PublishHead {
-    pub(super) topic: Topic,
-    pub(super) content_type: Option<Arc<str>>,
-    pub(super) content_length: Option<usize>,
-}
-
-/// A refusal, and the methods that the path does have.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) problem: Problem,
-    pub(super) allow: Option<&'static str>,
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        Self { problem, allow: None }
-    }
-}
-
-/// The longest call id that is carried. Trace context is 55 bytes (W3C, version 00).
-const LONGEST_ID: usize = 128;
-/// The longest media type that is carried, as in an answer; a longer one is left out.
-const LONGEST_TYPE: usize = 256;
-
-/// Finds the route of `head`.
-///
-/// # Errors
-/// The refusal to send: over a header limit, no such route, wrong method, or a head that breaks the route's rules.
-pub(super) fn route(head: &request::Parts, limits: &Limits) -> Result<Route, Refusal> {
-    check_header_size(&head.headers, limits)?;
-    let path = head.uri.path();
-    match path {
-        "/v1/services" => only(&Method::GET, &head.method).map(|()| Route::Services),
-        "/v1/nodes" => only(&Method::GET, &head.method).map(|()| Route::Nodes),
-        _ => below(path, head, limits),
-    }
-}
-
-/// The routes whose last part is a name.
-fn below(path: &str, head: &request::Parts, limits: &Limits) -> Result<Route, Refusal> {
-    let mut parts = path.rsplitn(2, '/');
-    let name = parts.next().unwrap_or_default();
-    match parts.next() {
-        Some("/v1/call") => {
-            only(&Method::POST, &head.method)?;
-            Ok(Route::Call(call_head(name, &head.headers, limits)?))
-        }
-        Some("/v1/publish") => {
-            only(&Method::POST, &head.method)?;
-            Ok(Route::Publish(publish_head(name, &head.headers, limits)?))
-        }
-        Some("/v1/subscribe") => {
-            only(&Method::GET, &head.method)?;
-            Ok(Route::Subscribe(name.parse().map_err(bad_name)?))
-        }
-        Some("/v1/services") if !name.is_empty() => advertisement(name, head),
-        _ => Err(Problem::new(Code::NoSuchRoute, "there is nothing at this path").into()),
-    }
-}
-
-fn advertisement(name: &str, head: &request::Parts) -> Result<Route, Refusal> {
-    let change = match head.method {
-        Method::PUT => Change::Advertise { ttl: millis(&head.headers, "plimsoll-ttl-ms", Code::BadFrame)? },
-        Method::DELETE => Change::Withdraw,
-        _ => {
-            let problem = Problem::new(Code::MethodNotAllowed, "this path takes PUT and DELETE only");
-            return Err(Refusal { problem, allow: Some("PUT, DELETE") });
-        }
-    };
-    Ok(Route::Advertisement(name.parse().map_err(bad_name)?, change))
-}
-
-fn only(allowed: &'static Method, given: &Method) -> Result<(), Refusal> {
-    if given == allowed {
-        return Ok(());
-    }
-    let problem = Problem::new(Code::MethodNotAllowed, format!("this path takes {allowed} only"));
-    Err(Refusal { problem, allow: Some(allowed.as_str()) })
-}
-
-fn check_header_size(headers: &HeaderMap, limits: &Limits) -> Result<(), Problem> {
-    const FIELD_OVERHEAD: usize = 32;
-    let (mut fields, mut bytes) = (0, 0);
-    for (name, value) in headers {
-        fields += 1;
-        bytes += name.as_str().len() + value.len() + FIELD_OVERHEAD;
-    }
-    if fields > limits.header_fields {
-        let detail = format!("{fields} header fields, at most {} are taken", limits.header_fields);
-        return Err(Problem::new(Code::HeadersTooLarge, detail));
-    }
-    if bytes > limits.header_bytes {
-        let detail = format!("a header section of {bytes} bytes, at most {} are taken", limits.header_bytes);
-        return Err(Problem::new(Code::HeadersTooLarge, detail));
-    }
-    Ok(())
-}
-
-fn call_head(service: &str, headers: &HeaderMap, limits: &Limits) -> Result<CallHead, Problem> {
-    let service = service.parse().map_err(bad_name)?;
-    let content_length = content_length(headers, limits)?;
-    Ok(CallHead {
-        service,
-        deadline: deadline(headers, limits)?,
-        call_id: call_id(headers)?,
-        // A broken trace context is dropped, not refused (W3C Trace Context, 3.2.2.3).
-        traceparent: visible(headers.get("traceparent"), LONGEST_ID),
-        content_type: visible(headers.get(CONTENT_TYPE), LONGEST_TYPE),
-        content_length,
-    })
-}
-
-fn publish_head(topic: &str, headers: &HeaderMap, limits: &Limits) -> Result<PublishHead, Problem> {
-    let topic = topic.parse().map_err(bad_name)?;
-    let content_length = content_length(headers, limits)?;
-    Ok(PublishHead { topic, content_type: visible(headers.get(CONTENT_TYPE), LONGEST_TYPE), content_length })
-}
-
-fn bad_name(error: impl std::error::Error) -> Problem {
-    Problem::new(Code::BadName, error.to_string())
-}
-
-pub(super) fn body_too_large(limits: &Limits) -> Problem {
-    Problem::new(Code::BodyTooLarge, format!("the body is larger than {} bytes", limits.body_bytes))
-}
-
-fn deadline(headers: &HeaderMap, limits: &Limits) -> Result<Duration, Problem> {
-    let asked = millis(headers, "plimsoll-deadline-ms", Code::BadDeadline)?;
-    Ok(asked.map_or(limits.deadline, |asked| asked.min(limits.longest_deadline)))
-}
-
-/// A whole number from 1; digits only, so no sign, no space, no exponent.
-fn millis(headers: &HeaderMap, name: &'static str, otherwise: Code) -> Result<Option<Duration>, Problem> {
-    let mut values = headers.get_all(name).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
-    match digits {
-        Some(digits) if values.next().is_none() && digits.bytes().any(|b| b != b'0') => {
-            // More digits than fit are more than whatever it is clamped to.
-            Ok(Some(Duration::from_millis(digits.parse().unwrap_or(u64::MAX))))
-        }
-        _ => Err(Problem::new(otherwise, format!("{name} is a whole number of milliseconds from 1"))),
-    }
-}
-
-fn call_id(headers: &HeaderMap) -> Result<Option<Arc<str>>, Problem> {
-    let mut values = headers.get_all("plimsoll-call-id").iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    match visible(Some(value), LONGEST_ID) {
-        Some(id) if !id.is_empty() && values.next().is_none() => Ok(Some(id)),
-        _ => {
-            let detail = format!("plimsoll-call-id is there once, with 1 to {LONGEST_ID} visible ASCII characters");
-            Err(Problem::new(Code::BadFrame, detail))
+/// Serves every route but calls and subscriptions.
+pub(super) async fn other(
+    context: &ConnectionContext,
+    route: Route,
+    stream: &mut RequestStream,
+) -> Result<HttpResponse, RequestFailure> {
+    match route {
+        Route::Services => Ok(list::services(&context.state)?),
+        Route::Nodes => Ok(list::nodes(&context.state)),
+        Route::Advertisement(name, change) => Ok(advertise::advertise(context, name, change).await?),
+        Route::Publish(head) => publish::publish(context, head, stream).await,
+        Route::Call(_) | Route::Subscribe(_) => {
+            Err(Problem::new(Code::WorkerDied, "the route has a handler of its own").into())
         }
     }
 }
-
-/// The announced length of the body, which is within the cap.
-fn content_length(headers: &HeaderMap, limits: &Limits) -> Result<Option<usize>, Problem> {
-    let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.any(|other| other != value) {
-        // Somebody on the way may have believed the other one (RFC 9110, 8.6).
-        return Err(Problem::new(Code::BadFrame, "content-length is there twice, with different values"));
-    }
-    let digits = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()));
-    match digits.map(|digits| digits.parse().unwrap_or(usize::MAX)) {
-        Some(length) if length > limits.body_bytes => Err(body_too_large(limits)),
-        Some(length) => Ok(Some(length)),
-        None => Err(Problem::new(Code::BadFrame, "content-length is not a number")),
-    }
-}
-
-/// The value as text, if it is short and plain enough to be carried on.
-fn visible(value: Option<&http::HeaderValue>, longest: usize) -> Option<Arc<str>> {
-    let text = value?.to_str().ok()?;
-    (text.len() <= longest).then(|| text.into())
-}
-
-#[cfg(test)]
-mod tests;

@@ -1,14 +1,14 @@
-//! The clients of a gateway with their subscriptions and what they advertise: one server that owns the books, and the handle
-//! to it.
+//! The sessions of a gateway's clients with their subscriptions and advertisements: one server that owns the table, and the
+//! handle to it.
 //!
-//! A connection enters when it is let in and leaves when its guard is dropped, however it ends. Leaving cannot be refused
-//! by a full mailbox: who left is noted first, and the server looks at that list at the beginning of every turn. The same
-//! holds for a subscription. A client that is taken out takes all with it: its calls, its subscriptions, its leases.
+//! A session opens when its connection is admitted and closes when its guard is dropped. Closing cannot be refused by a full
+//! mailbox: the guard first adds itself to a list, and the server removes what is in that list at the beginning of every
+//! turn. The same holds for a subscription. Removing a session removes all that belongs to it: calls, subscriptions, leases.
 //!
-//! The streams of calls are no rows of their own, as two turns of the server for each call would cost more than the call:
-//! they are tasks of the connection, and its row has the token that ends them.
+//! The streams of calls are not rows of the table, as two turns of the server for each call would cost more than the call:
+//! they are tasks of the connection, and the session has the token that ends them.
 
-mod books;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -27,129 +27,128 @@ use plimsoll::server::{self, BoxError, Reply, Server, Serving, TimerKey, Turn};
 use plimsoll::supervisor::Child;
 use tokio_util::sync::CancellationToken;
 
-pub use books::AdvertisementLimits;
-use books::{Books, BooksCounters, Leases, Refused};
+pub use table::AdvertisementLimits;
+use table::{Leases, SessionError, SessionTable, SessionTableCounters};
 
 use crate::names::ServiceName;
 use crate::problem::{Code, Problem};
 
-/// How long the books lie untouched before they give back what they do not need.
-const QUIET: Duration = Duration::from_secs(60);
+/// How long the table is unused before it releases spare memory.
+const IDLE_TIME: Duration = Duration::from_secs(60);
 
-/// The handle to the sessions of one gateway, which outlives their server.
+/// The handle to the sessions of one gateway. It outlives restarts of their server.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(super) struct SessionsHandle {
     limits: AdvertisementLimits,
     clients: usize,
     subscriptions: ResourceCaps,
-    running: ArcSwapOption<Running>,
-    entered: AtomicU64,
+    instance: ArcSwapOption<Instance>,
+    opened: AtomicU64,
 }
 
-/// One run of the server. Its keys mean nothing to a later one, so that who left is noted with the run it had entered.
+/// One incarnation of the server. Its keys mean nothing to the next one, so a guard keeps the incarnation that it belongs
+/// to.
 #[derive(Debug)]
-struct Running {
-    server: CallClient<Serving<Keeper>>,
-    left: Arc<Left>,
+struct Instance {
+    server: CallClient<Serving<SessionServer>>,
+    ended: Arc<EndedList>,
     leases: Leases,
 }
 
-/// Who or what left and has not been taken out yet: each once, so at most as many as there are.
-type Left = Mutex<Vec<Gone>>;
+/// Sessions and subscriptions that ended and are not removed yet: each once, so at most as many as there are.
+type EndedList = Mutex<Vec<Ended>>;
 
 #[derive(Debug, Clone, Copy)]
-enum Gone {
-    Client(SessionKey),
+enum Ended {
+    Session(SessionKey),
     Subscription(ResourceKey),
 }
 
-impl Clients {
+impl SessionsHandle {
     /// A client has at most as many subscriptions as streams.
     pub(super) fn new(clients: usize, subscriptions: Cap, streams: u32, limits: AdvertisementLimits) -> Self {
         let per_client = Cap::new(streams as usize).unwrap_or(Cap::of::<1>());
         let subscriptions = ResourceCaps { total: subscriptions, per_client };
-        Self { limits, clients, subscriptions, running: ArcSwapOption::empty(), entered: AtomicU64::new(0) }
+        Self { limits, clients, subscriptions, instance: ArcSwapOption::empty(), opened: AtomicU64::new(0) }
     }
 
-    /// Starts the server as a child of `parent`, with empty books.
+    /// Starts the server as a child of `parent`, with an empty table.
     pub(super) async fn start(&self, parent: ActorCell) -> Result<Child, SpawnErr> {
-        let books = Books::new(self.clients, self.subscriptions, &self.limits);
-        let counters = Arc::new(books.counters());
-        let left = Arc::<Left>::default();
-        let leases = books.leases();
-        let args = (books, Arc::clone(&left));
-        let started = server::builder::<Keeper>(args).idle(QUIET).start_linked(parent).await?;
-        let shown = Shown { counters, server: started.inspector() };
-        self.running.store(Some(Arc::new(Running { server: started.client(), left, leases })));
-        Ok(Child::from(started).inspect(Arc::new(shown)))
+        let table = SessionTable::new(self.clients, self.subscriptions, &self.limits);
+        let counters = Arc::new(table.counters());
+        let ended = Arc::<EndedList>::default();
+        let leases = table.leases();
+        let args = (table, Arc::clone(&ended));
+        let started = server::builder::<SessionServer>(args).idle(IDLE_TIME).start_linked(parent).await?;
+        let inspector = SessionInspector { counters, server: started.inspector() };
+        self.instance.store(Some(Arc::new(Instance { server: started.client(), ended, leases })));
+        Ok(Child::from(started).inspect(Arc::new(inspector)))
     }
 
-    /// Enters a client, until the guard is dropped.
+    /// Opens a session, until the guard is dropped.
     ///
-    /// Cancel safe: a client that entered and is not told so leaves again.
-    pub(super) async fn enter(&self) -> Result<Entered, Problem> {
-        let Some(running) = self.running.load_full() else { return Err(not_running()) };
-        let nth = self.entered.fetch_add(1, Relaxed);
-        let guard = Entered { running: Arc::clone(&running), nth, session: None, streams: CancellationToken::new() };
-        match ask(&running, Ask::Enter { guard }).await? {
-            Told::Entered(entered) => Ok(entered),
+    /// Cancel safe: a session that was opened for an abandoned call is closed.
+    pub(super) async fn open(&self) -> Result<ClientSession, Problem> {
+        let Some(instance) = self.instance.load_full() else { return Err(not_running()) };
+        let number = self.opened.fetch_add(1, Relaxed);
+        let guard =
+            ClientSession { instance: Arc::clone(&instance), number, key: None, calls: CancellationToken::new() };
+        match call(&instance, SessionCall::Open { guard }).await? {
+            SessionReply::Opened(session) => Ok(session),
             _ => Err(unexpected()),
         }
     }
 
-    /// Lets a client advertise `name`: whether it is new.
+    /// Advertises `name` for a session. Returns whether it is new.
     ///
-    /// Cancel safe: it happens or not, and ends with the client at the latest.
+    /// Cancel safe: it happens or not, and ends with the session at the latest.
     pub(super) async fn advertise(
         &self,
-        client: SessionKey,
+        session: SessionKey,
         name: ServiceName,
         ttl: Option<Duration>,
     ) -> Result<bool, Problem> {
-        match self.ask(Ask::Advertise { client, name, ttl }).await? {
-            Told::Advertised { new } => Ok(new),
+        let Some(instance) = self.instance.load_full() else { return Err(not_running()) };
+        match call(&instance, SessionCall::Advertise { session, name, ttl }).await? {
+            SessionReply::Advertised { new } => Ok(new),
             _ => Err(unexpected()),
         }
     }
 
-    /// Takes an advertisement of a client back: whether it was there.
+    /// Withdraws an advertisement of a session. Returns whether it existed.
     ///
     /// Cancel safe: it happens or not.
-    pub(super) async fn withdraw(&self, client: SessionKey, name: ServiceName) -> Result<bool, Problem> {
-        match self.ask(Ask::Withdraw { client, name }).await? {
-            Told::Withdrawn { there } => Ok(there),
+    pub(super) async fn withdraw(&self, session: SessionKey, name: ServiceName) -> Result<bool, Problem> {
+        let Some(instance) = self.instance.load_full() else { return Err(not_running()) };
+        match call(&instance, SessionCall::Withdraw { session, name }).await? {
+            SessionReply::Withdrawn { existed } => Ok(existed),
             _ => Err(unexpected()),
         }
     }
 
-    /// Enters a subscription of a client, until the guard is dropped.
+    /// Adds a subscription of a session, until the guard is dropped.
     ///
-    /// Cancel safe: one that was entered and is not told so is taken out again.
-    pub(super) async fn subscribe(&self, client: &Entered) -> Result<Subscribed, Problem> {
-        let running = Arc::clone(&client.running);
-        let Some(client) = client.session() else { return Err(not_running()) };
-        let guard = Subscribed { running: Arc::clone(&running), subscription: None, end: CancellationToken::new() };
-        match ask(&running, Ask::Subscribe { client, guard }).await? {
-            Told::Subscribed(subscribed) => Ok(subscribed),
+    /// Cancel safe: one that was added for an abandoned call is removed.
+    pub(super) async fn subscribe(&self, session: &ClientSession) -> Result<SubscriptionGuard, Problem> {
+        let instance = Arc::clone(&session.instance);
+        let Some(session) = session.key() else { return Err(not_running()) };
+        let guard = SubscriptionGuard { instance: Arc::clone(&instance), key: None, end: CancellationToken::new() };
+        match call(&instance, SessionCall::Subscribe { session, guard }).await? {
+            SessionReply::Subscribed(guard) => Ok(guard),
             _ => Err(unexpected()),
         }
     }
 
-    /// What clients advertise now, sorted. Read from the leases themselves, without a turn of the server.
+    /// Names that clients advertise now, sorted. Read from the leases, without a message to the server.
     pub(super) fn advertised(&self) -> Result<Vec<ServiceName>, Problem> {
-        let running = self.running.load();
-        let running = running.as_ref().ok_or_else(not_running)?;
-        Ok(books::names(&running.leases, Instant::now()))
-    }
-
-    async fn ask(&self, question: Ask) -> Result<Told, Problem> {
-        let Some(running) = self.running.load_full() else { return Err(not_running()) };
-        ask(&running, question).await
+        let instance = self.instance.load();
+        let instance = instance.as_ref().ok_or_else(not_running)?;
+        Ok(table::names(&instance.leases, Instant::now()))
     }
 }
 
-async fn ask(running: &Running, question: Ask) -> Result<Told, Problem> {
-    running.server.call(question).await.map_err(|error| match error {
+async fn call(instance: &Instance, request: SessionCall) -> Result<SessionReply, Problem> {
+    instance.server.call(request).await.map_err(|error| match error {
         CallError::App(refused) => problem(&refused),
         CallError::Overloaded(_) => Problem::new(Code::Overloaded, "the gateway's sessions are overloaded"),
         _ => not_running(),
@@ -161,75 +160,75 @@ fn not_running() -> Problem {
 }
 
 fn unexpected() -> Problem {
-    Problem::new(Code::WorkerDied, "the gateway's sessions answered something else")
+    Problem::new(Code::WorkerDied, "the gateway's sessions sent a reply of another kind")
 }
 
-fn problem(refused: &Refused) -> Problem {
-    let code = match refused {
-        Refused::Session(SessionRefusal::MaxClientsReached { .. }) => Code::MaxClientsReached,
-        Refused::Session(SessionRefusal::Ended) => Code::ShuttingDown,
-        Refused::Session(SessionRefusal::ClientFull { .. })
-        | Refused::Registry(RegistryRefusal::OwnerFull { .. } | RegistryRefusal::RateLimited { .. }) => {
+fn problem(error: &SessionError) -> Problem {
+    let code = match error {
+        SessionError::Session(SessionRefusal::MaxClientsReached { .. }) => Code::MaxClientsReached,
+        SessionError::Session(SessionRefusal::Ended) => Code::ShuttingDown,
+        SessionError::Session(SessionRefusal::ClientFull { .. })
+        | SessionError::Registry(RegistryRefusal::OwnerFull { .. } | RegistryRefusal::RateLimited { .. }) => {
             Code::RateLimited
         }
-        Refused::Session(_) | Refused::Registry(_) => Code::Overloaded,
+        SessionError::Session(_) | SessionError::Registry(_) => Code::Overloaded,
     };
-    let mut problem = Problem::new(code, refused.to_string());
-    if let Refused::Registry(RegistryRefusal::RateLimited { retry_after }) = refused {
+    let mut problem = Problem::new(code, error.to_string());
+    if let SessionError::Registry(RegistryRefusal::RateLimited { retry_after }) = error {
         problem.retry_after = Some(*retry_after);
     }
     problem
 }
 
-/// A client that is in. It leaves when this is dropped, with all that it advertises.
+/// An open session. Dropping it closes the session with all its advertisements.
 #[derive(Debug)]
-#[must_use = "the client leaves when this is dropped"]
-pub(super) struct Entered {
-    running: Arc<Running>,
-    nth: u64,
-    /// `None` on its way in.
-    session: Option<SessionKey>,
-    streams: CancellationToken,
+#[must_use = "the session is closed when this is dropped"]
+pub(super) struct ClientSession {
+    instance: Arc<Instance>,
+    number: u64,
+    /// `None` until the server has added it.
+    key: Option<SessionKey>,
+    calls: CancellationToken,
 }
 
-impl Entered {
-    /// Which client of this node it is, ever since.
-    pub(super) fn nth(&self) -> u64 {
-        self.nth
+impl ClientSession {
+    /// The number of this connection, counted up since the node started.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
-    /// The session, once the client is in.
-    pub(super) fn session(&self) -> Option<SessionKey> {
-        self.session
+    /// Its key in the table.
+    pub(super) fn key(&self) -> Option<SessionKey> {
+        self.key
     }
 
-    /// Ends the calls on its streams; cancelled at the latest when it is taken out of the books.
-    pub(super) fn streams(&self) -> &CancellationToken {
-        &self.streams
+    /// Ends the calls on its streams; cancelled at the latest when the session is removed.
+    pub(super) fn calls_token(&self) -> &CancellationToken {
+        &self.calls
     }
 }
 
-impl Drop for Entered {
-    /// Never refused, never waits: noted here, and looked at in the server's next turn.
+impl Drop for ClientSession {
+    /// Never refused, never waits: listed here, removed in the server's next turn.
     fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
-            self.running.gone(Gone::Client(session));
+        if let Some(session) = self.key.take() {
+            self.instance.end(Ended::Session(session));
         }
     }
 }
 
-/// A subscription that is in the books. It is taken out when this is dropped.
+/// A subscription in the table. Dropping it removes the subscription.
 #[derive(Debug)]
-#[must_use = "the subscription is taken out when this is dropped"]
-pub(super) struct Subscribed {
-    running: Arc<Running>,
-    /// `None` on its way in.
-    subscription: Option<ResourceKey>,
+#[must_use = "the subscription is removed when this is dropped"]
+pub(super) struct SubscriptionGuard {
+    instance: Arc<Instance>,
+    /// `None` until the server has added it.
+    key: Option<ResourceKey>,
     end: CancellationToken,
 }
 
-impl Subscribed {
-    /// Waits until its client is taken out.
+impl SubscriptionGuard {
+    /// Waits until its session is removed.
     ///
     /// Cancel safe.
     pub(super) async fn ended(&self) {
@@ -237,124 +236,128 @@ impl Subscribed {
     }
 }
 
-impl Drop for Subscribed {
+impl Drop for SubscriptionGuard {
     fn drop(&mut self) {
-        if let Some(subscription) = self.subscription.take() {
-            self.running.gone(Gone::Subscription(subscription));
+        if let Some(subscription) = self.key.take() {
+            self.instance.end(Ended::Subscription(subscription));
         }
     }
 }
 
-impl Running {
-    fn gone(&self, gone: Gone) {
-        self.left.lock().push(gone);
+impl Instance {
+    fn end(&self, ended: Ended) {
+        self.ended.lock().push(ended);
         // With a full mailbox there is a next turn already.
-        let _ = self.server.cast(LookWhoLeft);
+        let _ = self.server.cast(RemoveEnded);
     }
 }
 
-/// The server: it owns the books.
+/// The server that owns the table.
 #[derive(Debug)]
-struct Keeper {
-    books: Books,
-    left: Arc<Left>,
+struct SessionServer {
+    table: SessionTable,
+    ended: Arc<EndedList>,
     sweep: Option<(TimerKey, Instant)>,
 }
 
-enum Ask {
-    Enter { guard: Entered },
-    Advertise { client: SessionKey, name: ServiceName, ttl: Option<Duration> },
-    Withdraw { client: SessionKey, name: ServiceName },
-    Subscribe { client: SessionKey, guard: Subscribed },
+enum SessionCall {
+    Open { guard: ClientSession },
+    Advertise { session: SessionKey, name: ServiceName, ttl: Option<Duration> },
+    Withdraw { session: SessionKey, name: ServiceName },
+    Subscribe { session: SessionKey, guard: SubscriptionGuard },
 }
 
-enum Told {
-    Entered(Entered),
+enum SessionReply {
+    Opened(ClientSession),
     Advertised { new: bool },
-    Withdrawn { there: bool },
-    Subscribed(Subscribed),
+    Withdrawn { existed: bool },
+    Subscribed(SubscriptionGuard),
 }
 
-struct LookWhoLeft;
+struct RemoveEnded;
 struct Sweep;
 
-impl Server for Keeper {
-    type Args = (Books, Arc<Left>);
-    type Call = Ask;
-    type Reply = Told;
-    type Error = Refused;
-    type Cast = LookWhoLeft;
+impl Server for SessionServer {
+    type Args = (SessionTable, Arc<EndedList>);
+    type Call = SessionCall;
+    type Reply = SessionReply;
+    type Error = SessionError;
+    type Cast = RemoveEnded;
     type Message = Sweep;
 
-    async fn init((books, left): Self::Args, _: &mut Turn<Self>) -> Result<Self, BoxError> {
-        Ok(Self { books, left, sweep: None })
+    async fn init((table, ended): Self::Args, _: &mut Turn<Self>) -> Result<Self, BoxError> {
+        Ok(Self { table, ended, sweep: None })
     }
 
-    async fn call(&mut self, ask: Ask, reply: Reply<Self>, turn: &mut Turn<Self>) -> Result<(), BoxError> {
-        self.take_out();
+    async fn call(&mut self, call: SessionCall, reply: Reply<Self>, turn: &mut Turn<Self>) -> Result<(), BoxError> {
+        self.remove_ended();
         let now = Instant::now();
-        let told = match ask {
-            Ask::Enter { mut guard } => self.books.enter(guard.nth, guard.streams.clone()).map(|session| {
-                guard.session = Some(session);
-                Told::Entered(guard)
+        let result = match call {
+            SessionCall::Open { mut guard } => self.table.open(guard.number, guard.calls.clone()).map(|session| {
+                guard.key = Some(session);
+                SessionReply::Opened(guard)
             }),
-            Ask::Advertise { client, name, ttl } => {
-                self.books.advertise(client, name, ttl, now).map(|new| Told::Advertised { new })
+            SessionCall::Advertise { session, name, ttl } => {
+                self.table.advertise(session, name, ttl, now).map(|new| SessionReply::Advertised { new })
             }
-            Ask::Withdraw { client, name } => Ok(Told::Withdrawn { there: self.books.withdraw(client, &name) }),
-            Ask::Subscribe { client, mut guard } => self.books.subscribe(client, guard.end.clone()).map(|key| {
-                guard.subscription = Some(key);
-                Told::Subscribed(guard)
-            }),
+            SessionCall::Withdraw { session, name } => {
+                Ok(SessionReply::Withdrawn { existed: self.table.withdraw(session, &name) })
+            }
+            SessionCall::Subscribe { session, mut guard } => {
+                self.table.subscribe(session, guard.end.clone()).map(|key| {
+                    guard.key = Some(key);
+                    SessionReply::Subscribed(guard)
+                })
+            }
         };
-        reply.send(told);
-        self.arm(turn, now);
+        reply.send(result);
+        self.arm_sweep(turn, now);
         Ok(())
     }
 
-    async fn cast(&mut self, LookWhoLeft: LookWhoLeft, _: &mut Turn<Self>) -> Result<(), BoxError> {
-        self.take_out();
+    async fn cast(&mut self, RemoveEnded: RemoveEnded, _: &mut Turn<Self>) -> Result<(), BoxError> {
+        self.remove_ended();
         Ok(())
     }
 
     async fn message(&mut self, Sweep: Sweep, turn: &mut Turn<Self>) -> Result<(), BoxError> {
-        self.take_out();
+        self.remove_ended();
         self.sweep = None;
         let now = Instant::now();
-        self.books.sweep(now);
-        self.arm(turn, now);
+        self.table.sweep(now);
+        self.arm_sweep(turn, now);
         Ok(())
     }
 
     async fn idle(&mut self, _: &mut Turn<Self>) -> Result<(), BoxError> {
-        self.books.compact(&CompactPolicy::default());
+        self.table.compact(&CompactPolicy::default());
         Ok(())
     }
 
-    fn method(ask: &Ask) -> &'static str {
-        match ask {
-            Ask::Enter { .. } => "enter",
-            Ask::Advertise { .. } => "advertise",
-            Ask::Withdraw { .. } => "withdraw",
-            Ask::Subscribe { .. } => "subscribe",
+    fn method(call: &SessionCall) -> &'static str {
+        match call {
+            SessionCall::Open { .. } => "open",
+            SessionCall::Advertise { .. } => "advertise",
+            SessionCall::Withdraw { .. } => "withdraw",
+            SessionCall::Subscribe { .. } => "subscribe",
         }
     }
 }
 
-impl Keeper {
-    fn take_out(&mut self) {
-        let left = std::mem::take(&mut *self.left.lock());
-        for gone in left {
-            match gone {
-                Gone::Client(session) => self.books.leave(session),
-                Gone::Subscription(subscription) => self.books.unsubscribe(subscription),
+impl SessionServer {
+    fn remove_ended(&mut self) {
+        let ended = std::mem::take(&mut *self.ended.lock());
+        for ended in ended {
+            match ended {
+                Ended::Session(session) => self.table.close(session),
+                Ended::Subscription(subscription) => self.table.unsubscribe(subscription),
             }
         }
     }
 
-    /// Sets the timer of the next sweep, or sets it earlier when a shorter lease has come.
-    fn arm(&mut self, turn: &mut Turn<Self>, now: Instant) {
-        let after = self.books.sweep_after(rand::random());
+    /// Sets the timer of the next sweep, or sets it earlier when a shorter lease was added.
+    fn arm_sweep(&mut self, turn: &mut Turn<Self>, now: Instant) {
+        let after = self.table.sweep_after(rand::random());
         if self.sweep.is_some_and(|(_, due)| due <= now + after) {
             return;
         }
@@ -365,13 +368,13 @@ impl Keeper {
     }
 }
 
-/// The server's own counters, and those of the books.
-struct Shown {
-    counters: Arc<BooksCounters>,
+/// The counters of the server and of its table.
+struct SessionInspector {
+    counters: Arc<SessionTableCounters>,
     server: Arc<dyn Inspect>,
 }
 
-impl Inspect for Shown {
+impl Inspect for SessionInspector {
     fn inspect(&self) -> Details {
         let mut details = self.server.inspect();
         self.counters.add_to(&mut details);

@@ -14,12 +14,12 @@ use super::recv::RecvStream;
 use super::send::SendStream;
 use super::{Role, connection_error, quic_code};
 
-/// quinn's accept and open futures keep their place in a queue, so each lives on in a box between polls.
+/// quinn's accept and open futures have a position in a queue, so each lives on in a box between polls.
 type Accepting<T> = Pin<Box<dyn Stream<Item = Result<T, quinn::ConnectionError>> + Send + Sync>>;
 type Opening<T> = Pin<Box<dyn Future<Output = Result<T, quinn::ConnectionError>> + Send + Sync>>;
 type BidiPair = (quinn::SendStream, quinn::RecvStream);
 
-/// A quinn connection as h3 wants to see it.
+/// A quinn connection with the interface that h3 needs.
 pub struct Connection {
     open: OpenStreams,
     accepting_bidi: Accepting<BidiPair>,
@@ -53,12 +53,12 @@ impl quic::Connection<Bytes> for Connection {
     type OpenStreams = OpenStreams;
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
-        let accepted = ready!(self.accepting_bidi.as_mut().poll_next(cx)).unwrap_or(Err(GONE));
+        let accepted = ready!(self.accepting_bidi.as_mut().poll_next(cx)).unwrap_or(Err(QUEUE_ENDED));
         Poll::Ready(accepted.map(|pair| BidiStream::new(pair, self.open.role)).map_err(connection_error))
     }
 
     fn poll_accept_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
-        let accepted = ready!(self.accepting_uni.as_mut().poll_next(cx)).unwrap_or(Err(GONE));
+        let accepted = ready!(self.accepting_uni.as_mut().poll_next(cx)).unwrap_or(Err(QUEUE_ENDED));
         let connection = &self.open.connection;
         Poll::Ready(
             accepted.map(|recv| RecvStream::uni(recv, connection.clone(), self.open.role)).map_err(connection_error),
@@ -70,8 +70,8 @@ impl quic::Connection<Bytes> for Connection {
     }
 }
 
-/// What an accept queue that has ended would mean; quinn's never end.
-const GONE: quinn::ConnectionError = quinn::ConnectionError::LocallyClosed;
+/// The error of an accept queue that has ended; quinn's never end.
+const QUEUE_ENDED: quinn::ConnectionError = quinn::ConnectionError::LocallyClosed;
 
 impl quic::OpenStreams<Bytes> for Connection {
     type BidiStream = BidiStream;
@@ -157,19 +157,19 @@ impl fmt::Debug for OpenStreams {
     }
 }
 
-/// How the other side left a stream that was being answered.
+/// How a sending half ended on the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Left {
-    /// It wants no answer any more, and gave this code.
+pub enum StreamEnd {
+    /// The other side stopped reading, with this code.
     Stopped(u64),
-    /// It has the whole answer.
-    Answered,
-    /// The connection is gone.
+    /// The other side has acknowledged everything.
+    Acknowledged,
+    /// The connection is lost.
     ConnectionLost(quinn::ConnectionError),
 }
 
-/// Both halves of a request; or the receiving half alone, once the other was taken out.
+/// Both halves of a request; or the receiving half alone, once the other was taken.
 #[derive(Debug)]
 pub struct BidiStream {
     send: Option<SendStream>,
@@ -181,27 +181,27 @@ impl BidiStream {
         Self { send: Some(SendStream::new(send, role)), recv: RecvStream::request(recv, role) }
     }
 
-    /// Takes the sending half out. From then on what h3 sends on this stream by itself goes nowhere, and whoever holds
-    /// the sending half owes the other side an answer or a reset: h3's errors say which.
+    /// Takes the sending half. After that, what h3 sends on this stream is discarded, and the holder of the sending half
+    /// has to send a response or a reset: h3's errors say which.
     pub fn take_send(&mut self) -> Option<SendStream> {
         self.send.take()
     }
 
     /// Completes when the other side stops reading, has read everything, or is gone.
     ///
-    /// The only sign of a client that leaves after it has sent its whole request. The future is independent of the
-    /// stream's life; once the stream is reset or acknowledged it completes. Never, if the sending half was taken out.
+    /// The only sign that a client leaves after it has sent its whole request. The future is independent of the stream and
+    /// completes once the stream is reset or acknowledged. Never, if the sending half was taken before.
     ///
     /// Cancel safe: it only watches.
-    pub fn stopped(&self) -> impl Future<Output = Left> + Send + Sync + 'static {
+    pub fn stopped(&self) -> impl Future<Output = StreamEnd> + Send + Sync + 'static {
         let stopped = self.send.as_ref().map(|send| send.quinn().stopped());
         async move {
             let Some(stopped) = stopped else { return std::future::pending().await };
             match stopped.await {
-                Ok(Some(code)) => Left::Stopped(code.into_inner()),
-                Ok(None) => Left::Answered,
-                Err(quinn::StoppedError::ConnectionLost(error)) => Left::ConnectionLost(error),
-                Err(quinn::StoppedError::ZeroRttRejected) => Left::ConnectionLost(quinn::ConnectionError::Reset),
+                Ok(Some(code)) => StreamEnd::Stopped(code.into_inner()),
+                Ok(None) => StreamEnd::Acknowledged,
+                Err(quinn::StoppedError::ConnectionLost(error)) => StreamEnd::ConnectionLost(error),
+                Err(quinn::StoppedError::ZeroRttRejected) => StreamEnd::ConnectionLost(quinn::ConnectionError::Reset),
             }
         }
     }

@@ -3,13 +3,13 @@
 //! h3 keeps every frame but DATA in memory until it is complete, and reading re-opens QUIC's window, so neither flow
 //! control nor h3's own limits bound it. The guard sees the announced length before a byte of the frame is kept.
 //!
-//! It is a state machine without I/O: chunks go in, chunks come out, never copied but where a frame header is split
+//! It is a state machine without I/O: chunks go in, chunks come out, never copied except where a frame header is split
 //! between two of them.
 
 use bytes::{Buf, Bytes};
 
-/// The largest HEADERS frame that is read: twice the cap of a header section, so that one that is only somewhat too
-/// large is refused by name (431) and not by a reset.
+/// The largest HEADERS frame that is read: twice the cap of a header section, so that a slightly larger one gets a 431
+/// response instead of a reset.
 pub const HEADERS_FRAME_CAP: u64 = 32 * 1024;
 
 /// The largest frame of any other type but DATA: settings, push ids, GOAWAY, and whatever is unknown (RFC 9114, 9).
@@ -38,7 +38,7 @@ pub(crate) struct FrameGuard {
     /// A frame header that the last chunk cut off.
     split: [u8; LONGEST_FRAME_HEADER],
     split_len: u8,
-    /// Takes out empty DATA frames: h3 reports the end of the body at one.
+    /// Removes empty DATA frames: h3 reports the end of the body at one.
     skip_empty_data: bool,
 }
 
@@ -48,12 +48,12 @@ impl FrameGuard {
         Self { payload: 0, split: [0; LONGEST_FRAME_HEADER], split_len: 0, skip_empty_data: true }
     }
 
-    /// The guard of a control stream. Nothing is taken out: any DATA frame there is an error that h3 must see.
+    /// The guard of a control stream. Nothing is removed: any DATA frame there is an error that h3 must see.
     pub(crate) fn control() -> Self {
         Self { skip_empty_data: false, ..Self::request() }
     }
 
-    /// Takes from `chunk` what may pass now. `None`: nothing yet; call again while `chunk` has bytes.
+    /// Removes from `chunk` what may pass now and returns it. `None`: nothing yet; call again while `chunk` has bytes.
     ///
     /// # Errors
     /// [`Oversized`], once and for all: the stream must not be read on.
@@ -75,7 +75,7 @@ impl FrameGuard {
                 chunk.clear();
                 return Ok(Some(passed).filter(|passed| !passed.is_empty()));
             };
-            frame.judge()?;
+            frame.check()?;
             if self.skip_empty_data && frame.is_empty_data() {
                 let passed = chunk.split_to(pos);
                 chunk.advance(frame.size);
@@ -86,7 +86,7 @@ impl FrameGuard {
         }
     }
 
-    /// What a stream that ended within a frame header still owes, so that h3 sees the incomplete frame.
+    /// The part of a frame header at which a stream ended, so that h3 sees the incomplete frame.
     pub(crate) fn unfinished(&mut self) -> Option<Bytes> {
         let split = &self.split[..usize::from(std::mem::take(&mut self.split_len))];
         (!split.is_empty()).then(|| Bytes::copy_from_slice(split))
@@ -104,7 +104,7 @@ impl FrameGuard {
             self.split_len += 1;
             let header = &self.split[..usize::from(self.split_len)];
             let Some(frame) = FrameHeader::parse(header) else { continue };
-            frame.judge()?;
+            frame.check()?;
             let passed = Bytes::copy_from_slice(header);
             self.split_len = 0;
             if self.skip_empty_data && frame.is_empty_data() {
@@ -130,7 +130,7 @@ impl FrameHeader {
         Some(Self { kind, length, size: kind_size + length_size })
     }
 
-    fn judge(&self) -> Result<(), Oversized> {
+    fn check(&self) -> Result<(), Oversized> {
         let cap = match self.kind {
             DATA => return Ok(()),
             HEADERS => HEADERS_FRAME_CAP,

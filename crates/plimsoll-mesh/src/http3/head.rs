@@ -1,8 +1,8 @@
 //! The head of a response on the wire.
 //!
-//! Encoded by ourselves: h3 makes a header map, a header list and a Huffman code of every value that is not in QPACK's
-//! static table, which together cost more than the rest of an answer. Here each field is written as it is (RFC 9204,
-//! 4.5.6 allows strings without Huffman), names and usual statuses by their index in the static table.
+//! Encoded here: h3 builds a header map, a header list and a Huffman code for every value that is not in QPACK's static
+//! table, which together cost more than the rest of a response. Here each field is written literally (RFC 9204, 4.5.6 allows
+//! strings without Huffman), names and usual statuses by their index in the static table.
 
 use bytes::{BufMut, BytesMut};
 use http::StatusCode;
@@ -22,7 +22,7 @@ pub(crate) fn put_head(out: &mut BytesMut, status: StatusCode, content_type: &st
     // No dynamic table: required insert count and base are zero.
     out.put_slice(&[0, 0]);
     put_status(out, status);
-    // An answer without a body has no type.
+    // A response without a body has no media type.
     if !content_type.is_empty() {
         put_integer(out, 0x50, 4, CONTENT_TYPE);
         put_string(out, 0, 7, content_type.as_bytes());
@@ -31,7 +31,7 @@ pub(crate) fn put_head(out: &mut BytesMut, status: StatusCode, content_type: &st
         put_string(out, 0x20, 3, name.as_bytes());
         put_string(out, 0, 7, value.as_bytes());
     }
-    // INVARIANT: a head is far below the 16 KiB that two bytes of length can say; values are short words and numbers.
+    // INVARIANT: a head is far below the 16 KiB that two bytes of length can say; values are short.
     let length = (out.len() - length_at - 2) as u16 | 0x4000;
     out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
 }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_answer_has_a_head_of_few_bytes() {
+    fn a_plain_response_has_a_short_head() {
         let mut out = BytesMut::new();
         put_head(&mut out, StatusCode::OK, "text/plain", &[]);
         let head = [&[0x1, 0x40, 16, 0, 0, 0xc0 | 25, 0x5f, 44 - 15, 10][..], b"text/plain"].concat();
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn data_lengths_take_as_few_bytes_as_they_need() {
+    fn data_lengths_use_the_shortest_encoding() {
         for (length, size) in [(0, 2), (63, 2), (64, 3), (16_383, 3), (16_384, 5), (1 << 30, 9)] {
             let mut out = BytesMut::new();
             put_data_header(&mut out, length);

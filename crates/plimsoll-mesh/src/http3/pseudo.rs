@@ -1,10 +1,10 @@
 //! Pseudo-header fields of a request: each at most once, and all before the other fields (RFC 9114, 4.3).
 //!
-//! h3 takes the last of several, wherever it stands: somebody on the way who took the first one saw another request. So
-//! the section is walked once more, without decoding it: in QPACK's static table the names are known by their index, and
-//! of the rest only the names are looked at. What cannot be walked is left to h3, which refuses it.
+//! h3 uses the last of several, wherever it is: an intermediary that used the first one saw another request. So the section
+//! is walked once more, without decoding it: names in QPACK's static table are known by their index, and of the other
+//! fields only the names are compared. A section that cannot be walked is left to h3, which rejects it.
 
-/// The pseudo-header fields there are, as names and in Huffman code (RFC 7541, appendix B).
+/// All pseudo-header fields, as names and in Huffman code (RFC 7541, appendix B).
 const NAMES: [(&[u8], &[u8]); 6] = [
     (b":authority", &[0xb8, 0x3b, 0x53, 0x39, 0xec, 0x32, 0x7d, 0x7f]),
     (b":path", &[0xb9, 0x58, 0xd3, 0x3f]),
@@ -14,7 +14,7 @@ const NAMES: [(&[u8], &[u8]); 6] = [
     (b":protocol", &[0xb9, 0x5d, 0x87, 0x49, 0xc8, 0x7a, 0x3f]),
 ];
 
-/// Places in [`NAMES`].
+/// Indexes into [`NAMES`].
 const AUTHORITY: usize = 0;
 const PATH: usize = 1;
 const METHOD: usize = 2;
@@ -34,19 +34,19 @@ pub(crate) fn fault(section: &[u8]) -> Option<&'static str> {
             continue;
         };
         if name == STATUS {
-            return Some(":status, which belongs to an answer");
+            return Some(":status, which belongs to a response");
         }
         if fields_began {
             return Some("a pseudo-header field after other fields");
         }
         if std::mem::replace(&mut seen[name], true) {
-            return Some("a pseudo-header field that is there twice");
+            return Some("a pseudo-header field that occurs twice");
         }
     }
     None
 }
 
-/// The next field line (RFC 9204, 4.5): which pseudo-header field it is, if it is one. `None`: not to be walked.
+/// The next field line (RFC 9204, 4.5): which pseudo-header field it is, if it is one. `None`: it cannot be walked.
 fn next_name(rest: &mut &[u8]) -> Option<Option<usize>> {
     let first = *rest.first()?;
     let name = match first {

@@ -12,19 +12,19 @@ use super::{Role, connection_error, quic_code};
 
 /// A quinn receive stream under the frame guard.
 ///
-/// Dropped before its end, it tells the sender to stop.
+/// Dropped before its end, it sends STOP_SENDING.
 #[derive(Debug)]
 pub struct RecvStream {
     stream: quinn::RecvStream,
-    /// Read from the stream, not looked at yet.
-    unseen: Bytes,
+    /// Read from the stream, not scanned yet.
+    unscanned: Bytes,
     watch: Watch,
     role: Role,
     ended: bool,
     refused: bool,
 }
 
-/// What is looked at in the bytes that pass.
+/// What is checked in the bytes that pass.
 #[derive(Debug)]
 enum Watch {
     /// The frames of a request or response.
@@ -33,7 +33,7 @@ enum Watch {
     UniType { connection: quinn::Connection, seen: [u8; 8], len: u8 },
     /// The frames of the peer's control stream.
     Control { connection: quinn::Connection, guard: FrameGuard },
-    /// Nothing: QPACK streams are never read on, so flow control bounds them; unknown ones are stopped.
+    /// Nothing: QPACK streams are never read, so flow control bounds them; unknown ones are stopped.
     Nothing,
 }
 
@@ -41,13 +41,13 @@ impl RecvStream {
     pub(super) fn request(stream: quinn::RecvStream, role: Role) -> Self {
         let off = crate::controls::switched_off("frame-guard");
         let watch = if off { Watch::Nothing } else { Watch::Frames(FrameGuard::request()) };
-        Self { stream, unseen: Bytes::new(), watch, role, ended: false, refused: false }
+        Self { stream, unscanned: Bytes::new(), watch, role, ended: false, refused: false }
     }
 
     pub(super) fn uni(stream: quinn::RecvStream, connection: quinn::Connection, role: Role) -> Self {
         let off = crate::controls::switched_off("frame-guard");
         let watch = if off { Watch::Nothing } else { Watch::UniType { connection, seen: [0; 8], len: 0 } };
-        Self { stream, unseen: Bytes::new(), watch, role, ended: false, refused: false }
+        Self { stream, unscanned: Bytes::new(), watch, role, ended: false, refused: false }
     }
 
     /// Whether the guard has refused a frame of this stream.
@@ -55,11 +55,11 @@ impl RecvStream {
         self.refused
     }
 
-    fn poll_unseen(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, StreamErrorIncoming>> {
-        if self.unseen.is_empty() {
+    fn poll_unscanned(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, StreamErrorIncoming>> {
+        if self.unscanned.is_empty() {
             // A transient future is enough: quinn keeps the waker by stream, not in the future.
             match ready!(pin!(self.stream.read_chunk(usize::MAX, true)).poll(cx)) {
-                Ok(Some(chunk)) => self.unseen = chunk.bytes,
+                Ok(Some(chunk)) => self.unscanned = chunk.bytes,
                 Ok(None) => {
                     self.ended = true;
                     return Poll::Ready(Ok(false));
@@ -77,7 +77,7 @@ impl RecvStream {
     /// (RFC 9114, 6.2.1), so nothing less keeps its bytes out of memory.
     fn refuse(&mut self, oversized: Oversized) -> StreamErrorIncoming {
         tracing::info!(target: "plimsoll::mesh", %oversized, "frame refused");
-        self.unseen.clear();
+        self.unscanned.clear();
         self.refused = true;
         let code = Code::H3_EXCESSIVE_LOAD.value();
         if let Watch::Control { connection, .. } = &self.watch {
@@ -91,13 +91,15 @@ impl RecvStream {
 
     /// Follows the type of a unidirectional stream; passes its bytes on as they come.
     fn uni_type(&mut self) -> Bytes {
-        let Watch::UniType { connection, seen, len } = &mut self.watch else { return std::mem::take(&mut self.unseen) };
+        let Watch::UniType { connection, seen, len } = &mut self.watch else {
+            return std::mem::take(&mut self.unscanned);
+        };
         let before = usize::from(*len);
-        let fresh = self.unseen.len().min(seen.len() - before);
-        seen[before..before + fresh].copy_from_slice(&self.unseen[..fresh]);
+        let fresh = self.unscanned.len().min(seen.len() - before);
+        seen[before..before + fresh].copy_from_slice(&self.unscanned[..fresh]);
         let Some((kind, size)) = varint(&seen[..before + fresh]) else {
             *len += fresh as u8;
-            return std::mem::take(&mut self.unseen);
+            return std::mem::take(&mut self.unscanned);
         };
         const CONTROL: u64 = 0x0;
         const PUSH: u64 = 0x1;
@@ -111,7 +113,7 @@ impl RecvStream {
             CONTROL => Watch::Control { connection, guard: FrameGuard::control() },
             _ => Watch::Nothing,
         };
-        self.unseen.split_to(size - before)
+        self.unscanned.split_to(size - before)
     }
 }
 
@@ -120,7 +122,7 @@ impl quic::RecvStream for RecvStream {
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
         loop {
-            if !ready!(self.poll_unseen(cx))? {
+            if !ready!(self.poll_unscanned(cx))? {
                 let rest = match &mut self.watch {
                     Watch::Frames(guard) | Watch::Control { guard, .. } => guard.unfinished(),
                     Watch::UniType { .. } | Watch::Nothing => None,
@@ -128,9 +130,9 @@ impl quic::RecvStream for RecvStream {
                 return Poll::Ready(Ok(rest));
             }
             let passed = match &mut self.watch {
-                Watch::Frames(guard) | Watch::Control { guard, .. } => guard.scan(&mut self.unseen),
+                Watch::Frames(guard) | Watch::Control { guard, .. } => guard.scan(&mut self.unscanned),
                 Watch::UniType { .. } => Ok(Some(self.uni_type())),
-                Watch::Nothing => Ok(Some(std::mem::take(&mut self.unseen))),
+                Watch::Nothing => Ok(Some(std::mem::take(&mut self.unscanned))),
             };
             match passed {
                 Ok(None) => {}
@@ -142,7 +144,7 @@ impl quic::RecvStream for RecvStream {
 
     fn stop_sending(&mut self, error_code: u64) {
         self.ended = true;
-        // Fails only when the stream has ended, and then there is nothing to stop.
+        // Fails only when the stream has ended.
         let _ = self.stream.stop(quic_code(error_code));
     }
 

@@ -17,15 +17,15 @@ const GATHERED: usize = 4 * 1024;
 
 /// A quinn send stream that resets itself when it is dropped without `finish`.
 ///
-/// After `finish` it is left alone: a reset would take back what the other side has not acknowledged yet.
+/// After `finish` it is not reset: a reset would discard what the other side has not acknowledged yet.
 pub struct SendStream {
     stream: quinn::SendStream,
-    /// Small frames on their way out.
+    /// Small frames not yet written.
     gathered: BytesMut,
-    /// A frame too large to be copied; it comes after what is gathered.
+    /// A frame too large to be copied, sent after what is gathered.
     large: Option<Box<WriteBuf<Bytes>>>,
     role: Role,
-    /// Finished or reset: nothing is owed to the other side.
+    /// Finished or reset.
     ended: bool,
 }
 
@@ -34,13 +34,13 @@ impl SendStream {
         Self { stream, gathered: BytesMut::new(), large: None, role, ended: false }
     }
 
-    /// Sends a whole answer, head and body, and ends the stream. `content_type` and `fields` are plain ASCII.
+    /// Sends a whole response, head and body, and finishes the stream. `content_type` and `fields` are plain ASCII.
     ///
     /// # Errors
-    /// When the client does not want it any more, or is gone.
+    /// When the client has stopped reading, or is gone.
     ///
     /// Not cancel safe: what was sent until then is on the wire. Dropping the stream then resets it.
-    pub(crate) async fn answer(
+    pub(crate) async fn send_response(
         &mut self,
         status: StatusCode,
         content_type: &str,
@@ -63,37 +63,37 @@ impl SendStream {
         Ok(())
     }
 
-    /// Sends the head of an answer whose body comes piece by piece. `content_type` is plain ASCII.
+    /// Sends the head of a response whose body follows in DATA frames. `content_type` is plain ASCII.
     ///
     /// # Errors
-    /// When the client does not want it any more, or is gone.
+    /// When the client has stopped reading, or is gone.
     ///
-    /// Not cancel safe, like all that is sent here: the stream must be abandoned then.
-    pub(crate) async fn begin(&mut self, status: StatusCode, content_type: &str) -> Result<(), quinn::WriteError> {
+    /// Not cancel safe, like all sends here: reset the stream then.
+    pub(crate) async fn send_head(&mut self, status: StatusCode, content_type: &str) -> Result<(), quinn::WriteError> {
         let mut out = BytesMut::with_capacity(128);
         put_head(&mut out, status, content_type, &[("cache-control", "no-store".to_owned())]);
         self.stream.write_all(&out).await
     }
 
-    /// Sends a piece of the body, as a reference to these bytes.
+    /// Sends a part of the body in one DATA frame, without copying it.
     ///
     /// # Errors
-    /// When the client does not want it any more, or is gone.
-    pub(crate) async fn piece(&mut self, piece: Bytes) -> Result<(), quinn::WriteError> {
+    /// When the client has stopped reading, or is gone.
+    pub(crate) async fn send_data_frame(&mut self, data: Bytes) -> Result<(), quinn::WriteError> {
         let mut header = BytesMut::with_capacity(9);
-        put_data_header(&mut header, piece.len());
-        self.stream.write_all_chunks(&mut [header.freeze(), piece]).await
+        put_data_header(&mut header, data.len());
+        self.stream.write_all_chunks(&mut [header.freeze(), data]).await
     }
 
-    /// Ends the body, and with it the answer.
-    pub(crate) fn end(&mut self) {
+    /// Finishes the body, and with it the response.
+    pub(crate) fn finish(&mut self) {
         // Fails only when the stream has ended already.
         let _ = self.stream.finish();
         self.ended = true;
     }
 
-    /// Ends the stream with a code instead of an answer.
-    pub(crate) fn abandon(&mut self, code: Code) {
+    /// Resets the stream with a code.
+    pub(crate) fn reset_with(&mut self, code: Code) {
         quic::SendStream::reset(self, code.value());
     }
 

@@ -13,7 +13,7 @@ use plimsoll::supervisor::{BoxError, Child, ChildSpec};
 
 use crate::directory::{DirectoryConfig, GossipDirectory};
 use crate::events::Events;
-use crate::gateway::{self, Behind, Floor, Gateway};
+use crate::gateway::{self, Backends, Gateway, MemoryRequirement};
 use crate::identity::{self, Identity, TrustStore};
 use crate::peers::{Peers, PeersConfig};
 use crate::rpc::Router;
@@ -71,7 +71,7 @@ impl NodeBuilder {
     /// Cancel safe: a start that is given up leaves nothing but the identity in the data folder.
     pub async fn start(self) -> Result<Node, NodeError> {
         let Self { config, offers, console } = self;
-        Floor::of(&config.gateway, config.max_peers.get()).fits(config.memory_budget)?;
+        MemoryRequirement::of(&config.gateway, config.max_peers.get()).fits(config.memory_budget)?;
         distinct(&offers)?;
         let trust = match &config.trusted {
             Trusted::Open => TrustStore::open(),
@@ -102,7 +102,7 @@ impl NodeBuilder {
         let (seen, forward) = (Arc::new(directory.clone()), Arc::new(peers.clone()));
         let router = Router::meshed(me, advertised, services.clone(), seen, forward, config.choice);
         let server = identity::server_config(&identity, Arc::new(config.gateway.transport()))?;
-        let behind = Behind {
+        let behind = Backends {
             dispatch: Arc::new(router.clone()),
             overview: Arc::new(router.clone()),
             peers: Arc::new(peers.clone()),

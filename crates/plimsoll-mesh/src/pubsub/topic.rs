@@ -21,7 +21,7 @@ pub const MAX_TOPIC: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Topic(Arc<str>);
 
-/// Which topics a subscriber wants: levels as in a [`Topic`], or `*` for any one level; `**` as the last one stands for any
+/// The topics of a subscription: levels as in a [`Topic`], or `*` for any one level; `**` as the last one stands for any
 /// number of further levels, none included.
 ///
 /// ```
@@ -63,7 +63,7 @@ impl Filter {
         &self.0
     }
 
-    /// Whether `topic` is one that the filter wants.
+    /// Whether the filter matches `topic`.
     pub fn matches(&self, topic: &Topic) -> bool {
         let mut topic = topic.levels();
         for level in self.levels() {

@@ -1,4 +1,4 @@
-//! Filters by level, so that a topic finds those that match it without asking each.
+//! Filters by level, so that the filters that match a topic are found without comparing each.
 //!
 //! Finding costs O(2^levels) at worst, with at most eight levels, and does not depend on how many filters there are.
 
@@ -17,7 +17,7 @@ pub(super) struct Trie<V> {
 #[derive(Debug)]
 struct Node<V> {
     value: Option<V>,
-    below: HashMap<Arc<str>, Node<V>>,
+    children: HashMap<Arc<str>, Node<V>>,
 }
 
 impl<V> Default for Trie<V> {
@@ -28,17 +28,17 @@ impl<V> Default for Trie<V> {
 
 impl<V> Default for Node<V> {
     fn default() -> Self {
-        Self { value: None, below: HashMap::new() }
+        Self { value: None, children: HashMap::new() }
     }
 }
 
 impl<V> Trie<V> {
     pub(super) fn get(&self, filter: &Filter) -> Option<&V> {
-        filter.levels().try_fold(&self.root, |node, level| node.below.get(level))?.value.as_ref()
+        filter.levels().try_fold(&self.root, |node, level| node.children.get(level))?.value.as_ref()
     }
 
     pub(super) fn get_or_insert_with(&mut self, filter: &Filter, make: impl FnOnce() -> V) -> &mut V {
-        let node = filter.levels().fold(&mut self.root, |node, level| node.below.entry(level.into()).or_default());
+        let node = filter.levels().fold(&mut self.root, |node, level| node.children.entry(level.into()).or_default());
         node.value.get_or_insert_with(|| {
             self.len += 1;
             make()
@@ -70,7 +70,7 @@ impl<V: Clone> Trie<V> {
         let mut left = vec![&self.root];
         while let Some(node) = left.pop() {
             values.extend(node.value.clone());
-            left.extend(node.below.values());
+            left.extend(node.children.values());
         }
         values
     }
@@ -79,27 +79,27 @@ impl<V: Clone> Trie<V> {
 impl<V> Node<V> {
     fn remove(&mut self, levels: &[&str]) -> Option<V> {
         let Some((level, rest)) = levels.split_first() else { return self.value.take() };
-        let below = self.below.get_mut(*level)?;
-        let removed = below.remove(rest)?;
-        if below.value.is_none() && below.below.is_empty() {
-            self.below.remove(*level);
+        let children = self.children.get_mut(*level)?;
+        let removed = children.remove(rest)?;
+        if children.value.is_none() && children.children.is_empty() {
+            self.children.remove(*level);
         }
-        if self.below.is_empty() {
-            self.below = HashMap::new();
+        if self.children.is_empty() {
+            self.children = HashMap::new();
         }
         Some(removed)
     }
 
     fn matching(&self, levels: &[&str], found: &mut impl FnMut(&V)) {
-        if let Some(rest) = self.below.get("**") {
+        if let Some(rest) = self.children.get("**") {
             rest.value.iter().for_each(&mut *found);
         }
         let Some((level, rest)) = levels.split_first() else {
             return self.value.iter().for_each(found);
         };
         for name in [*level, "*"] {
-            if let Some(below) = self.below.get(name) {
-                below.matching(rest, found);
+            if let Some(children) = self.children.get(name) {
+                children.matching(rest, found);
             }
         }
     }
@@ -161,7 +161,7 @@ mod tests {
                 prop_assert_eq!(trie.get(filter).map(String::as_str), Some(filter.as_str()));
                 trie.remove(filter);
             }
-            prop_assert!(trie.root.below.is_empty(), "no level outlives its filters");
+            prop_assert!(trie.root.children.is_empty(), "no level outlives its filters");
         }
     }
 }

@@ -134,7 +134,7 @@ async fn advertisements_are_capped() {
     server.stop().await;
 }
 
-/// M-12: the sweeper is a supervised child: killed, it is started anew with empty books, and so is all that stood on it.
+/// M-12: the sweeper is a supervised child: killed, it is restarted with an empty table, and so is all that depends on it.
 #[tokio::test]
 async fn the_sweeper_is_supervised() {
     let server = Server::start(Limits::default()).await;

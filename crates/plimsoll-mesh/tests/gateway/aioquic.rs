@@ -37,7 +37,7 @@ async fn aioquic_is_served_and_refused_by_name() {
 
 #[tokio::test]
 async fn calls_of_an_aioquic_client_that_leaves_are_given_up() {
-    let limits = Limits { idle_time: std::time::Duration::from_secs(1), ..Limits::default() };
+    let limits = Limits { idle_timeout: std::time::Duration::from_secs(1), ..Limits::default() };
     let server = Server::start(limits).await;
     scenario(&server, &["reset"]).await;
     scenario(&server, &["left"]).await;
@@ -45,7 +45,7 @@ async fn calls_of_an_aioquic_client_that_leaves_are_given_up() {
     let hanging = &server.stand.hanging;
     eventually("the calls are given up", || hanging.load(std::sync::atomic::Ordering::SeqCst) == 0).await;
     eventually("nothing is in flight", || server.gateway.requests().in_flight == 0).await;
-    assert_eq!(server.gateway.requests().left, 40);
+    assert_eq!(server.gateway.requests().cancelled, 40);
     server.stop().await;
 }
 
@@ -62,7 +62,7 @@ async fn aioquic_frames_that_announce_a_gibibyte_are_refused() {
 /// RFC 9114, 4.2 and 4.3: `connection`, `transfer-encoding` and their like do not exist in HTTP/3; pseudo-header fields come
 /// once and first.
 #[tokio::test]
-async fn aioquic_requests_with_fields_that_do_not_belong_there_are_malformed_and_told_so() {
+async fn aioquic_requests_with_fields_that_do_not_belong_there_are_rejected_as_malformed() {
     let server = Server::start(Limits::default()).await;
     scenario(&server, &["malformed"]).await;
     server.stop().await;
@@ -74,18 +74,18 @@ async fn what_an_aioquic_client_asked_for_is_answered_after_its_goaway() {
     let server = Server::start(Limits::default()).await;
     scenario(&server, &["goodbye"]).await;
     eventually("nothing is in flight", || server.gateway.requests().in_flight == 0).await;
-    assert_eq!(server.gateway.requests().left, 0);
+    assert_eq!(server.gateway.requests().cancelled, 0);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn of_an_aioquic_crowd_as_many_are_served_as_may_be() {
-    let server = Server::start(Limits { clients: 20, desk_places: 8, ..Limits::default() }).await;
+    let server = Server::start(Limits { clients: 20, refusal_responders: 8, ..Limits::default() }).await;
     let report = scenario(&server, &["crowd", "--clients", "60", "--expect-served", "20"]).await;
     let attempts = server.gateway.attempts();
     assert!(attempts.balanced());
     assert_eq!((attempts.offered, attempts.served, attempts.clients_high_water), (60, 20, 20));
-    assert_eq!(report["told"].as_u64(), Some(attempts.told));
-    assert_eq!(report["turned_away"].as_u64(), Some(attempts.turned_away));
+    assert_eq!(report["refused_with_reason"].as_u64(), Some(attempts.refused_with_reason));
+    assert_eq!(report["refused_without_reason"].as_u64(), Some(attempts.refused_without_reason));
     server.stop().await;
 }

@@ -11,7 +11,7 @@ use crate::support::{Server, answer, dial, eventually, post};
 
 fn quick() -> Limits {
     let soon = Duration::from_millis(200);
-    Limits { header_time: soon, body_time: soon, answer_time: soon, ..Limits::default() }
+    Limits { header_timeout: soon, body_timeout: soon, response_timeout: soon, ..Limits::default() }
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn a_malformed_message_is_an_error_of_its_stream() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_its_answer_is_given_up() {
+async fn a_response_that_the_client_does_not_read_is_reset() {
     let server = Server::start(quick()).await;
     let mut narrow = quinn::TransportConfig::default();
     narrow.stream_receive_window(1024u32.into());
@@ -155,7 +155,7 @@ async fn a_client_that_does_not_read_its_answer_is_given_up() {
     let client = crate::support::Client::on(quic).await;
     let mut stream = client.open(post("big").body(()).unwrap()).await.unwrap();
     stream.finish().await.unwrap();
-    eventually("the answer is given up", || server.gateway.requests().broken == 1).await;
+    eventually("the answer is given up", || server.gateway.requests().failed == 1).await;
     assert!(answer(&mut stream).await.is_err(), "half an answer must not look whole");
     assert_eq!(client.call("echo", "unharmed").await.unwrap().status, 200);
     server.stop().await;

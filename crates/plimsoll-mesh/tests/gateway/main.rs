@@ -1,13 +1,13 @@
 //! The gateway over real QUIC on loopback.
 
-mod accounts;
+mod admission;
 mod advertise;
 mod aioquic;
+mod byte_budgets;
 mod calls;
-mod door;
-mod guard;
-mod holding;
+mod frame_guard;
 mod limits;
 mod pubsub;
 mod shutdown;
+mod streams;
 mod support;

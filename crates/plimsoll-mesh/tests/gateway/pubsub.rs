@@ -68,9 +68,9 @@ async fn a_message_reaches_those_who_want_it() {
     server.stop().await;
 }
 
-/// F-12: a subscriber that stops reading is cut off at its bound and told by a reset; the other one has every message.
+/// F-12: a subscriber that stops reading is cut off at its bound with a reset; the other one has every message.
 #[tokio::test]
-async fn whoever_stops_reading_is_cut_off_and_delays_nobody() {
+async fn a_subscriber_that_stops_reading_is_cut_off_and_delays_no_other() {
     let server = Server::start(Limits::default()).await;
     let (slow, quick, writer) = (server.client().await, server.client().await, server.client().await);
     let mut stalled = subscribe(&slow, "a").await;
@@ -108,7 +108,7 @@ async fn a_quiet_subscriber_hears_a_heartbeat() {
     server.stop().await;
 }
 
-/// a stopping node tells its subscribers, and does not wait for its grace on their account.
+/// a stopping node tells its subscribers, and does not wait for its grace for them.
 #[tokio::test]
 async fn a_stopping_node_tells_its_subscribers() {
     let server = Server::start_with(Limits::default(), Duration::from_secs(60)).await;

@@ -22,20 +22,20 @@ async fn what_is_in_flight_is_served_and_nothing_new_is_taken() {
     loop {
         match client.call("echo", "new").await {
             Err(StreamError::RemoteClosing) => break,
-            // Sent before GOAWAY was heard: told by name.
+            // Sent before GOAWAY arrived: refused with the reason.
             Ok(answer) => assert!(answer.status == 200 || answer.problem().code == Code::ShuttingDown),
             Err(other) => panic!("{other}"),
         }
         assert!(Instant::now() < patience, "GOAWAY never came");
     }
-    assert!(dial(&server, server.client_config()).await.is_err(), "newcomers are refused");
+    assert!(dial(&server, server.client_config()).await.is_err(), "new connections are refused");
     server.stand.gate.notify_one();
     assert_eq!(answer(&mut call).await.unwrap().status, 200);
     server.stop().await;
 }
 
 #[tokio::test]
-async fn what_outlasts_the_grace_is_told_so() {
+async fn a_call_that_outlasts_the_grace_gets_the_reason() {
     let server = Server::start_with(Limits::default(), Duration::from_millis(400)).await;
     let client = server.client().await;
     let mut call = client.open(post("hang").body(()).unwrap()).await.unwrap();

@@ -12,7 +12,7 @@ use http::{Request, StatusCode};
 use parking_lot::Mutex;
 use plimsoll::supervisor::SupervisorRef;
 use plimsoll_mesh::events::Events;
-use plimsoll_mesh::gateway::{AcceptPeer, Behind, Gateway, Limits};
+use plimsoll_mesh::gateway::{AcceptPeer, Backends, Gateway, Limits};
 use plimsoll_mesh::http3::{BidiStream, Connection, OpenStreams};
 use plimsoll_mesh::identity::{Identity, client_config, endpoint_config, peer_client_config, server_config};
 use plimsoll_mesh::names::NodeId;
@@ -125,7 +125,7 @@ impl Server {
         let endpoint = plimsoll_mesh::gateway::bind(([127, 0, 0, 1], 0).into(), endpoint_config(&identity)).unwrap();
         let node = identity.node_id();
         let stand = Arc::new(Stand::default());
-        let behind = Behind {
+        let behind = Backends {
             dispatch: stand.clone(),
             overview: stand.clone(),
             peers: stand.clone(),
@@ -141,13 +141,13 @@ impl Server {
         tokio::spawn(async move { tree.stop().await });
     }
 
-    /// Stops it and checks that its books balance and nothing is left.
+    /// Stops it and checks that its counters balance and nothing is left.
     pub(crate) async fn stop(self) {
         let report = self.tree.stop().await;
         assert!(report.is_clean(), "{report:?}");
         let (attempts, requests) = (self.gateway.attempts(), self.gateway.requests());
         assert!(attempts.balanced(), "{attempts:?}");
-        assert_eq!((attempts.clients, attempts.at_desk, attempts.deciding), (0, 0, 0), "{attempts:?}");
+        assert_eq!((attempts.clients, attempts.responding, attempts.pending), (0, 0, 0), "{attempts:?}");
         assert!(requests.balanced() && requests.in_flight == 0, "{requests:?}");
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use clap::Args;
-use plimsoll_mesh::client::{self, Answer, Call, Client};
+use plimsoll_mesh::client::{self, Call, Client, Response};
 use plimsoll_mesh::names::{NodeId, ServiceName};
 use serde_json::json;
 
@@ -54,7 +54,7 @@ fn milliseconds_from_1(value: &str) -> Result<u64, String> {
 }
 
 /// As `gateway.max_body` at most.
-const LARGEST_BODY: usize = client::MAX_ANSWER;
+const LARGEST_BODY: usize = client::MAX_RESPONSE;
 
 pub(crate) async fn run(args: CallArgs) -> Result<(), Failure> {
     let body = body(&args.body)?;
@@ -113,7 +113,7 @@ fn capped(source: impl Read) -> io::Result<Bytes> {
     Ok(body.into())
 }
 
-fn show(args: &CallArgs, answer: &Answer, connected: Duration, answered: Duration) -> Result<(), Failure> {
+fn show(args: &CallArgs, answer: &Response, connected: Duration, answered: Duration) -> Result<(), Failure> {
     let good = answer.status.is_success();
     let problem = answer.problem();
     if args.json {

@@ -103,9 +103,9 @@ async fn start(settings: &Settings) -> Result<Node, Failure> {
     config.service_ttl = settings.service_ttl;
     config.choice = settings.choice;
     config.gateway.clients = settings.max_clients;
-    config.gateway.idle_time = settings.client_idle;
+    config.gateway.idle_timeout = settings.client_idle;
     config.gateway.body_bytes = settings.max_body;
-    config.gateway.all_answers_bytes = settings.answer_bytes;
+    config.gateway.all_responses_bytes = settings.answer_bytes;
     config.gateway.deadline = settings.call_deadline;
     config.gateway.admission = settings.admission;
     config.gateway.advertisements = settings.advertisements.clone();

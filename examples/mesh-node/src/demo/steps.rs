@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::ValueEnum;
 use plimsoll::inspect::{Status, TreeNode};
-use plimsoll_mesh::client::{self, Answer, Call, Client};
+use plimsoll_mesh::client::{self, Call, Client, Response};
 use plimsoll_mesh::node::NodeSnapshot;
 use plimsoll_mesh::problem::Code;
 use serde::Serialize;
@@ -69,7 +69,7 @@ impl Told {
     }
 
     /// Tells an answer in one line, with the nodes by their names.
-    fn read(&mut self, answer: &Answer, took: Duration) {
+    fn read(&mut self, answer: &Response, took: Duration) {
         let status = answer.status.as_u16();
         let mut line = match answer.problem() {
             Some(problem) => {
@@ -88,7 +88,7 @@ impl Told {
     }
 
     /// Calls, tells it, and gives the answer.
-    async fn call(&mut self, client: &Client, service: &str, body: &str) -> anyhow::Result<Answer> {
+    async fn call(&mut self, client: &Client, service: &str, body: &str) -> anyhow::Result<Response> {
         self.did(if body.is_empty() { format!("call {service}") } else { format!("call {service} '{body}'") });
         let (answer, took) = call(client, service, body).await?;
         self.read(&answer, took);
@@ -248,7 +248,7 @@ pub(super) async fn connect(node: &Node) -> anyhow::Result<Client> {
     Ok(Client::connect(&endpoint, node.ready.address, node.ready.node).await?)
 }
 
-async fn call(client: &Client, service: &str, body: &str) -> anyhow::Result<(Answer, Duration)> {
+async fn call(client: &Client, service: &str, body: &str) -> anyhow::Result<(Response, Duration)> {
     let began = Instant::now();
     let call = Call::new(service.parse()?, body.to_owned()).deadline(Duration::from_secs(25));
     let answer = client.call(call).await?;

@@ -29,7 +29,7 @@ fn the_defaults_are_good() {
     let limits = plimsoll_mesh::gateway::Limits::default();
     assert_eq!((settings.admission, settings.pubsub), (limits.admission, limits.pubsub));
     assert_eq!(settings.advertisements, limits.advertisements);
-    assert_eq!((settings.max_body, settings.answer_bytes), (limits.body_bytes, limits.all_answers_bytes));
+    assert_eq!((settings.max_body, settings.answer_bytes), (limits.body_bytes, limits.all_responses_bytes));
 }
 
 #[test]

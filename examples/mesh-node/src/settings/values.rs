@@ -23,7 +23,7 @@ pub(crate) enum Budget {
 }
 
 /// The longest time of any setting.
-const LONGEST: Duration = Limits::LONGEST_IDLE;
+const LONGEST: Duration = Limits::MAX_IDLE_TIMEOUT;
 
 type Read<T> = Result<T, String>;
 
@@ -129,7 +129,7 @@ pub(crate) fn bytes(value: &str) -> Read<usize> {
 
 /// The size of a body: what this program's own client reads back, and what the requests of one client may hold.
 pub(crate) fn body(value: &str) -> Read<usize> {
-    let largest = client::MAX_ANSWER.min(Limits::default().all_bodies_bytes / Limits::SHARES);
+    let largest = client::MAX_RESPONSE.min(Limits::default().all_bodies_bytes / Limits::SHARES);
     let size = bytes(value)?;
     if size > largest { Err(format!("a body is at most {}MiB", largest >> 20)) } else { Ok(size) }
 }

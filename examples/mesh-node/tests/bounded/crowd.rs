@@ -26,7 +26,7 @@ enum Attempt {
 async fn attempt(at: At, endpoint: &Endpoint) -> Attempt {
     let client = match at.connect(endpoint).await {
         Ok(client) => client,
-        Err(ConnectError::TurnedAway) => return Attempt::TurnedAway,
+        Err(ConnectError::Refused) => return Attempt::TurnedAway,
         Err(error) => return Attempt::Failed(format!("{error:?}")),
     };
     match call(&client, "echo", "in").await {
@@ -47,14 +47,14 @@ async fn attempt(at: At, endpoint: &Endpoint) -> Attempt {
 #[derive(Default)]
 struct Crowd {
     served: Vec<Client>,
-    told: u64,
-    turned_away: u64,
+    refused_with_reason: u64,
+    refused_without_reason: u64,
     failed: Vec<String>,
 }
 
 impl Crowd {
     fn refused(&self) -> u64 {
-        self.told + self.turned_away
+        self.refused_with_reason + self.refused_without_reason
     }
 }
 
@@ -74,8 +74,8 @@ async fn come(node: &Node, clients: usize, at_once: usize) -> Crowd {
     while let Some(attempt) = coming.join_next().await {
         match attempt.unwrap() {
             Attempt::Served(client) => crowd.served.push(client),
-            Attempt::Told => crowd.told += 1,
-            Attempt::TurnedAway => crowd.turned_away += 1,
+            Attempt::Told => crowd.refused_with_reason += 1,
+            Attempt::TurnedAway => crowd.refused_without_reason += 1,
             Attempt::Failed(why) => crowd.failed.push(why),
         }
     }
@@ -101,8 +101,8 @@ async fn more_clients_than_the_cap_are_refused_exactly_on_both_ledgers() {
     let crowd = come(&node, clients, at_once).await;
     let took = from.elapsed();
     let resident = node.process().resident().unwrap() >> 20;
-    let refused = |theirs: &dyn Fn(&str) -> u64| theirs("told") + theirs("turned_away");
-    let snapshot = node.until("the desk is done", |now| counter(now, &GATEWAY, "deciding") == 0).await;
+    let refused = |theirs: &dyn Fn(&str) -> u64| theirs("refused_with_reason") + theirs("refused_without_reason");
+    let snapshot = node.until("the desk is done", |now| counter(now, &GATEWAY, "pending") == 0).await;
     let ours = |name: &str| counter(&snapshot, &GATEWAY, name);
     law::ADMISSION.assert(&place(&snapshot, &GATEWAY).unwrap().details.counters);
     let (served, over) = (crowd.served.len(), (clients - cap) as u64);
@@ -113,8 +113,8 @@ async fn more_clients_than_the_cap_are_refused_exactly_on_both_ledgers() {
             (
                 format!(
                     "clients: {served} served, {} told, {} turned away, {} failed, in {:.1} s",
-                    crowd.told,
-                    crowd.turned_away,
+                    crowd.refused_with_reason,
+                    crowd.refused_without_reason,
                     crowd.failed.len(),
                     took.as_secs_f64()
                 ),

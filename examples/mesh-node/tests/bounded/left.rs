@@ -14,10 +14,10 @@ const HELD: [&str; 11] = [
     "timers",
     "waiting",
     "clients",
-    "at_desk",
-    "deciding",
+    "responding",
+    "pending",
     "body_bytes_held",
-    "answer_bytes_held",
+    "response_bytes_held",
     "backlog_bytes",
 ];
 

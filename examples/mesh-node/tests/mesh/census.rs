@@ -49,7 +49,7 @@ async fn clients_that_leave_in_mid_call_leave_no_actor_and_no_task() {
     let gate = Gate::closed();
     let mut config = NodeConfig::new(folder.path().join("a"), "127.0.0.1:0".parse().unwrap());
     config.trusted = Trusted::Open;
-    config.gateway.idle_time = Duration::from_secs(1);
+    config.gateway.idle_timeout = Duration::from_secs(1);
     config.gateway.longest_deadline = Duration::from_secs(60);
     let node =
         Node::builder(config).service(Offer::new("gated".parse().unwrap(), Gated(gate.clone()))).start().await.unwrap();

@@ -14,8 +14,8 @@ async fn of_300_clients_on_a_cap_of_100_exactly_100_are_served_on_both_ledgers()
     let snapshot = node.until("all have left", |now| counter(now, &GATEWAY, "clients") == 0).await;
     let gateway = |name| counter(&snapshot, &GATEWAY, name);
     law::ADMISSION.assert(&place(&snapshot, &GATEWAY).unwrap().details.counters);
-    let refused = count("told") + count("turned_away");
-    let ours = gateway("told") + gateway("turned_away");
+    let refused = count("refused_with_reason") + count("refused_without_reason");
+    let ours = gateway("refused_with_reason") + gateway("refused_without_reason");
     note(
         "crowd-at-the-cap",
         &[
@@ -23,8 +23,8 @@ async fn of_300_clients_on_a_cap_of_100_exactly_100_are_served_on_both_ledgers()
                 format!(
                     "clients' ledger: {} served, {} told, {} turned away, {} failed",
                     count("served"),
-                    count("told"),
-                    count("turned_away"),
+                    count("refused_with_reason"),
+                    count("refused_without_reason"),
                     count("failed")
                 ),
                 "100 served, 200 refused, 0 failed",
@@ -35,17 +35,17 @@ async fn of_300_clients_on_a_cap_of_100_exactly_100_are_served_on_both_ledgers()
                 format!(
                     "node's ledger: {} served, {} told, {} turned away",
                     gateway("served"),
-                    gateway("told"),
-                    gateway("turned_away")
+                    gateway("refused_with_reason"),
+                    gateway("refused_without_reason")
                 ),
                 "100 served, 200 refused",
                 gateway("served") == 100 && ours == 200 && gateway("failed_handshakes") == 0,
                 None,
             ),
             (
-                format!("told by name: {} and {}", count("told"), gateway("told")),
+                format!("told by name: {} and {}", count("refused_with_reason"), gateway("refused_with_reason")),
                 "the same on both ledgers",
-                count("told") == gateway("told"),
+                count("refused_with_reason") == gateway("refused_with_reason"),
                 None,
             ),
         ],

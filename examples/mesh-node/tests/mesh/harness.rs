@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use plimsoll::inspect::TreeNode;
-use plimsoll_mesh::client::{self, Answer, Call, Client, RequestError};
+use plimsoll_mesh::client::{self, Call, Client, RequestError, Response};
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::node::{ADMIN_SOCKET, NodeSnapshot};
 use plimsoll_testkit::process::{Process, until};
@@ -234,7 +234,7 @@ fn python() -> PathBuf {
 }
 
 /// Calls `service` with a deadline of 30 s.
-pub(crate) async fn call(client: &Client, service: &str, body: &str) -> Result<Answer, RequestError> {
+pub(crate) async fn call(client: &Client, service: &str, body: &str) -> Result<Response, RequestError> {
     let call = Call::new(service.parse().unwrap(), body.to_owned()).deadline(Duration::from_secs(30));
     client.call(call).await
 }

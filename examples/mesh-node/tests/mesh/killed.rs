@@ -102,7 +102,7 @@ async fn a_killed_node_comes_back_on_its_port_also_while_its_peers_gateway_is_fu
         })
         .await;
         let after = a.snapshot().await;
-        let told = counter(&after, &GATEWAY, "told") - counter(&before, &GATEWAY, "told");
+        let told = counter(&after, &GATEWAY, "refused_with_reason") - counter(&before, &GATEWAY, "refused_with_reason");
         let peers = counter(&after, &GATEWAY, "peers") + counter(&after, &["peers"], "dialled");
         let limit = Duration::from_secs(if full() { 3 } else { 10 });
         rows.push((

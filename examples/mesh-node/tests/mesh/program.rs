@@ -35,7 +35,7 @@ fn caps_that_do_not_fit_the_memory_are_refused_with_the_sum() {
     let plan = Plan::new(&folder, "a").flag("gateway-max-clients", 10_000).flag("memory-budget", "64MiB");
     let (code, words) = run(&mut plan.command());
     assert_eq!(code, Some(2), "{words}");
-    assert!(words.contains("10000 clients + 64 desk places + 1000 pooled peers at 52 KiB each, "), "{words}");
+    assert!(words.contains("10000 clients + 64 refusal responders + 1000 pooled peers at 52 KiB each, "), "{words}");
     assert!(words.contains("10000 advertisements at 1 KiB each, 10000 subscriptions at 8 KiB each"), "{words}");
     assert!(words.contains("of buffers are 778.8 MiB"), "{words}");
     assert!(words.contains("the memory budget is 64.0 MiB"), "{words}");

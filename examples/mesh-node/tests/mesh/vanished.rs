@@ -68,7 +68,7 @@ fn left(snapshot: &NodeSnapshot) -> u64 {
         ["in_flight", "workers", "timers", "permits_used"]
             .map(|name| service.details.counters.get(name).copied().unwrap_or(0))
     });
-    let gateway = ["clients", "requests_in_flight", "at_desk", "body_bytes_held", "answer_bytes_held"];
+    let gateway = ["clients", "requests_in_flight", "responding", "body_bytes_held", "response_bytes_held"];
     served.sum::<u64>() + gateway.map(|name| counter(snapshot, &GATEWAY, name)).iter().sum::<u64>()
 }
 

@@ -7,58 +7,61 @@ fn from(port: u16) -> SocketAddr {
 }
 
 #[test]
-fn over_the_cap_comes_the_desk_and_over_the_desk_the_street() {
-    let door = Door::new(1, 1, &AdmissionLimits::default());
-    let Arrival::Client(mut client) = door.arrive(from(1), b"a") else { panic!("a client place was free") };
+fn over_the_cap_a_responder_then_a_plain_refusal() {
+    let admission = ClientAdmission::new(1, 1, &AdmissionLimits::default());
+    let Decision::Admit(mut client) = admission.decide(from(1), b"a") else { panic!("a client slot is free") };
     client.settle(Outcome::Served);
-    let Arrival::Desk(mut desk) = door.arrive(from(2), b"b") else { panic!("a desk place was free") };
-    assert!(matches!(door.arrive(from(3), b"c"), Arrival::TurnAway));
-    assert!(matches!(door.arrive(from(3), b"c"), Arrival::Repeated), "a repeated first packet counts once");
-    desk.settle(Outcome::Told);
-    drop(desk);
-    let attempts = door.attempts();
-    assert_eq!((attempts.offered, attempts.served, attempts.told, attempts.turned_away), (3, 1, 1, 1));
-    assert_eq!((attempts.clients, attempts.at_desk), (1, 0));
+    let Decision::Respond(mut responder) = admission.decide(from(2), b"b") else { panic!("a responder is free") };
+    assert!(matches!(admission.decide(from(3), b"c"), Decision::Refuse));
+    assert!(matches!(admission.decide(from(3), b"c"), Decision::Repeated), "a repeated first packet counts once");
+    responder.settle(Outcome::RefusedWithReason);
+    drop(responder);
+    let attempts = admission.attempts();
+    assert_eq!(
+        (attempts.offered, attempts.served, attempts.refused_with_reason, attempts.refused_without_reason),
+        (3, 1, 1, 1)
+    );
+    assert_eq!((attempts.clients, attempts.responding), (1, 0));
     drop(client);
-    assert!(matches!(door.arrive(from(4), b"d"), Arrival::Client(_)));
+    assert!(matches!(admission.decide(from(4), b"d"), Decision::Admit(_)));
 }
 
 #[test]
-fn a_place_given_back_without_a_word_is_a_failed_handshake() {
-    let door = Door::new(1, 1, &AdmissionLimits::default());
-    drop(door.arrive(from(1), b"a"));
-    assert_eq!(door.attempts().failed_handshakes, 1);
-    assert_eq!(door.attempts().clients, 0);
+fn a_slot_dropped_without_an_outcome_is_a_failed_handshake() {
+    let admission = ClientAdmission::new(1, 1, &AdmissionLimits::default());
+    drop(admission.decide(from(1), b"a"));
+    assert_eq!(admission.attempts().failed_handshakes, 1);
+    assert_eq!(admission.attempts().clients, 0);
 }
 
 proptest! {
-    /// Whatever happens in whichever order, the ledger balances after each step and no cap is passed.
+    /// In any order of operations the counters balance after each step and no cap is exceeded.
     #[test]
-    fn the_ledger_always_balances(steps in prop::collection::vec((0u8..6, any::<prop::sample::Index>()), 0..200)) {
-        let door = Door::new(3, 2, &AdmissionLimits::default());
-        let mut held: Vec<Place> = Vec::new();
+    fn the_counters_always_balance(steps in prop::collection::vec((0u8..6, any::<prop::sample::Index>()), 0..200)) {
+        let admission = ClientAdmission::new(3, 2, &AdmissionLimits::default());
+        let mut held: Vec<AdmissionSlot> = Vec::new();
         for (n, (step, which)) in steps.into_iter().enumerate() {
             match step {
-                0 | 1 => match door.arrive(from(n as u16), b"id") {
-                    Arrival::Client(place) | Arrival::Desk(place) => held.push(place),
-                    Arrival::TurnAway => {}
-                    Arrival::Repeated => prop_assert!(false, "every attempt is another"),
+                0 | 1 => match admission.decide(from(n as u16), b"id") {
+                    Decision::Admit(slot) | Decision::Respond(slot) => held.push(slot),
+                    Decision::Refuse => {}
+                    Decision::Repeated => prop_assert!(false, "every attempt is a new one"),
                 },
                 _ if held.is_empty() => {}
                 5 => drop(held.swap_remove(which.index(held.len()))),
                 settle => {
-                    let place = which.get_mut(&mut held);
-                    place.settle([Outcome::Served, Outcome::Peer, Outcome::Told][usize::from(settle) - 2]);
+                    let slot = which.get_mut(&mut held);
+                    slot.settle([Outcome::Served, Outcome::Peer, Outcome::RefusedWithReason][usize::from(settle) - 2]);
                 }
             }
-            let attempts = door.attempts();
+            let attempts = admission.attempts();
             prop_assert!(attempts.balanced(), "{attempts:?}");
-            prop_assert!(attempts.clients <= 3 && attempts.at_desk <= 2);
-            prop_assert_eq!(attempts.clients + attempts.at_desk, held.len() as u64);
+            prop_assert!(attempts.clients <= 3 && attempts.responding <= 2);
+            prop_assert_eq!(attempts.clients + attempts.responding, held.len() as u64);
         }
         held.clear();
-        let attempts = door.attempts();
-        prop_assert_eq!((attempts.clients, attempts.at_desk, attempts.deciding), (0, 0, 0));
+        let attempts = admission.attempts();
+        prop_assert_eq!((attempts.clients, attempts.responding, attempts.pending), (0, 0, 0));
         prop_assert!(attempts.balanced());
     }
 }

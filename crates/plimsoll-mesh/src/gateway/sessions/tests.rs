@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::books::{AdvertisementLimits, Books};
+use super::table::{AdvertisementLimits, SessionTable};
 use super::*;
 
 fn limits() -> AdvertisementLimits {
@@ -15,8 +15,8 @@ fn limits() -> AdvertisementLimits {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Enter,
-    Leave(usize),
+    Open,
+    Close(usize),
     Advertise { client: usize, name: u8, ttl_ms: u64 },
     Withdraw { client: usize, name: u8 },
     Subscribe(usize),
@@ -27,8 +27,8 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        3 => Just(Op::Enter),
-        2 => (0_usize..16).prop_map(Op::Leave),
+        3 => Just(Op::Open),
+        2 => (0_usize..16).prop_map(Op::Close),
         8 => (0_usize..16, 0_u8..4, 1_u64..9_000)
             .prop_map(|(client, name, ttl_ms)| Op::Advertise { client, name, ttl_ms }),
         2 => (0_usize..16, 0_u8..4).prop_map(|(client, name)| Op::Withdraw { client, name }),
@@ -46,47 +46,47 @@ fn name(n: u8) -> ServiceName {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// M-9, M-13, M-14, M-19: whatever clients do in whatever order, each advertisement and each subscription belongs to a
-    /// client that is in, all go in one step and its calls end with it, a lease that ran out is not listed, and what left
-    /// twice takes out nothing of somebody else.
+    /// M-9, M-13, M-14, M-19: in any order of operations each advertisement and each subscription belongs to an open session,
+    /// all are removed with it in one step and its calls end, an expired lease is not listed, and a second removal affects
+    /// nothing else.
     #[test]
-    fn clients_and_what_they_have_agree(ops in prop::collection::vec(op(), 1..60)) {
+    fn sessions_and_their_resources_agree(ops in prop::collection::vec(op(), 1..60)) {
         let subscriptions = ResourceCaps { total: Cap::of::<3>(), per_client: Cap::of::<2>() };
-        let mut books = Books::new(2, subscriptions, &limits());
-        let leases = books.leases();
+        let mut table = SessionTable::new(2, subscriptions, &limits());
+        let leases = table.leases();
         // The ends of calls, by client; subscriptions with their client and their end.
         let mut streams: Vec<CancellationToken> = Vec::new();
         let mut subscribed: Vec<(usize, ResourceKey, CancellationToken)> = Vec::new();
         let mut unsubscribed = Vec::new();
         let (mut now, mut keys) = (Instant::now(), Vec::new());
-        // Who is in, and until when each advertises what.
+        // The open sessions, with the lease of each advertisement.
         let mut model: Vec<Option<Vec<(u8, Instant)>>> = Vec::new();
         for op in ops {
             match op {
-                Op::Enter => {
+                Op::Open => {
                     let full = model.iter().flatten().count() == 4;
                     let end = CancellationToken::new();
-                    let entered = books.enter(keys.len() as u64, end.clone());
-                    prop_assert_eq!(entered.is_err(), full);
-                    if let Ok(session) = entered {
+                    let opened = table.open(keys.len() as u64, end.clone());
+                    prop_assert_eq!(opened.is_err(), full);
+                    if let Ok(session) = opened {
                         keys.push(session);
                         streams.push(end);
                         model.push(Some(Vec::new()));
                     }
                 }
-                Op::Leave(n) if !keys.is_empty() => {
-                    books.leave(keys[n % keys.len()]);
+                Op::Close(n) if !keys.is_empty() => {
+                    table.close(keys[n % keys.len()]);
                     model[n % keys.len()] = None;
                 }
                 Op::Advertise { client, name: n, ttl_ms } if !keys.is_empty() => {
                     let at = client % keys.len();
-                    let result = books.advertise(keys[at], name(n), Some(Duration::from_millis(ttl_ms)), now);
+                    let result = table.advertise(keys[at], name(n), Some(Duration::from_millis(ttl_ms)), now);
                     model.iter_mut().flatten().for_each(|held| held.retain(|(_, ends)| *ends > now));
                     let total: usize = model.iter().flatten().map(Vec::len).sum();
                     let ends = now + Duration::from_millis(ttl_ms.clamp(1_000, 300_000));
                     match (&mut model[at], &result) {
                         (None, result) => prop_assert_eq!(result, &Err(SessionRefusal::Ended.into())),
-                        (_, Err(Refused::Registry(RegistryRefusal::RateLimited { .. }))) => {}
+                        (_, Err(SessionError::Registry(RegistryRefusal::RateLimited { .. }))) => {}
                         (Some(held), result) => {
                             let full = held.len() == 3 || total == 6;
                             match held.iter_mut().find(|(known, _)| *known == n) {
@@ -104,17 +104,17 @@ proptest! {
                 }
                 Op::Withdraw { client, name: n } if !keys.is_empty() => {
                     let at = client % keys.len();
-                    books.sweep(now);
+                    table.sweep(now);
                     let held = model[at].iter_mut().flat_map(|held| held.iter());
                     let there = held.into_iter().any(|(known, ends)| *known == n && *ends > now);
-                    prop_assert_eq!(books.withdraw(keys[at], &name(n)), there);
+                    prop_assert_eq!(table.withdraw(keys[at], &name(n)), there);
                     model[at].iter_mut().for_each(|held| held.retain(|(known, _)| *known != n));
                 }
                 Op::Subscribe(n) if !keys.is_empty() => {
                     let (at, end) = (n % keys.len(), CancellationToken::new());
                     let live: Vec<_> = subscribed.iter().filter(|(_, _, end)| !end.is_cancelled()).collect();
                     let room = live.len() < 3 && live.iter().filter(|(client, ..)| *client == at).count() < 2;
-                    let result = books.subscribe(keys[at], end.clone());
+                    let result = table.subscribe(keys[at], end.clone());
                     prop_assert_eq!(result.is_ok(), room && model[at].is_some());
                     if let Ok(key) = result {
                         subscribed.push((at, key, end));
@@ -123,30 +123,30 @@ proptest! {
                 Op::Unsubscribe(n) if !subscribed.is_empty() => {
                     // Some of them for the second time, or after their client.
                     let (client, key, end) = subscribed[n % subscribed.len()].clone();
-                    books.unsubscribe(key);
+                    table.unsubscribe(key);
                     if !end.is_cancelled() {
                         subscribed.retain(|(_, other, _)| *other != key);
                         unsubscribed.push((client, key, end));
                     } else if let Some((_, key, _)) = unsubscribed.last() {
-                        books.unsubscribe(*key);
+                        table.unsubscribe(*key);
                     }
                 }
-                Op::Sweep => books.sweep(now),
+                Op::Sweep => table.sweep(now),
                 Op::Advance(millis) => now += Duration::from_millis(millis),
-                Op::Subscribe(_) | Op::Unsubscribe(_) | Op::Leave(_) | Op::Advertise { .. } | Op::Withdraw { .. } => {}
+                Op::Subscribe(_) | Op::Unsubscribe(_) | Op::Close(_) | Op::Advertise { .. } | Op::Withdraw { .. } => {}
             }
-            books.check_law();
+            table.check_law();
             let live = model.iter().flatten().flatten().filter(|(_, ends)| *ends > now);
             let names: std::collections::BTreeSet<_> = live.map(|(n, _)| name(*n)).collect();
-            prop_assert_eq!(super::books::names(&leases, now), names.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(super::table::names(&leases, now), names.into_iter().collect::<Vec<_>>());
             for (client, (end, held)) in streams.iter().zip(&model).enumerate() {
                 prop_assert_eq!(end.is_cancelled(), held.is_none());
                 let of_it = |(at, ..): &&(usize, ResourceKey, CancellationToken)| *at == client;
                 prop_assert!(subscribed.iter().filter(of_it).all(|(_, _, end)| end.is_cancelled() == held.is_none()));
             }
-            prop_assert!(unsubscribed.iter().all(|(_, _, end)| !end.is_cancelled()), "what had left before is not ended");
+            prop_assert!(unsubscribed.iter().all(|(_, _, end)| !end.is_cancelled()), "a subscription removed before is not ended again");
             let live = subscribed.iter().filter(|(_, _, end)| !end.is_cancelled()).count();
-            prop_assert_eq!(books.sizes(), (model.iter().flatten().count(), live));
+            prop_assert_eq!(table.sizes(), (model.iter().flatten().count(), live));
         }
     }
 }

@@ -95,9 +95,9 @@ fn an_advertisement_has_a_name_and_may_have_a_lease() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(advertise(&[]), ("resize".into(), Change::Advertise { ttl: None }));
+    assert_eq!(advertise(&[]), ("resize".into(), AdvertisementChange::Advertise { ttl: None }));
     let ttl = Some(Duration::from_secs(5));
-    assert_eq!(advertise(&[("plimsoll-ttl-ms", "5000")]).1, Change::Advertise { ttl });
+    assert_eq!(advertise(&[("plimsoll-ttl-ms", "5000")]).1, AdvertisementChange::Advertise { ttl });
     let uri = "https://node/v1/services/resize";
     assert_eq!(refused("PUT", uri, &[("plimsoll-ttl-ms", "5s")]).0, Code::BadFrame);
     assert_eq!(refused("POST", uri, &[]), (Code::MethodNotAllowed, Some("PUT, DELETE")));
@@ -148,4 +148,32 @@ fn a_media_type_with_a_long_boundary_is_carried() {
     let long = format!("multipart/form-data; boundary={}", "x".repeat(200));
     assert_eq!(call(&[("content-type", &long)]).content_type.as_deref(), Some(&*long));
     assert_eq!(call(&[("content-type", &"x".repeat(257))]).content_type, None);
+}
+
+#[test]
+fn connection_specific_fields_are_found_beside_any_other() {
+    for (name, value, found) in [
+        ("connection", "close", true),
+        ("connection", "", true),
+        ("keep-alive", "timeout=5", true),
+        ("proxy-connection", "keep-alive", true),
+        ("transfer-encoding", "chunked", true),
+        ("transfer-encoding", "identity", true),
+        ("upgrade", "h2c", true),
+        ("te", "trailers", false),
+        ("te", "Trailers", false),
+        ("te", "gzip", true),
+        ("te", "trailers, deflate", true),
+        ("trailer", "expires", false),
+        ("connections", "close", false),
+    ] {
+        let mut headers = HeaderMap::new();
+        headers.insert("accept", http::HeaderValue::from_static("*/*"));
+        headers.append(http::HeaderName::from_static(name), http::HeaderValue::from_static(value));
+        assert_eq!(connection_specific_field(&headers), found.then_some(name), "{name}: {value}");
+    }
+    let mut twice = HeaderMap::new();
+    twice.append("te", http::HeaderValue::from_static("trailers"));
+    twice.append("te", http::HeaderValue::from_static("gzip"));
+    assert_eq!(connection_specific_field(&twice), Some("te"));
 }

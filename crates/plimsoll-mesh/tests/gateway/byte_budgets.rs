@@ -16,8 +16,8 @@ const ALL: u64 = 400_000;
 const SHARE: u64 = ALL / 4;
 
 fn scarce() -> Limits {
-    let answer_time = Duration::from_secs(600);
-    Limits { all_answers_bytes: ALL as usize, all_bodies_bytes: 1000, answer_time, ..Limits::default() }
+    let response_timeout = Duration::from_secs(600);
+    Limits { all_responses_bytes: ALL as usize, all_bodies_bytes: 1000, response_timeout, ..Limits::default() }
 }
 
 /// How a client connects to which an answer comes only as far as it reads it.
@@ -73,7 +73,7 @@ async fn size(client: &Client, bytes: u64) -> Answer {
 }
 
 async fn until_held(server: &Server, bytes: u64) {
-    eventually(&format!("{bytes} bytes of answers are held"), || server.gateway.answer_bytes_held() == bytes).await;
+    eventually(&format!("{bytes} bytes of answers are held"), || server.gateway.response_bytes_held() == bytes).await;
 }
 
 fn figures<const N: usize>(server: &Server, names: [&str; N]) -> [u64; N] {
@@ -83,7 +83,7 @@ fn figures<const N: usize>(server: &Server, names: [&str; N]) -> [u64; N] {
 
 /// M-1, M-19: readers that read, reset or leave give back what they held, and none but these.
 #[tokio::test]
-async fn all_answers_together_have_a_cap() {
+async fn all_responses_together_have_a_cap() {
     let server = Server::start(scarce()).await;
     let mut readers = Vec::new();
     for nth in 1..=4 {
@@ -100,11 +100,15 @@ async fn all_answers_together_have_a_cap() {
     assert_eq!(problem.code, Code::Overloaded);
     assert_eq!(
         problem.detail,
-        "the request was served, but its answer was dropped: answers of all clients together hold 400000 of 400000 \
+        "the request was served, but its response was dropped: responses of all clients together hold 400000 of 400000 \
          bytes, 5000 more are too many"
     );
-    let small = size(&other, Limits::FREE_ANSWER as u64).await;
-    assert_eq!((small.status.as_u16(), small.body.len()), (200, Limits::FREE_ANSWER), "a small one needs no room");
+    let small = size(&other, Limits::UNCOUNTED_RESPONSE as u64).await;
+    assert_eq!(
+        (small.status.as_u16(), small.body.len()),
+        (200, Limits::UNCOUNTED_RESPONSE),
+        "a small one needs no room"
+    );
 
     let (_first, mut stream) = readers.pop().unwrap();
     assert_eq!(answer(&mut stream).await.unwrap().body.len(), SHARE as usize);
@@ -122,36 +126,41 @@ async fn all_answers_together_have_a_cap() {
     assert_eq!(
         figures(
             &server,
-            ["answer_bytes_cap", "answer_bytes_high_water", "answer_bytes_refused_full", "answer_bytes_refused_share"]
+            [
+                "response_bytes_cap",
+                "response_bytes_high_water",
+                "response_bytes_refused_full",
+                "response_bytes_refused_share"
+            ]
         ),
         [ALL, ALL, 1, 0]
     );
-    assert_eq!(figures(&server, ["refused_overloaded", "requests_answered", "requests_left"]), [1, 5, 2]);
+    assert_eq!(figures(&server, ["refused_overloaded", "requests_completed", "requests_cancelled"]), [1, 5, 2]);
     server.stop().await;
 }
 
 /// M-1: what is not read in time is given up, and its bytes with it.
 #[tokio::test]
-async fn an_answer_that_is_not_read_in_time_is_given_back() {
-    let server = Server::start(Limits { answer_time: Duration::from_secs(2), ..scarce() }).await;
+async fn a_response_that_is_not_read_in_time_is_released() {
+    let server = Server::start(Limits { response_timeout: Duration::from_secs(2), ..scarce() }).await;
     let client = slow_reader(&server).await;
     let _stream = unread(&client, SHARE).await;
     until_held(&server, SHARE).await;
     until_held(&server, 0).await;
-    assert_eq!(figures(&server, ["requests_broken", "answer_bytes_high_water"]), [1, SHARE]);
+    assert_eq!(figures(&server, ["requests_failed", "response_bytes_high_water"]), [1, SHARE]);
     server.stop().await;
 }
 
 /// M-1: a reader that is gone without a word holds nothing for longer than its connection is kept.
 #[tokio::test]
 async fn a_reader_that_vanishes_gives_back_what_it_held() {
-    let server = Server::start(Limits { idle_time: Duration::from_secs(2), ..scarce() }).await;
+    let server = Server::start(Limits { idle_timeout: Duration::from_secs(2), ..scarce() }).await;
     let reader = Vanishing::connect(&server, narrow(&server)).await;
     let _stream = unread(&reader.client, SHARE).await;
     until_held(&server, SHARE).await;
     reader.vanish();
     until_held(&server, 0).await;
-    assert_eq!(server.gateway.requests().left, 1);
+    assert_eq!(server.gateway.requests().cancelled, 1);
     server.stop().await;
 }
 
@@ -170,30 +179,30 @@ async fn written_to_nobody(server: &Server) -> Stream {
 
 /// M-1: what was written whole and never acknowledged goes with the connection, and was no answer to anybody.
 #[tokio::test]
-async fn who_vanishes_from_an_answer_that_is_on_its_way_has_left() {
-    let server = Server::start(Limits { idle_time: Duration::from_secs(2), ..Limits::default() }).await;
+async fn a_client_that_vanishes_during_a_response_counts_as_cancelled() {
+    let server = Server::start(Limits { idle_timeout: Duration::from_secs(2), ..Limits::default() }).await;
     let _stream = written_to_nobody(&server).await;
     until_held(&server, 0).await;
-    assert_eq!(figures(&server, ["requests_answered", "requests_left"]), [0, 1]);
+    assert_eq!(figures(&server, ["requests_completed", "requests_cancelled"]), [0, 1]);
     server.stop().await;
 }
 
 /// M-1: what the transport has taken is in memory until it is acknowledged, so it counts until then, however long that
 /// takes; and it does not take for ever.
 #[tokio::test]
-async fn an_answer_is_held_until_it_is_acknowledged_or_given_up() {
-    let server = Server::start(Limits { answer_time: Duration::from_secs(2), ..Limits::default() }).await;
+async fn a_response_is_held_until_it_is_acknowledged_or_reset() {
+    let server = Server::start(Limits { response_timeout: Duration::from_secs(2), ..Limits::default() }).await;
     let began = Instant::now();
     let _stream = written_to_nobody(&server).await;
     until_held(&server, 0).await;
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
-    assert_eq!(server.gateway.requests().broken, 1);
+    assert_eq!(server.gateway.requests().failed, 1);
     server.stop().await;
 }
 
 /// M-1: one client may hold a quarter of all answers, and locks nobody out by it.
 #[tokio::test]
-async fn one_connection_holds_at_most_its_share_of_all_answers() {
+async fn one_connection_holds_at_most_its_share_of_all_responses() {
     let server = Server::start(scarce()).await;
     let (greedy, other) = (slow_reader(&server).await, server.client().await);
     let mut first = unread(&greedy, 60_000).await;
@@ -204,7 +213,7 @@ async fn one_connection_holds_at_most_its_share_of_all_answers() {
     assert_eq!(problem.code, Code::RateLimited);
     assert_eq!(
         problem.detail,
-        "the request was served, but its answer was dropped: answers of this connection hold 60000 of the 100000 bytes \
+        "the request was served, but its response was dropped: responses of this connection hold 60000 of the 100000 bytes \
          that one may, 40001 more are too many"
     );
     let mut second = unread(&greedy, 40_000).await;
@@ -221,10 +230,13 @@ async fn one_connection_holds_at_most_its_share_of_all_answers() {
     assert_eq!(size(&greedy, SHARE).await.body.len(), SHARE as usize);
     until_held(&server, 0).await;
     assert_eq!(
-        figures(&server, ["answer_bytes_refused_full", "answer_bytes_refused_share", "answer_bytes_refused_too_large"]),
+        figures(
+            &server,
+            ["response_bytes_refused_full", "response_bytes_refused_share", "response_bytes_refused_too_large"]
+        ),
         [0, 2, 1]
     );
-    assert_eq!(figures(&server, ["refused_rate_limited", "refused_worker_died", "requests_answered"]), [2, 1, 7]);
+    assert_eq!(figures(&server, ["refused_rate_limited", "refused_worker_died", "requests_completed"]), [2, 1, 7]);
     server.stop().await;
 }
 

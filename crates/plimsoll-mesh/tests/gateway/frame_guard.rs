@@ -45,7 +45,7 @@ async fn a_gibibyte_announced_on_a_request_ends_the_stream_and_not_the_connectio
     assert_eq!(client.call("echo", "unharmed").await.unwrap().status, 200);
     server.stand.gate.notify_one();
     assert_eq!(crate::support::answer(&mut neighbour).await.unwrap().status, 200);
-    assert_eq!(server.gateway.requests().broken, 3);
+    assert_eq!(server.gateway.requests().failed, 3);
     server.stop().await;
 }
 

@@ -1,5 +1,4 @@
-//! The books of a gateway's clients: who is there, what they subscribe to and what they advertise. Decisions only, with the
-//! time as an argument.
+//! The table of client sessions, their subscriptions and advertisements: decisions only, with the time as an argument.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,11 +33,11 @@ pub struct AdvertisementLimits {
     pub per_client: Cap,
     /// Advertisements and refreshments of one client. Default 1,000 at once, then 10 a second.
     pub rate: Rate,
-    /// The lease of an advertisement that asks for none of its own. Default 300 s.
+    /// The lease of an advertisement that names none. Default 300 s.
     pub ttl: Duration,
-    /// The shortest lease; a shorter one is taken for this. Default 1 s.
+    /// The shortest lease; a shorter one is raised to it. Default 1 s.
     pub shortest_ttl: Duration,
-    /// The longest lease; a longer one is taken for this. Default 300 s.
+    /// The longest lease; a longer one is cut to it. Default 300 s.
     pub longest_ttl: Duration,
     /// The longest time between two sweeps, shortened at random by up to a fifth. Default 60 s.
     pub sweep: Duration,
@@ -52,58 +51,58 @@ impl Default for AdvertisementLimits {
     }
 }
 
-/// What the books refuse.
+/// Why the table refuses an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum SessionError {
     #[error(transparent)]
     Session(#[from] SessionRefusal),
     #[error(transparent)]
     Registry(#[from] RegistryRefusal),
 }
 
-/// What belongs to a client beside its streams.
+/// A resource of a session beside its streams.
 #[derive(Debug)]
-pub(super) enum Held {
-    /// A lease.
+pub(super) enum SessionResource {
+    /// An advertisement, by its lease in the registry.
     Advertisement,
-    /// Its end.
+    /// A subscription, ended by this token.
     Subscription(CancellationToken),
 }
 
-/// The leases of what is advertised. Only the books change them; anybody reads.
+/// The leases of advertisements. Only the owner of the table changes them; anyone may read.
 pub(super) type Leases = Arc<RwLock<TtlRegistry<ServiceName, SessionKey, ResourceKey>>>;
 
-/// Clients by the number of their connection, with their subscriptions and what they advertise.
+/// Sessions by the number of their connection, with their subscriptions and advertisements.
 ///
 /// INVARIANT: each advertisement is an entry of the registry, owned by the session, and a resource of the session, named by
-/// the entry. Both come and go in the same step.
+/// the entry. Both are added and removed in the same step.
 #[derive(Debug)]
-pub(super) struct Books {
-    /// Of each client the token that ends the calls on its streams.
-    sessions: Sessions<u64, CancellationToken, Held>,
+pub(super) struct SessionTable {
+    /// For each session the token that ends the calls on its streams.
+    sessions: Sessions<u64, CancellationToken, SessionResource>,
     advertised: Leases,
     shortest: Duration,
     longest: Duration,
 }
 
-/// What the books count.
+/// The counters of the table.
 #[derive(Debug)]
-pub(super) struct BooksCounters {
+pub(super) struct SessionTableCounters {
     sessions: SessionCounters,
     advertised: Counters<RegistryEvent>,
 }
 
-impl BooksCounters {
+impl SessionTableCounters {
     pub(super) fn add_to(&self, details: &mut Details) {
         details.counters.extend(self.sessions.inspect().counters);
         self.advertised.add_to(details);
     }
 }
 
-impl Books {
-    /// For `clients` at once, as the door admits them.
+impl SessionTable {
+    /// A table for `clients` at once, as admission allows them.
     pub(super) fn new(clients: usize, subscriptions: ResourceCaps, limits: &AdvertisementLimits) -> Self {
-        // Twice as many, as for their actors: a place at the door may be free a moment before its client is taken out.
+        // Twice as many, as for their actors: an admission slot may be free a moment before its session is removed.
         let clients = Cap::new(clients.saturating_mul(2)).unwrap_or(Cap::of::<{ Cap::MAX }>());
         let advertisements = ResourceCaps { total: limits.total, per_client: limits.per_client };
         let sessions =
@@ -124,30 +123,30 @@ impl Books {
         Self { sessions, advertised, shortest: limits.shortest_ttl, longest: limits.longest_ttl }
     }
 
-    pub(super) fn counters(&self) -> BooksCounters {
+    pub(super) fn counters(&self) -> SessionTableCounters {
         let advertised = self.advertised.read().counters().clone();
-        BooksCounters { sessions: self.sessions.counters().clone(), advertised }
+        SessionTableCounters { sessions: self.sessions.counters().clone(), advertised }
     }
 
-    /// The leases, for those who look.
+    /// The leases, for reading.
     pub(super) fn leases(&self) -> Leases {
         Arc::clone(&self.advertised)
     }
 
-    /// `streams` ends the calls on its streams when it is taken out.
-    pub(super) fn enter(&mut self, nth: u64, streams: CancellationToken) -> Result<SessionKey, Refused> {
-        let (session, _) = self.sessions.connect(nth, streams)?;
+    /// Adds a session. `calls` is cancelled when it is removed.
+    pub(super) fn open(&mut self, number: u64, calls: CancellationToken) -> Result<SessionKey, SessionError> {
+        let (session, _) = self.sessions.connect(number, calls)?;
         Ok(session)
     }
 
-    /// Takes a client out with all that it has, once: its calls and subscriptions end, its leases too.
-    pub(super) fn leave(&mut self, session: SessionKey) {
+    /// Removes a session once, with its calls, subscriptions and leases.
+    pub(super) fn close(&mut self, session: SessionKey) {
         let Some(removed) = self.sessions.remove(session) else { return };
         if !switched_off("caller-death") {
             removed.client.cancel();
         }
-        for (_, held) in removed.resources {
-            if let Held::Subscription(end) = held {
+        for (_, resource) in removed.resources {
+            if let SessionResource::Subscription(end) = resource {
                 end.cancel();
             }
         }
@@ -156,26 +155,30 @@ impl Books {
         }
     }
 
-    /// Enters a subscription, which `end` ends when its client is taken out.
-    pub(super) fn subscribe(&mut self, session: SessionKey, end: CancellationToken) -> Result<ResourceKey, Refused> {
-        let held = Held::Subscription(end);
-        self.sessions.attach(session, ResourceKind::Subscription, held).map_err(|(refusal, _)| refusal.into())
+    /// Adds a subscription. `end` is cancelled when its session is removed.
+    pub(super) fn subscribe(
+        &mut self,
+        session: SessionKey,
+        end: CancellationToken,
+    ) -> Result<ResourceKey, SessionError> {
+        let resource = SessionResource::Subscription(end);
+        self.sessions.attach(session, ResourceKind::Subscription, resource).map_err(|(refusal, _)| refusal.into())
     }
 
-    /// Takes a subscription out that has ended by itself; once, and not again with its client.
+    /// Removes a subscription that has ended by itself, once.
     pub(super) fn unsubscribe(&mut self, subscription: ResourceKey) {
         self.sessions.detach(subscription);
     }
 
-    /// Whether the advertisement is new.
+    /// Adds or refreshes an advertisement. Returns whether it is new.
     pub(super) fn advertise(
         &mut self,
         session: SessionKey,
         name: ServiceName,
         ttl: Option<Duration>,
         now: Instant,
-    ) -> Result<bool, Refused> {
-        // From here on every entry is one whose lease has not run out.
+    ) -> Result<bool, SessionError> {
+        // After this no entry has an expired lease.
         self.sweep(now);
         let ttl = ttl.map(|ttl| ttl.clamp(self.shortest, self.longest));
         let mut advertised = self.advertised.write();
@@ -184,7 +187,7 @@ impl Books {
             Some(resource) => resource,
             None => self
                 .sessions
-                .attach(session, ResourceKind::Advertisement, Held::Advertisement)
+                .attach(session, ResourceKind::Advertisement, SessionResource::Advertisement)
                 .map_err(|(refusal, _)| refusal)?,
         };
         match advertised.advertise(name, session, resource, ttl, now) {
@@ -198,13 +201,13 @@ impl Books {
         }
     }
 
-    /// Whether it was there.
+    /// Removes an advertisement. Returns whether it existed.
     pub(super) fn withdraw(&mut self, session: SessionKey, name: &ServiceName) -> bool {
         let resource = self.advertised.write().withdraw(name, &session);
         resource.is_some_and(|resource| self.sessions.detach(resource).is_some())
     }
 
-    /// Takes out what has run out.
+    /// Removes expired advertisements.
     pub(super) fn sweep(&mut self, now: Instant) {
         if switched_off("sweep") {
             return;
@@ -223,10 +226,10 @@ impl Books {
     pub(super) fn check_law(&self) {
         let advertised = self.advertised.read();
         assert_eq!(advertised.len(), self.sessions.count(ResourceKind::Advertisement));
-        // Looked up at the beginning of time: whether it is still valid does not matter here.
+        // Before every lease, so that expired ones are checked too.
         let beginning = Instant::now() - Duration::from_secs(3_600);
         for (_, owner, resource) in advertised.iter(beginning) {
-            assert!(matches!(self.sessions.resource(*resource), Some(Held::Advertisement)));
+            assert!(matches!(self.sessions.resource(*resource), Some(SessionResource::Advertisement)));
             assert!(self.sessions.resources(*owner).any(|(key, ..)| key == *resource));
         }
     }
@@ -237,7 +240,7 @@ impl Books {
     }
 }
 
-/// Names advertised now, each once, sorted. O(all), and takes no turn of whoever owns the leases.
+/// Names advertised now, each once, sorted. O(advertisements), without a message to the owner.
 pub(super) fn names(leases: &Leases, now: Instant) -> Vec<ServiceName> {
     let mut names: Vec<_> = leases.read().iter(now).map(|(name, ..)| name.clone()).collect();
     names.sort_unstable();
@@ -245,7 +248,7 @@ pub(super) fn names(leases: &Leases, now: Instant) -> Vec<ServiceName> {
     names
 }
 
-impl Compact for Books {
+impl Compact for SessionTable {
     fn footprint(&self) -> Footprint {
         self.sessions.footprint().plus(self.advertised.read().footprint())
     }

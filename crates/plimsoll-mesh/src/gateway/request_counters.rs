@@ -1,6 +1,6 @@
-//! The ledger of requests.
+//! Counters of requests.
 //!
-//! `started = answered + left + broken + in flight`. Plain atomics: a request touches three of them.
+//! `started = completed + cancelled + failed + in flight`. Plain atomics: a request touches three of them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -12,15 +12,15 @@ use crate::problem::Code;
 
 /// Counts of all requests of a gateway.
 #[derive(Debug, Default)]
-pub(super) struct Requests {
+pub(super) struct RequestCounters {
     started: AtomicU64,
     in_flight: AtomicU64,
-    answered: AtomicU64,
-    left: AtomicU64,
-    broken: AtomicU64,
+    completed: AtomicU64,
+    cancelled: AtomicU64,
+    failed: AtomicU64,
     panicked: AtomicU64,
     refused: [AtomicU64; Code::ALL.len()],
-    limits_met: Mutex<LogThrottle>,
+    limit_log: Mutex<LogThrottle>,
 }
 
 /// The counts at one moment.
@@ -30,39 +30,40 @@ pub struct RequestCounts {
     pub started: u64,
     /// Not ended yet.
     pub in_flight: u64,
-    /// Answered, by a result or a problem.
-    pub answered: u64,
-    /// Given up by a client that left first.
-    pub left: u64,
-    /// Ended without an answer for any other reason: a malformed message, a refused frame, a client that does not read.
-    pub broken: u64,
-    /// Of the broken ones, those that ended in a panic of the gateway itself.
+    /// Completed with a response, successful or not.
+    pub completed: u64,
+    /// Cancelled by the client, or the client left first.
+    pub cancelled: u64,
+    /// Ended without a response for any other reason: a malformed message, a rejected frame, a client that does not read.
+    pub failed: u64,
+    /// Panics of the gateway itself or of its router.
     pub panicked: u64,
 }
 
 impl RequestCounts {
     /// Whether every request is accounted for. Holds whenever no request begins or ends at that moment.
     pub const fn balanced(&self) -> bool {
-        self.started == self.answered + self.left + self.broken + self.in_flight
+        self.started == self.completed + self.cancelled + self.failed + self.in_flight
     }
 }
 
-impl Requests {
+impl RequestCounters {
     pub(super) fn begin(&self) -> InFlight<'_> {
         self.started.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
         InFlight { requests: self, settled: false }
     }
 
-    /// A refusal by its code, on top of its being answered. Those for a limit are told: the first, then one in ten seconds.
+    /// Counts a refusal by its code; the request also counts as completed. Refusals at a limit are logged: the first one, then
+    /// one in ten seconds with the number between.
     pub(super) fn refused(&self, code: Code) {
         if let Some(at) = Code::ALL.iter().position(|&other| other == code) {
             self.refused[at].fetch_add(1, Relaxed);
         }
         if matches!(code, Code::Overloaded | Code::RateLimited)
-            && let Some(unsaid) = self.limits_met.lock().record(Instant::now())
+            && let Some(suppressed) = self.limit_log.lock().record(Instant::now())
         {
-            tracing::warn!(target: "plimsoll::mesh", code = code.as_str(), unsaid, "requests refused");
+            tracing::warn!(target: "plimsoll::mesh", code = code.as_str(), suppressed, "requests refused");
         }
     }
 
@@ -74,9 +75,9 @@ impl Requests {
         RequestCounts {
             started: self.started.load(Relaxed),
             in_flight: self.in_flight.load(Relaxed),
-            answered: self.answered.load(Relaxed),
-            left: self.left.load(Relaxed),
-            broken: self.broken.load(Relaxed),
+            completed: self.completed.load(Relaxed),
+            cancelled: self.cancelled.load(Relaxed),
+            failed: self.failed.load(Relaxed),
             panicked: self.panicked.load(Relaxed),
         }
     }
@@ -87,30 +88,30 @@ impl Requests {
     }
 }
 
-/// A request that has begun. Dropped without a word, it broke.
+/// A request that has begun. Dropped without an outcome, it failed.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct InFlight<'a> {
-    requests: &'a Requests,
+    requests: &'a RequestCounters,
     settled: bool,
 }
 
 impl InFlight<'_> {
-    pub(super) fn answered(mut self) {
+    pub(super) fn completed(mut self) {
         self.settled = true;
-        self.requests.answered.fetch_add(1, Relaxed);
+        self.requests.completed.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn left(mut self) {
+    pub(super) fn cancelled(mut self) {
         self.settled = true;
-        self.requests.left.fetch_add(1, Relaxed);
+        self.requests.cancelled.fetch_add(1, Relaxed);
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         if !self.settled {
-            self.requests.broken.fetch_add(1, Relaxed);
+            self.requests.failed.fetch_add(1, Relaxed);
             if std::thread::panicking() {
                 self.requests.panicked();
                 tracing::error!(target: "plimsoll::mesh", "a request's task panicked; its stream was reset");

@@ -103,7 +103,7 @@ async fn hanging(server: &Server, client: &Client) -> crate::support::Stream {
     stream
 }
 
-/// M-15: whoever leaves takes the call along.
+/// M-15: a client that leaves cancels its calls.
 #[tokio::test]
 async fn a_client_that_stops_reading_cancels_its_call_at_once() {
     let server = Server::start(Limits::default()).await;
@@ -112,12 +112,12 @@ async fn a_client_that_stops_reading_cancels_its_call_at_once() {
     let _kept = hanging(&server, &client).await;
     stream.stop_sending(H3Code::H3_REQUEST_CANCELLED);
     eventually("the call is given up", || server.stand.hanging.load(SeqCst) == 1).await;
-    assert_eq!(server.gateway.requests().left, 1);
+    assert_eq!(server.gateway.requests().cancelled, 1);
     assert_eq!(client.call("echo", "unharmed").await.unwrap().status, 200);
     server.stop().await;
 }
 
-/// M-15: whoever leaves takes the call along.
+/// M-15: a client that leaves cancels its calls.
 #[tokio::test]
 async fn a_client_that_resets_its_body_gives_the_call_up() {
     let server = Server::start(Limits::default()).await;
@@ -126,12 +126,12 @@ async fn a_client_that_resets_its_body_gives_the_call_up() {
     stream.send_data(Bytes::from_static(b"half")).await.unwrap();
     eventually("the body is being read", || server.gateway.body_bytes_held() == 4).await;
     stream.stop_stream(H3Code::H3_REQUEST_CANCELLED);
-    eventually("the request is given up", || server.gateway.requests().left == 1).await;
+    eventually("the request is given up", || server.gateway.requests().cancelled == 1).await;
     assert_eq!(server.gateway.body_bytes_held(), 0);
     server.stop().await;
 }
 
-/// M-15: whoever leaves takes the call along.
+/// M-15: a client that leaves cancels its calls.
 #[tokio::test]
 async fn a_client_that_closes_cancels_all_its_calls_at_once() {
     let server = Server::start(Limits::default()).await;
@@ -140,14 +140,14 @@ async fn a_client_that_closes_cancels_all_its_calls_at_once() {
     client.quic.close(0x100u32.into(), b"bye");
     eventually("the calls are given up", || server.stand.hanging.load(SeqCst) == 0).await;
     eventually("the place is free", || server.gateway.attempts().clients == 0).await;
-    assert_eq!(server.gateway.requests().left, 2);
+    assert_eq!(server.gateway.requests().cancelled, 2);
     drop(calls);
     server.stop().await;
 }
 
 #[tokio::test]
 async fn a_client_that_vanishes_is_missed_after_the_idle_time() {
-    let server = Server::start(Limits { idle_time: Duration::from_millis(500), ..Limits::default() }).await;
+    let server = Server::start(Limits { idle_timeout: Duration::from_millis(500), ..Limits::default() }).await;
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     let quic = endpoint.connect_with(server.client_config(), server.address, "node").unwrap().await.unwrap();
     let client = Client::on(quic).await;
