@@ -87,7 +87,8 @@ codes! {
 }
 
 /// A service's own refusal: 422, with the service's own body.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("application error ({content_type}, {} bytes)", .body.len())]
 pub struct ApplicationError {
     /// Media type of the body.
     pub content_type: Arc<str>,

@@ -106,6 +106,12 @@ impl<V, W> CallCell<V, W> {
         }
     }
 
+    /// Tries to settle a call that no worker has begun; `None` when one has, or when the call has settled.
+    pub fn settle_unbegun(&self) -> Option<Won> {
+        let settled = self.state.compare_exchange(0, SETTLED, Ordering::AcqRel, Ordering::Acquire);
+        settled.ok().map(|_| Won { abandoned: false })
+    }
+
     /// Hands the outcome over: the second half of a settlement, for its winner alone.
     pub fn fill(&self, value: V) -> Waiters<W> {
         let mut inner = lock(&self.inner);
@@ -185,6 +191,19 @@ mod tests {
         assert_eq!(cell.settle(Party::Other), Some(Won { abandoned: false }));
         assert!(!cell.begin());
         assert_eq!(cell.end(), Ended { abandoned: false });
+    }
+
+    #[test]
+    fn a_begun_call_is_not_settled_as_unbegun() {
+        let cell: CallCell<(), ()> = CallCell::new();
+        assert!(cell.begin());
+        assert_eq!(cell.settle_unbegun(), None);
+        assert!(!cell.is_settled());
+        assert_eq!(cell.settle(Party::Worker), Some(Won { abandoned: false }));
+        let cell: CallCell<(), ()> = CallCell::new();
+        assert_eq!(cell.settle_unbegun(), Some(Won { abandoned: false }));
+        assert!(!cell.begin());
+        assert_eq!(cell.settle_unbegun(), None);
     }
 
     #[test]

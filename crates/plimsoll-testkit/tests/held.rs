@@ -24,7 +24,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("PeerTable", "targets", "10,000"),
     ("Busy", "waiters", "callers of the supervisor that wait for one start or stop; each waits for its answer"),
     ("CallError", "0", "the servers of one cycle of calls: no more than calls are nested"),
-    ("Callers", "by_id", "an index: one entry for each slot, which a client in somebody's hands keeps"),
+    ("CallerIndex", "by_id", "an index: one entry for each slot, which a live client keeps"),
     (
         "ConnectionPool",
         "closings",
@@ -33,7 +33,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("ConnectionPool", "creations", "each has a place of the pool"),
     ("ConnectionPool", "open", "each has its actor, whose supervisor has a cap"),
     ("Core", "used", "16, kept to be used again"),
-    ("Desk", "intake", "every item holds a permit of the server's cap, or a place of its bounded mailbox"),
+    ("Calls", "queue", "every item holds a permit of the server's cap, or a place of its bounded mailbox"),
     ("Details", "children", "one look at the tree"),
     ("Details", "counters", "one look at an actor"),
     ("DynamicRules", "actions", "what one turn decides, done at its end"),
@@ -105,12 +105,13 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("StopFailure", "path", "one for each level of the tree"),
     ("StopFailures", "list", "10,000, and how many more there were"),
     ("Trust", "0", "10,000"),
-    ("Turn", "next", "what a server's own handler says is to happen next, taken before the next message"),
+    ("Context", "next", "what a server's own handler says is to happen next, taken before the next message"),
     ("RoundRobin", "0", "10,000"),
     ("DirectoryView", "members", "10,000 in the engine"),
     ("DirectoryView", "services", "10,000 records"),
-    ("Waits", "edges", "calls of bound clients in flight: each holds a permit of its server"),
-    ("Wheel", "links", "one for each slot of the table of calls, which has a cap"),
+    ("TimerWheel", "links", "one for each slot of the call table, which has a cap"),
+    ("MonitorTable", "by_actor", "an index of the monitors, which have a cap"),
+    ("MonitorTable", "entries", "the monitors of one server, which have a cap"),
 ];
 
 /// Types from elsewhere that hold one thing, what was given to them when they were made, or a buffer of bytes.
@@ -122,7 +123,7 @@ const KNOWN: &[&str] = &[
     "Cell", "CertificateDer", "Child", "ChildStderr", "ChildStdin", "ChildStdout", "ChitchatMessage", "ClientConfig",
     "Code", "Condvar", "ConnectionError", "Context", "Cow", "Creation", "DefaultHasher", "DialLease", "Disconnected",
     "Dispatch", "DropGuard", "Duration", "EcdsaKeyPair", "Empty", "EntryKey", "ExitCode", "ExitStatus",
-    "File", "FrameStreamError", "FxBuildHasher", "HeaderName", "HeaderValue", "Infallible", "Instant", "Interval",
+    "File", "FrameStreamError", "FxBuildHasher", "HeaderName", "HeaderValue", "Id", "Infallible", "Instant", "Interval",
     "IpAddr", "Ipv4Addr", "Ipv6Addr", "Jemalloc", "JoinHandle", "LazyLock", "LeaseError", "Level", "Lines", "LogThrottle",
     "ManuallyDrop", "MaybeUninit", "Method", "Mutex", "MutexGuard", "NonZeroU16", "NonZeroU32", "NonZeroU64",
     "NonZeroUsize", "Notify", "OnceCell", "OnceLock", "Option", "Ordering", "OsString", "OwnedMutexGuard",

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll::call::{CallClient, CallContext, CallServer, Protocol, Service};
 use plimsoll::ractor::ActorCell;
-use plimsoll::server::{self, BoxError, Reply, Server, Serving, Turn};
+use plimsoll::server::{self, BoxError, Context, Server, ServerProtocol};
 use plimsoll::supervisor::{Child, DynamicSupervisor, Start};
 use plimsoll_testkit::report::{Report, Row};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
@@ -48,21 +48,11 @@ impl Service for PerCall {
 struct Inside(Vec<u8>);
 
 impl Server for Inside {
-    type Args = ();
     type Call = u64;
     type Reply = u64;
-    type Error = Infallible;
-    type Cast = ();
-    type Message = ();
 
-    async fn init((): (), _: &mut Turn<Self>) -> Result<Self, BoxError> {
-        Ok(Self(Vec::new()))
-    }
-
-    async fn call(&mut self, seed: u64, reply: Reply<Self>, _: &mut Turn<Self>) -> Result<(), BoxError> {
-        let sum = work(&mut self.0, seed);
-        reply.ok(sum);
-        Ok(())
+    async fn call(&mut self, seed: u64, _: &mut Context<Self>) -> Result<u64, BoxError> {
+        Ok(work(&mut self.0, seed))
     }
 }
 
@@ -136,9 +126,9 @@ async fn servers<P: Protocol>(
 async fn one(mode: &str, time: Duration) -> Result<(usize, f64), Box<dyn std::error::Error>> {
     if mode == "inside" {
         let start = |parent: ActorCell| -> futures::future::BoxFuture<'static, Result<Child, BoxError>> {
-            Box::pin(async move { Ok(server::builder::<Inside>(()).start_linked(parent).await?.into()) })
+            Box::pin(async move { Ok(server::builder(Inside(Vec::new())).start_linked(parent).await?.into()) })
         };
-        return Ok(load(servers::<Serving<Inside>>(start).await?, time).await);
+        return Ok(load(servers::<ServerProtocol<Inside>>(start).await?, time).await);
     }
     let start = |parent: ActorCell| -> futures::future::BoxFuture<'static, Result<Child, BoxError>> {
         Box::pin(async move { Ok(CallServer::builder(PerCall).start_linked(parent).await?.into()) })

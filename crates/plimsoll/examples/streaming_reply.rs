@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::StreamExt;
-use plimsoll::call::{CallContext, CallServer, Part, Service, Sink};
+use plimsoll::call::{CallContext, CallServer, NotTaken, Part, Service, Sink};
 
 /// Counts up, and keeps account of how far it came.
 struct Count(Arc<AtomicU32>);
@@ -17,11 +17,11 @@ struct UpTo {
 impl Service for Count {
     type Request = UpTo;
     type Reply = &'static str;
-    type Error = String;
+    type Error = NotTaken<u32>;
 
-    async fn call(&self, _: CallContext, UpTo { end, sink }: UpTo) -> Result<&'static str, String> {
+    async fn call(&self, _: CallContext, UpTo { end, sink }: UpTo) -> Result<&'static str, NotTaken<u32>> {
         for n in 1..=end {
-            sink.send(n).await.map_err(|gone| gone.to_string())?;
+            sink.send(n).await?;
             self.0.store(n, Ordering::SeqCst);
         }
         Ok("that was all")

@@ -13,39 +13,28 @@
 //!   <------------------------------------------- reply, or the panic's message
 //! ```
 
-mod admit;
-mod binding;
-pub(crate) mod book;
-mod callers;
+pub(crate) mod admission;
+pub(crate) mod call_table;
+pub(crate) mod caller_exit;
+mod caller_index;
 mod client;
-pub(crate) mod clock;
-mod context;
-mod counters;
-mod door;
+pub(crate) mod counters;
+pub(crate) mod deadline;
 mod error;
-mod layers;
 mod protocol;
-mod request;
 mod router;
 mod server;
 mod service;
+pub(crate) mod settlement;
 pub(crate) mod shared;
-mod started;
 mod stream;
-pub(crate) mod timing;
-mod waits;
-pub(crate) mod watch;
-pub(crate) mod wheel;
-pub(crate) mod work;
 mod worker;
 
-pub use client::{CallClient, Calling};
-pub use context::CallContext;
+pub use caller_exit::OnCallerExit;
+pub use client::{CallClient, Calling, multi_call};
 pub use error::{CallError, Died, Overload};
 pub use protocol::Protocol;
-pub use request::multi_call;
-pub use server::{CallServer, CallServerBuilder};
-pub use service::Service;
-pub use started::StartedServer;
+pub use server::{CallServer, CallServerBuilder, StartedServer};
+pub use service::{CallContext, Service};
 pub use stream::{NotTaken, Part, ReplyStream, Sink};
 pub use worker::Worker;

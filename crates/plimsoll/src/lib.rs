@@ -2,7 +2,7 @@
 //!
 //! - [`supervisor`]: child specs, strategies, restart intensity, ordered stop.
 //! - [`call`]: calls that settle exactly once, each served by a short-lived worker of its own.
-//! - [`server`]: servers that own their state and serve in their own actor, as OTP's gen_server.
+//! - [`server`]: servers that own their state and handle one message at a time, as OTP's gen_server.
 //! - [`mailbox`]: bounded mailboxes for ordinary actors.
 //! - [`bounded`]: pools, registries, caches and queues that cannot grow without a limit.
 //! - [`exit`]: why an actor or a task ended.
@@ -18,10 +18,14 @@ compile_error!(
 pub mod bounded;
 pub mod call;
 pub mod exit;
+mod exit_monitor;
 pub mod inspect;
 pub mod mailbox;
 pub mod panics;
 pub mod server;
 pub mod supervisor;
+mod timer_wheel;
+mod wait_graph;
 
 pub use ractor;
+pub use supervisor::BoxError;

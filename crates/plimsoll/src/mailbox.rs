@@ -1,13 +1,13 @@
 //! Mailboxes with a bound, for ordinary ractor actors.
 //!
-//! ractor's own mailboxes have none, so the bound is kept at the door. The actor's message type is [`Bounded<M>`], which
-//! nobody but a [`BoundedRef<M>`] can make: there is no way round the bound. Each message gets in with a credit, in
+//! ractor's own mailboxes have none, so senders enforce the bound. The actor's message type is [`Bounded<M>`], which only a
+//! [`BoundedRef<M>`] can make: no message bypasses the bound. Each message gets in with a credit, in
 //! messages and in bytes, and its credit comes back when it is taken or dropped, also from the full mailbox of an actor
-//! that was killed. A delivery that is handed on untaken, to another actor or wherever else, keeps its credit of the
+//! that was killed. A delivery that is handed on untaken, to another actor or elsewhere, keeps its credit of the
 //! mailbox that it was sent to. A stop, a kill and pressure always get through.
 //!
 //! ```
-//! use plimsoll::mailbox::{Bounded, Delivery, MailboxBuilder};
+//! use plimsoll::mailbox::{Bounded, MailboxBuilder};
 //! use plimsoll::ractor::{Actor, ActorProcessingErr, ActorRef};
 //!
 //! struct Printer;
@@ -27,7 +27,7 @@
 //!         bounded: Bounded<String>,
 //!         (): &mut (),
 //!     ) -> Result<(), ActorProcessingErr> {
-//!         if let Some(Delivery::Message(line)) = bounded.take() {
+//!         if let Some(line) = bounded.into_message() {
 //!             println!("{line}");
 //!         }
 //!         Ok(())
@@ -44,13 +44,12 @@
 //! # }
 //! ```
 
-mod bounded;
 mod builder;
 mod counters;
+mod delivery;
 mod sender;
-mod ticks;
-mod waits;
+mod waiting_time;
 
-pub use bounded::{Bounded, Delivery, PressureLevel};
 pub use builder::{MailboxBuilder, Overflow};
+pub use delivery::{Bounded, Delivery, PressureLevel};
 pub use sender::{BoundedRef, SendError, Sent};

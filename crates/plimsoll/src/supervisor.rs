@@ -15,6 +15,7 @@ mod options;
 mod rules;
 mod shutdown_report;
 mod start;
+mod stop_deadline;
 mod task;
 
 pub use builder::{
@@ -29,5 +30,6 @@ pub use error::{BoxError, ChildError, SpecError, StartError};
 pub use handle::{ChildCount, ChildEntry, ChildState, SupervisorRef};
 pub use options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode, Strategy};
 pub use shutdown_report::{MAX_STOP_FAILURES, ShutdownCause, ShutdownReport, StopFailure, StopFailureKind};
+pub use stop_deadline::StopDeadline;
 /// What a task child is asked to stop by.
 pub use tokio_util::sync::CancellationToken;

@@ -32,7 +32,7 @@ fn spawn_per_call_shows_that_each_call_ends_alone() {
         "squares up to 3: 14\n\
          squares up to 100000: 333338333350000\n\
          squares up to 13: died: failed: 13 is bad luck\n\
-         squares up to 2000000: the service answered with an error\n\
+         squares up to 2000000: the service returned an error: 2000000 is too much\n\
          squares up to 4: 30\n\
          started 5, settled 5, in flight 0\n"
     );
@@ -44,7 +44,7 @@ fn linked_callers_shows_that_a_call_ends_with_its_caller() {
         output("linked_callers"),
         "a worker is at it\n\
          the session is killed\n\
-         the call was given up by its caller\n\
+         the call was cancelled by its caller\n\
          the worker has ended\n\
          in flight 0, timers 0, callers watched 0\n"
     );

@@ -10,7 +10,7 @@ use common::{Do, Obedient, assert_nothing_left, counters, until};
 use futures::StreamExt;
 use plimsoll::call::{CallClient, CallContext, CallError, CallServer, Died, Part, Service, Sink, Worker};
 use plimsoll::exit::ExitReason;
-use plimsoll::server::{self, BoxError, Reply, Server, Serving, Turn};
+use plimsoll::server::{self, BoxError, Context, GenServer, Reply, Response, ServerRef};
 use plimsoll_testkit::gate::Gate;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::{Instant, timeout};
@@ -124,36 +124,32 @@ enum Ask {
     Echo(u32),
 }
 
-impl Server for Asks {
-    type Args = ();
+impl GenServer for Asks {
     type Call = Ask;
     type Reply = u32;
     type Error = String;
     type Cast = CallClient<AsksBack>;
     type Message = Result<u32, String>;
 
-    async fn init((): (), _: &mut Turn<Self>) -> Result<Self, BoxError> {
-        Ok(Self { other: None, owed: None })
-    }
-
-    async fn call(&mut self, ask: Ask, reply: Reply<Self>, turn: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn call(&mut self, ask: Ask, ctx: &mut Context<Self>) -> Result<Response<Self>, BoxError> {
         match (ask, &self.other) {
             (Ask::Other, Some(other)) => {
-                turn.request(other, (), |answer| answer.map_err(|error| error.to_string()))?;
-                self.owed = Some(reply);
+                ctx.request(other, (), |result| result.map_err(|error| error.to_string()))
+                    .map_err(|error| error.to_string())?;
+                self.owed = ctx.take_reply();
+                Ok(Response::Later)
             }
-            (Ask::Other, None) => {}
-            (Ask::Echo(n), _) => drop(reply.ok(n)),
+            (Ask::Other, None) => Ok(Response::Later),
+            (Ask::Echo(n), _) => Ok(Response::Reply(n)),
         }
-        Ok(())
     }
 
-    async fn cast(&mut self, other: CallClient<AsksBack>, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn cast(&mut self, other: CallClient<AsksBack>, _: &mut Context<Self>) -> Result<(), BoxError> {
         self.other = Some(other);
         Ok(())
     }
 
-    async fn message(&mut self, answer: Self::Message, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn message(&mut self, answer: Self::Message, _: &mut Context<Self>) -> Result<(), BoxError> {
         if let Some(owed) = self.owed.take() {
             owed.send(answer);
         }
@@ -162,7 +158,7 @@ impl Server for Asks {
 }
 
 /// Whose workers ask whoever asked them.
-struct AsksBack(CallClient<Serving<Asks>>);
+struct AsksBack(ServerRef<Asks>);
 
 impl Service for AsksBack {
     type Request = ();
@@ -177,7 +173,7 @@ impl Service for AsksBack {
 /// A request is not waited for: whoever serves it may call back.
 #[tokio::test(start_paused = true)]
 async fn a_request_whose_worker_calls_back_is_no_circle() {
-    let asks = server::builder::<Asks>(()).start().await.unwrap();
+    let asks = server::builder(Asks { other: None, owed: None }).start().await.unwrap();
     let back = CallServer::builder(AsksBack(asks.client())).start().await.unwrap();
     asks.client().cast(back.client()).unwrap();
     assert_eq!(asks.client().call(Ask::Other).await, Ok(7));
@@ -241,34 +237,29 @@ enum Time {
     Fired,
 }
 
-impl Server for Times {
-    type Args = ();
+impl GenServer for Times {
     type Call = Time;
     type Reply = ();
     type Error = ();
     type Cast = ();
     type Message = ();
 
-    async fn init((): (), _: &mut Turn<Self>) -> Result<Self, BoxError> {
-        Ok(Self)
-    }
-
-    async fn call(&mut self, time: Time, reply: Reply<Self>, turn: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn call(&mut self, time: Time, ctx: &mut Context<Self>) -> Result<Response<Self>, BoxError> {
         match time {
-            Time::After(delay) => drop(turn.send_after(delay, ())?),
-            Time::Every(period) => drop(turn.every(period, || ())?),
-            Time::Badly => drop(turn.every(Duration::from_millis(5), || panic!("made badly"))?),
+            Time::After(delay) => drop(ctx.send_after(delay, ())?),
+            Time::Every(period) => drop(ctx.every(period, || ())?),
+            Time::Badly => drop(ctx.every(Duration::from_millis(5), || panic!("made badly"))?),
             Time::Never => {
+                let reply = ctx.take_reply();
                 tokio::spawn(async move { (std::future::pending::<()>().await, reply) });
-                return Ok(());
+                return Ok(Response::Later);
             }
             Time::Fired => {}
         }
-        reply.ok(());
-        Ok(())
+        Ok(Response::Reply(()))
     }
 
-    async fn message(&mut self, (): (), _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn message(&mut self, (): (), _: &mut Context<Self>) -> Result<(), BoxError> {
         Err("it fired".into())
     }
 }
@@ -277,7 +268,7 @@ impl Server for Times {
 #[tokio::test(start_paused = true)]
 async fn times_beyond_all_clocks_never_come() {
     for time in [Duration::MAX, Duration::from_millis(u64::MAX), Duration::from_secs(u64::MAX / 1_000)] {
-        let server = server::builder::<Times>(()).idle(time).deadline(time).start().await.unwrap();
+        let server = server::builder(Times).idle(time).deadline(time).start().await.unwrap();
         let client = server.client();
         tokio::time::advance(Duration::from_millis(3)).await;
         assert_eq!(client.call(Time::After(time)).await, Ok(()), "{time:?}");
@@ -290,7 +281,7 @@ async fn times_beyond_all_clocks_never_come() {
 /// What an interval's closure panics with is the server's end, and that of the calls that were open.
 #[tokio::test(start_paused = true)]
 async fn a_closure_of_an_interval_that_panics_is_the_servers_reason() {
-    let server = server::builder::<Times>(()).start().await.unwrap();
+    let server = server::builder(Times).start().await.unwrap();
     let client = server.client();
     let open = tokio::spawn({
         let client = client.clone();
@@ -307,7 +298,7 @@ async fn a_closure_of_an_interval_that_panics_is_the_servers_reason() {
 async fn a_server_without_any_permit_has_one() {
     let worked = CallServer::builder(Obedient).max_in_flight(0).start().await.unwrap();
     assert_eq!(worked.client().call(Do::Echo(1)).await, Ok(1));
-    let served = server::builder::<Times>(()).mailbox(0).start().await.unwrap();
+    let served = server::builder(Times).mailbox(0).start().await.unwrap();
     assert_eq!(served.client().call(Time::Fired).await, Ok(()));
 }
 

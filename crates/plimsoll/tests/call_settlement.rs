@@ -247,7 +247,7 @@ for_both_workers! {
         let server = server().worker(worker).start().await.unwrap();
         let (mark, mut seen) = probe(1);
         let latest = Instant::now() + Duration::from_millis(10);
-        let nested = server.client().within(latest).within(latest + Duration::from_secs(1));
+        let nested = server.client().with_deadline(latest).with_deadline(latest + Duration::from_secs(1));
         assert_eq!(nested.call(Do::Deadline(mark)).await, Ok(0));
         assert_eq!(seen.next().await, latest);
     }

@@ -107,7 +107,7 @@ async fn a_stream_whose_worker_dies_ends_with_the_reason() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_is_not_taken_ends_at_its_deadline() {
     let server = CallServer::builder(Counting { sent: Arc::default() }).start().await.unwrap();
-    let client = server.client().within(Instant::now() + Duration::from_millis(50));
+    let client = server.client().with_deadline(Instant::now() + Duration::from_millis(50));
     let mut stream = client.stream(2, |sink| Count::UpTo(10, None, sink));
     assert!(futures::poll!(stream.next()).is_pending());
     until(|| counters(&server)["workers"] == 1).await;

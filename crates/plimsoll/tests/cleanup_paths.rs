@@ -30,7 +30,7 @@ fn every_cleanup_path_can_be_switched_off_and_names_the_test_that_notices() {
         assert_eq!(times, 1, "{}: what is switched off stands {times} times in {}", text("path"), text("file"));
         let (program, test) = text("test").split_once("::").unwrap();
         let tests = match program {
-            "lib" => fs::read_to_string(package.join("src/call/book.rs")).unwrap(),
+            "lib" => fs::read_to_string(package.join("src/call/call_table.rs")).unwrap(),
             program => sources_of(&package.join("tests").join(program)),
         };
         assert!(tests.contains(&format!("fn {test}(")), "{}: there is no test {test}", text("path"));

@@ -296,7 +296,7 @@ async fn q12_a_waiting_sender_gets_its_message_back_at_the_end() {
 async fn q14_pressure_gets_through_a_full_mailbox() {
     let ((sender, _ended, mut probe), gate) = busy(Overflow::Reject, 2).await;
     for level in [PressureLevel::Elevated, PressureLevel::Critical, PressureLevel::High] {
-        sender.tell_pressure(level);
+        sender.set_pressure(level);
     }
     gate.open();
     assert_eq!(probe.take(3).await, [0, 1, 1_000 + PressureLevel::High as u32]);

@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use plimsoll::server::{self, Reply, Server, Turn};
+use plimsoll::server::{self, Context, Server};
 use plimsoll::supervisor::{
     BoxError, Child, ChildRef, ChildSpec, CurrentMessage, DynamicSupervisor, Shutdown, ShutdownReport, StopFailureKind,
     Supervisor,
@@ -116,18 +116,10 @@ async fn a_child_that_blocks_its_thread_is_left_behind_with_its_message() {
 struct Slow;
 
 impl Server for Slow {
-    type Args = ();
     type Call = &'static str;
     type Reply = ();
-    type Error = ();
-    type Cast = ();
-    type Message = ();
 
-    async fn init((): (), _: &mut Turn<Self>) -> Result<Self, BoxError> {
-        Ok(Self)
-    }
-
-    async fn call(&mut self, _: &'static str, _: Reply<Self>, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn call(&mut self, _: &'static str, _: &mut Context<Self>) -> Result<(), BoxError> {
         pending().await
     }
 
@@ -138,11 +130,11 @@ impl Server for Slow {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_writes_down_what_it_serves() {
-    let start = |parent| server::builder::<Slow>(()).start_linked(parent);
+    let start = |parent| server::builder(Slow).start_linked(parent);
     let spec = ChildSpec::new("slow", start).shutdown(Shutdown::After(GRACE));
     let tree = Supervisor::builder("top").child(spec).start().await.unwrap();
     let child = tree.child("slow").unwrap();
-    let client = child.value::<plimsoll::call::CallClient<server::Serving<Slow>>>().expect("its client");
+    let client = child.value::<server::ServerRef<Slow>>().expect("its client");
     let asking = tokio::spawn(async move { client.call("reindex").await.is_err() });
     quiet().await;
     assert_eq!(only(&*tree.stop().await, child.actor(), StopFailureKind::Killed).as_deref(), Some("reindex"));

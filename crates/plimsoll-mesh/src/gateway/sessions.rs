@@ -20,10 +20,10 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use plimsoll::bounded::sessions::{ResourceKey, SessionKey};
 use plimsoll::bounded::{Cap, Compact as _, CompactPolicy, RegistryRefusal, ResourceCaps, SessionRefusal};
-use plimsoll::call::{CallClient, CallError};
+use plimsoll::call::CallError;
 use plimsoll::inspect::{Details, Inspect};
 use plimsoll::ractor::{ActorCell, SpawnErr};
-use plimsoll::server::{self, BoxError, Reply, Server, Serving, TimerKey, Turn};
+use plimsoll::server::{self, BoxError, Context, GenServer, Response, ServerRef, TimerKey};
 use plimsoll::supervisor::Child;
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +50,7 @@ pub(super) struct SessionsHandle {
 /// to.
 #[derive(Debug)]
 struct Instance {
-    server: CallClient<Serving<SessionServer>>,
+    server: ServerRef<SessionServer>,
     ended: Arc<EndedList>,
     leases: Leases,
 }
@@ -78,8 +78,8 @@ impl SessionsHandle {
         let counters = Arc::new(table.counters());
         let ended = Arc::<EndedList>::default();
         let leases = table.leases();
-        let args = (table, Arc::clone(&ended));
-        let started = server::builder::<SessionServer>(args).idle(IDLE_TIME).start_linked(parent).await?;
+        let state = SessionServer { table, ended: Arc::clone(&ended), sweep: None };
+        let started = server::builder(state).idle(IDLE_TIME).start_linked(parent).await?;
         let inspector = SessionInspector { counters, server: started.inspector() };
         self.instance.store(Some(Arc::new(Instance { server: started.client(), ended, leases })));
         Ok(Child::from(started).inspect(Arc::new(inspector)))
@@ -277,19 +277,14 @@ enum SessionReply {
 struct RemoveEnded;
 struct Sweep;
 
-impl Server for SessionServer {
-    type Args = (SessionTable, Arc<EndedList>);
+impl GenServer for SessionServer {
     type Call = SessionCall;
     type Reply = SessionReply;
     type Error = SessionError;
     type Cast = RemoveEnded;
     type Message = Sweep;
 
-    async fn init((table, ended): Self::Args, _: &mut Turn<Self>) -> Result<Self, BoxError> {
-        Ok(Self { table, ended, sweep: None })
-    }
-
-    async fn call(&mut self, call: SessionCall, reply: Reply<Self>, turn: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn call(&mut self, call: SessionCall, ctx: &mut Context<Self>) -> Result<Response<Self>, BoxError> {
         self.remove_ended();
         let now = Instant::now();
         let result = match call {
@@ -310,26 +305,25 @@ impl Server for SessionServer {
                 })
             }
         };
-        reply.send(result);
-        self.arm_sweep(turn, now);
-        Ok(())
+        self.arm_sweep(ctx, now);
+        Ok(result.into())
     }
 
-    async fn cast(&mut self, RemoveEnded: RemoveEnded, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn cast(&mut self, RemoveEnded: RemoveEnded, _: &mut Context<Self>) -> Result<(), BoxError> {
         self.remove_ended();
         Ok(())
     }
 
-    async fn message(&mut self, Sweep: Sweep, turn: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn message(&mut self, Sweep: Sweep, ctx: &mut Context<Self>) -> Result<(), BoxError> {
         self.remove_ended();
         self.sweep = None;
         let now = Instant::now();
         self.table.sweep(now);
-        self.arm_sweep(turn, now);
+        self.arm_sweep(ctx, now);
         Ok(())
     }
 
-    async fn idle(&mut self, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn idle(&mut self, _: &mut Context<Self>) -> Result<(), BoxError> {
         self.table.compact(&CompactPolicy::default());
         Ok(())
     }
@@ -356,15 +350,15 @@ impl SessionServer {
     }
 
     /// Sets the timer of the next sweep, or sets it earlier when a shorter lease was added.
-    fn arm_sweep(&mut self, turn: &mut Turn<Self>, now: Instant) {
+    fn arm_sweep(&mut self, ctx: &mut Context<Self>, now: Instant) {
         let after = self.table.sweep_after(rand::random());
         if self.sweep.is_some_and(|(_, due)| due <= now + after) {
             return;
         }
         if let Some((timer, _)) = self.sweep.take() {
-            turn.cancel(timer);
+            ctx.cancel(timer);
         }
-        self.sweep = turn.send_after(after, Sweep).ok().map(|timer| (timer, now + after));
+        self.sweep = ctx.send_after(after, Sweep).ok().map(|timer| (timer, now + after));
     }
 }
 

@@ -15,10 +15,9 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     (
         "plimsoll",
         "call",
-        &["admit", "binding", "client", "context", "counters", "protocol", "service", "shared", "watch", "work"],
+        &["admission", "caller_exit", "client", "counters", "protocol", "service", "settlement", "shared"],
     ),
-    ("plimsoll", "call", &["book", "callers"]),
-    ("plimsoll", "mailbox", &["bounded", "builder", "sender"]),
+    ("plimsoll", "mailbox", &["builder", "delivery", "sender"]),
     ("plimsoll", "supervisor", &["builder", "frame", "handle", "household", "log", "spec", "start"]),
     ("plimsoll", "supervisor", &["error", "rules"]),
     ("plimsoll", "supervisor::dynamic", &["core", "crew"]),

@@ -44,7 +44,7 @@ async fn repeat(what: String, times: u64) {
             }
         }
         "plain" => {
-            let client = server::builder::<Adder>(()).start().await.expect("starts").client();
+            let client = server::builder(Adder::default()).start().await.expect("starts").client();
             for _ in 0..times {
                 assert!(client.call(1).await.is_ok());
             }

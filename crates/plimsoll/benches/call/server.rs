@@ -1,35 +1,26 @@
 //! A plain call to a server that owns its state, and a bounded send.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use plimsoll::mailbox::{Bounded, Delivery, MailboxBuilder};
-use plimsoll::server::{self, BoxError, Reply, Server, Turn};
+use plimsoll::mailbox::{Bounded, MailboxBuilder};
+use plimsoll::server::{self, BoxError, Context, Server};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Notify, mpsc};
 
 use crate::callers;
 use crate::report::{Row, median, ns_each};
 
+#[derive(Default)]
 pub struct Adder(u64);
 
 impl Server for Adder {
-    type Args = ();
     type Call = u64;
     type Reply = u64;
-    type Error = Infallible;
-    type Cast = ();
-    type Message = ();
 
-    async fn init((): (), _: &mut Turn<Self>) -> Result<Self, BoxError> {
-        Ok(Self(0))
-    }
-
-    async fn call(&mut self, n: u64, reply: Reply<Self>, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn call(&mut self, n: u64, _: &mut Context<Self>) -> Result<u64, BoxError> {
         self.0 += n;
-        reply.ok(self.0);
-        Ok(())
+        Ok(self.0)
     }
 }
 
@@ -71,7 +62,7 @@ impl kameo::message::Message<u64> for KameoAdder {
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
 pub async fn plain_calls(rows: &mut Vec<Row>) {
-    let ours_ = server::builder::<Adder>(()).mailbox(4_096).start().await.expect("starts");
+    let ours_ = server::builder(Adder::default()).mailbox(4_096).start().await.expect("starts");
     let (ractor, _) = RactorAdder::spawn(None, RactorAdder, ()).await.expect("starts");
     let kameo = <KameoAdder as kameo::actor::Spawn>::spawn(KameoAdder(0));
     for n in [1, 64] {
@@ -138,9 +129,7 @@ impl Actor for BoundedSink {
         bounded: Bounded<u64>,
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
-        if let Some(Delivery::Message(n)) = bounded.take()
-            && n == self.0
-        {
+        if bounded.into_message() == Some(self.0) {
             self.1.notify_one();
         }
         Ok(())

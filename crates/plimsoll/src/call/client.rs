@@ -1,4 +1,4 @@
-//! The caller's side.
+//! The caller's side: clients, and calls as futures.
 
 use std::fmt;
 use std::future::Future;
@@ -7,41 +7,44 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use plimsoll_sync::cell::Party;
+use futures::future::join_all;
 use plimsoll_sync::permits::Place;
-use plimsoll_sync::slots::SlotKey;
-use ractor::ActorCell;
+use ractor::{ActorCell, ActorRef, Message};
 use tokio::time::Instant;
 
-use super::admit::OwnWait;
-use super::binding::Binding;
-use super::book::{Door, Outcome};
-use super::shared::{Call, Item, Settled, Shared};
-use super::waits::{self, Waiting};
-use super::{CallError, Protocol};
+use super::admission::OwnWait;
+use super::call_table::AdmissionState;
+use super::caller_exit::Binding;
+use super::settlement::{Call, Settled};
+use super::shared::{Item, Shared};
+use super::{CallError, OnCallerExit, Protocol};
+use crate::wait_graph::WaitEdge;
 
 /// Stands in for a deadline that the clock cannot express: 30 years.
 const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// A way to call one running [`CallServer`](super::CallServer) or [`Server`](crate::server::Server). Cheap to clone; it does not
-/// keep the server alive.
+/// A client of one running [`CallServer`](super::CallServer) or, as a [`ServerRef`](crate::server::ServerRef), of a
+/// [`GenServer`](crate::server::GenServer). Cheap to clone; it does not keep the server
+/// alive.
 ///
 /// A client belongs to one incarnation of its server: once that has ended every call is
-/// [`Died::NoProcess`](super::Died::NoProcess), and a call is never answered by a successor.
+/// [`Died::NoProcess`](super::Died::NoProcess), and no successor ever replies to a call.
 pub struct CallClient<P: Protocol> {
     pub(crate) shared: Arc<Shared<P>>,
     /// No call of this client has a later deadline.
-    within: Option<Instant>,
+    latest: Option<Instant>,
     binding: Option<Arc<Binding<P>>>,
     /// Whether the bound actor itself waits for the replies.
     awaited: bool,
     /// The worker of this very server that makes these calls, if one does.
     inside: Option<u64>,
+    on_caller_exit: OnCallerExit,
 }
 
 impl<P: Protocol> CallClient<P> {
     pub(crate) fn new(shared: Arc<Shared<P>>) -> Self {
-        Self { shared, within: None, binding: None, awaited: true, inside: None }
+        let on_caller_exit = shared.limits.on_caller_exit;
+        Self { shared, latest: None, binding: None, awaited: true, inside: None, on_caller_exit }
     }
 
     /// Calls with the server's default deadline.
@@ -69,33 +72,46 @@ impl<P: Protocol> CallClient<P> {
         self.calling(request, deadline.into(), None)
     }
 
+    /// Calls with a deadline `timeout` from now.
+    ///
+    /// # Errors
+    /// As [`call_by`](Self::call_by).
+    ///
+    /// Cancel safe: as [`call`](Self::call).
+    pub fn call_timeout(&self, request: P::Request, timeout: Duration) -> Calling<P> {
+        let now = Instant::now();
+        self.calling(request, now.checked_add(timeout).unwrap_or(now + FAR), None)
+    }
+
     /// A call that is made at its first poll. `now` is the time if it is known, so that it need not be looked up again.
     fn calling(&self, request: P::Request, deadline: Instant, now: Option<Instant>) -> Calling<P> {
         let late = |latest: Instant| latest <= now.unwrap_or_else(Instant::now);
-        let (deadline, late) = match (self.within, now) {
+        let (deadline, late) = match (self.latest, now) {
             (Some(latest), _) if latest < deadline => (latest, late(latest)),
             (_, Some(_)) => (deadline, false),
             (_, None) => (deadline, late(deadline)),
         };
-        let ties = self.binding.clone().map(|binding| Box::new(Ties { binding: Some(binding), ..Ties::default() }));
+        let extras =
+            self.binding.clone().map(|binding| Box::new(Extras { binding: Some(binding), ..Extras::default() }));
         let shared = Arc::clone(&self.shared);
         let (awaited, inside) = (self.awaited, self.inside);
-        Calling { ties, state: State::New(New { shared, request, deadline, late, awaited, inside }) }
+        let finishes = self.on_caller_exit == OnCallerExit::Finish;
+        Calling { extras, state: State::New(New { shared, request, deadline, late, awaited, finishes, inside }) }
     }
 
     /// This client, with no deadline later than `latest`.
     #[must_use]
-    pub fn within(&self, latest: impl Into<Instant>) -> Self {
+    pub fn with_deadline(&self, latest: impl Into<Instant>) -> Self {
         let latest = latest.into();
-        let within = Some(self.within.map_or(latest, |before| before.min(latest)));
-        Self { within, ..self.clone() }
+        let latest = Some(self.latest.map_or(latest, |before| before.min(latest)));
+        Self { latest, ..self.clone() }
     }
 
-    /// This client, tied to `actor`: when the actor ends, in whatever way, the calls of this client end with it, also
-    /// those that were moved to other tasks.
+    /// This client, bound to `actor`: when the actor exits, for any reason, the calls of this client are cancelled, also
+    /// those that were moved to other tasks (see [`on_caller_exit`](Self::on_caller_exit)).
     ///
-    /// However many clients are bound to one actor, the server watches it once, for as long as one of them exists. While
-    /// a call waits for its reply the actor counts as waiting for the server: a circle of such waits is
+    /// However many clients are bound to one actor, the server monitors it once, while one of them exists. While
+    /// a call waits for its reply the actor counts as waiting for the server: a cycle of such waits is
     /// [`CallError::Deadlock`] at once. See [`unawaited`](Self::unawaited) for calls that the actor itself does not await.
     #[must_use]
     pub fn bind(&self, actor: &ActorCell) -> Self {
@@ -103,8 +119,14 @@ impl<P: Protocol> CallClient<P> {
         Self { binding, ..self.clone() }
     }
 
-    /// This client, for calls whose reply the bound actor does not wait for in its own turn, because another task does:
-    /// they never count as part of a circle.
+    /// This client, for calls that are cancelled or finish when their caller leaves. Default: as the server was built.
+    #[must_use]
+    pub fn on_caller_exit(&self, on_caller_exit: OnCallerExit) -> Self {
+        Self { on_caller_exit, ..self.clone() }
+    }
+
+    /// This client, for calls whose reply the bound actor does not wait for in its own handler, because another task does:
+    /// they are never part of a cycle.
     #[must_use]
     pub fn unawaited(&self) -> Self {
         Self { awaited: false, ..self.clone() }
@@ -115,15 +137,41 @@ impl<P: Protocol> CallClient<P> {
         self
     }
 
+    /// Calls without waiting: the outcome arrives at `to` as the message that `map` makes of it. The call is bound to
+    /// that actor and ends with it.
+    ///
+    /// # Errors
+    /// Refusals, at once; then no message comes.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime; the call is given up then.
+    ///
+    /// Cost: a call and a small task.
+    pub fn request<M: Message>(
+        &self,
+        request: P::Request,
+        to: &ActorRef<M>,
+        map: impl FnOnce(Settled<P>) -> M + Send + 'static,
+    ) -> Result<(), CallError<P::Error>> {
+        let mut calling = self.bind(&to.get_cell()).unawaited().call(request);
+        calling.start(Waker::noop())?;
+        let to = to.clone();
+        tokio::spawn(async move {
+            // A receiver that has exited meanwhile has no use for the reply.
+            let _ = to.send_message(map(calling.await));
+        });
+        Ok(())
+    }
+
     /// Gives back the memory that a spike left in the server's tables when they are more than `factor` times as large as
     /// they need to be. Returns the bytes given back. O(table), under the table's lock.
     pub fn compact(&self, factor: usize) -> usize {
         self.shared.compact(factor)
     }
 
-    /// Whether the server still takes calls.
+    /// Whether the server still admits calls.
     pub fn is_open(&self) -> bool {
-        self.shared.door() == Door::Open
+        self.shared.admission() == AdmissionState::Open
     }
 }
 
@@ -131,10 +179,11 @@ impl<P: Protocol> Clone for CallClient<P> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
-            within: self.within,
+            latest: self.latest,
             binding: self.binding.clone(),
             awaited: self.awaited,
             inside: self.inside,
+            on_caller_exit: self.on_caller_exit,
         }
     }
 }
@@ -142,39 +191,30 @@ impl<P: Protocol> Clone for CallClient<P> {
 impl<P: Protocol> fmt::Debug for CallClient<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallClient")
-            .field("within", &self.within)
-            .field("bound_to", &self.binding.as_ref().map(|binding| &binding.party.label))
+            .field("latest", &self.latest)
+            .field("bound_to", &self.binding.as_ref().map(|binding| &binding.node.label))
             .finish_non_exhaustive()
     }
-}
-
-/// A request on its way into the books.
-pub(crate) struct Opening<P: Protocol> {
-    pub(crate) request: P::Request,
-    pub(crate) deadline: Instant,
-    pub(crate) bytes: u64,
-    pub(crate) caller: Option<(SlotKey, Arc<waits::Party>)>,
-    pub(crate) awaited: bool,
 }
 
 /// A call: the future that [`CallClient::call`] returns. It starts when it is first polled; dropping it gives it up.
 #[must_use = "a call that is not awaited is never made"]
 pub struct Calling<P: Protocol> {
-    /// What most calls do not have, and so do not carry along.
-    pub(crate) ties: Option<Box<Ties<P>>>,
+    /// What most calls do not have, in a box to keep the future small.
+    pub(crate) extras: Option<Box<Extras<P>>>,
     state: State<P>,
 }
 
-/// What a call is tied to while it waits.
-pub(crate) struct Ties<P: Protocol> {
+/// What a bound or nested call holds while it waits.
+pub(crate) struct Extras<P: Protocol> {
     pub(crate) binding: Option<Arc<Binding<P>>>,
-    pub(crate) waiting: Option<Waiting>,
+    pub(crate) edge: Option<WaitEdge>,
     pub(crate) own: Option<OwnWait<P>>,
 }
 
-impl<P: Protocol> Default for Ties<P> {
+impl<P: Protocol> Default for Extras<P> {
     fn default() -> Self {
-        Self { binding: None, waiting: None, own: None }
+        Self { binding: None, edge: None, own: None }
     }
 }
 
@@ -191,9 +231,10 @@ pub(crate) struct New<P: Protocol> {
     pub(crate) shared: Arc<Shared<P>>,
     pub(crate) request: P::Request,
     pub(crate) deadline: Instant,
-    /// Its deadline had passed when it was asked for.
+    /// Its deadline had passed when the call was made.
     pub(crate) late: bool,
     pub(crate) awaited: bool,
+    pub(crate) finishes: bool,
     pub(crate) inside: Option<u64>,
 }
 
@@ -215,8 +256,8 @@ impl<P: Protocol> Future for Calling<P> {
             && call.shared.gate.claim(*place, |old| fresh(old, cx.waker()))
         {
             let call = Arc::clone(call);
-            if let Some(ties) = &mut this.ties {
-                drop(ties.own.take());
+            if let Some(extras) = &mut this.extras {
+                drop(extras.own.take());
             }
             call.shared.submit(Item::Call(Arc::clone(&call)));
             this.state = State::Open(call);
@@ -253,13 +294,13 @@ impl<P: Protocol> Calling<P> {
         Ok(if let State::Open(_) = self.state { Started::Waits } else { Started::Before })
     }
 
-    /// Leaves the queue, and stops counting as one who waits.
+    /// Leaves the queue and removes the wait edge.
     fn leave(&mut self) {
         if let State::Queued(call, place) = &self.state {
             call.shared.gate.cancel(*place, Waker::wake);
         }
-        if let Some(ties) = &mut self.ties {
-            drop((ties.waiting.take(), ties.own.take()));
+        if let Some(extras) = &mut self.extras {
+            drop((extras.edge.take(), extras.own.take()));
         }
     }
 }
@@ -268,7 +309,7 @@ impl<P: Protocol> Drop for Calling<P> {
     fn drop(&mut self) {
         self.leave();
         if let State::Open(call) | State::Queued(call, _) = &self.state {
-            call.shared.settle(call, Party::Other, Outcome::Cancelled, Err(CallError::Cancelled));
+            call.shared.caller_left(call);
         }
     }
 }
@@ -282,4 +323,35 @@ impl<P: Protocol> fmt::Debug for Calling<P> {
 /// The waker to leave: the old one if it wakes the same task, which saves a clone.
 fn fresh(old: Waker, now: &Waker) -> Waker {
     if old.will_wake(now) { old } else { now.clone() }
+}
+
+/// A client as a `tower` service, so that tower's layers apply. Always ready: a full server refuses the call at once.
+impl<P: Protocol> tower_service::Service<P::Request> for CallClient<P> {
+    type Response = P::Reply;
+    type Error = CallError<P::Error>;
+    type Future = Calling<P>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: P::Request) -> Self::Future {
+        CallClient::call(self, request)
+    }
+}
+
+/// Calls all of `clients` with the same request and one deadline. The outcomes are in the order of the clients; those that
+/// are too slow are [`CallError::Timeout`].
+///
+/// Cancel safe: dropping the future gives all of the calls up.
+pub async fn multi_call<P: Protocol>(
+    clients: &[CallClient<P>],
+    request: P::Request,
+    deadline: impl Into<Instant>,
+) -> Vec<Settled<P>>
+where
+    P::Request: Clone,
+{
+    let deadline = deadline.into();
+    join_all(clients.iter().map(|client| client.call_by(request.clone(), deadline))).await
 }

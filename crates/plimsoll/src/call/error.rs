@@ -8,25 +8,25 @@ use crate::exit::ExitReason;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError<E> {
-    /// The service answered with an error of its own.
-    #[error("the service answered with an error")]
-    App(E),
-    /// Refused at the door: the call has not run and may be tried again later or elsewhere.
+    /// The service returned an error of its own.
+    #[error("the service returned an error: {0}")]
+    App(#[source] E),
+    /// Refused at admission: the call has not run and may be tried again later or elsewhere.
     #[error(transparent)]
     Overloaded(#[from] Overload),
-    /// The deadline passed first. The call may have run, or run still; its reply will be dropped.
+    /// The deadline passed first. The call may have run, or run still; its reply is dropped.
     #[error("the deadline passed")]
     Timeout,
-    /// The callee was not there, or went away before it replied.
+    /// The callee did not exist, or exited before it replied.
     #[error(transparent)]
     Died(#[from] Died),
     /// The server is stopping and takes no more calls, or its grace ended before this one was served.
     #[error("the server is shutting down")]
     ShuttingDown,
-    /// The caller went away or gave the call up.
-    #[error("the call was given up by its caller")]
+    /// The caller exited or dropped the call.
+    #[error("the call was cancelled by its caller")]
     Cancelled,
-    /// The call would have waited for itself: the servers of the cycle, in the order in which each waits for the next.
+    /// The call would have waited for itself: the members of the cycle, in the order in which each waits for the next.
     #[error("deadlock: {}", Cycle(.0))]
     Deadlock(Vec<String>),
 }
@@ -59,17 +59,17 @@ impl fmt::Display for Cycle<'_> {
     }
 }
 
-/// Why there is no reply to expect.
+/// Why there is no reply.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Died {
-    /// There is no such process: it ended before the call, or never was.
+    /// There is no such process: it exited before the call, or never existed.
     #[error("no process")]
     NoProcess,
     /// The reply handle was dropped without a reply.
     #[error("dropped without a reply")]
     NoReply,
-    /// Whoever served the call ended with this reason before it replied.
+    /// The worker or server of the call exited with this reason before it replied.
     #[error("died: {0}")]
     Exit(ExitReason),
 }
@@ -102,7 +102,7 @@ pub enum Overload {
         /// How many may wait.
         limit: u32,
     },
-    /// Calls wait already, and this one was not to.
+    /// Calls wait already, and this one may not wait.
     #[error("calls are waiting already")]
     Waiting,
 }

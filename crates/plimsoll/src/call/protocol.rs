@@ -1,38 +1,38 @@
-//! What can be asked of a server, apart from how it is served.
+//! The types of the calls to a server, apart from how they are served.
 
 use std::collections::BTreeMap;
 
 use plimsoll_sync::slots::SlotKey;
 
 use super::Service;
+use super::counters::MethodTimings;
 use super::shared::Shared;
-use super::timing::Timings;
-use crate::supervisor::CurrentMessage;
+use crate::supervisor::{CurrentMessage, StopDeadline};
 
 /// The types of a conversation: what a caller sends and what it may get back.
 ///
-/// Every [`Service`] is one, and so is every [`Server`](crate::server::Server) as
-/// [`Serving`](crate::server::Serving). Clients, books and settlement are the same for both.
+/// Every [`Service`] is one, and so is every [`GenServer`](crate::server::GenServer) as
+/// [`ServerProtocol`](crate::server::ServerProtocol). Clients, call table and settlement are the same for both.
 pub trait Protocol: Sized + Send + Sync + 'static {
     /// What a call carries.
     type Request: Send + 'static;
-    /// What it is answered with.
+    /// The reply.
     type Reply: Send + 'static;
-    /// What it is answered with instead.
+    /// The service's own error, in place of a reply.
     type Error: Send + 'static;
-    /// What a server's actor is sent beside calls.
+    /// What a server is sent beside calls.
     #[doc(hidden)]
-    type Post: Send + 'static;
-    /// What a server keeps beside its call books.
+    type Message: Send + 'static;
+    /// What a server keeps beside its call table.
     #[doc(hidden)]
     type Host: Send + Sync + 'static;
-    /// Whether calls are served one at a time by the server's own actor, so that a circle of calls waits for itself.
+    /// Whether calls are served one at a time by the server's own actor, so that a cycle of calls waits for itself.
     #[doc(hidden)]
     const IN_TURN: bool;
 
-    /// Puts what is due at tick `now` into `due`; when more will be.
+    /// Adds the messages that are due at tick `now` to `events` and returns the tick of the next one.
     #[doc(hidden)]
-    fn tick(_host: &Self::Host, _now: u64, _due: &mut Vec<Self::Post>) -> Option<u64> {
+    fn tick(_host: &Self::Host, _now: u64, _events: &mut Vec<Self::Message>) -> Option<u64> {
         None
     }
 
@@ -44,11 +44,15 @@ pub trait Protocol: Sized + Send + Sync + 'static {
         false
     }
 
-    /// Where the server's own actor writes down what it handles.
+    /// What the server handles now.
     #[doc(hidden)]
     fn current_message(_host: &Self::Host) -> Option<CurrentMessage> {
         None
     }
+
+    /// The time by which a server that stops will be killed.
+    #[doc(hidden)]
+    fn stop_deadline(host: &Self::Host) -> StopDeadline;
 
     /// Adds the host's own counters.
     #[doc(hidden)]
@@ -58,20 +62,25 @@ pub trait Protocol: Sized + Send + Sync + 'static {
 /// The host of a [`Service`]: the service itself.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Hosted<S> {
+pub struct ServiceHost<S> {
     pub(crate) service: S,
-    pub(crate) timings: Timings,
+    pub(crate) timings: MethodTimings,
+    pub(crate) stop_deadline: StopDeadline,
 }
 
 impl<S: Service> Protocol for S {
     type Request = S::Request;
     type Reply = S::Reply;
     type Error = S::Error;
-    type Post = std::convert::Infallible;
-    type Host = Hosted<S>;
+    type Message = std::convert::Infallible;
+    type Host = ServiceHost<S>;
     const IN_TURN: bool = false;
 
-    fn describe(host: &Hosted<S>, counters: &mut BTreeMap<String, u64>) {
+    fn stop_deadline(host: &ServiceHost<S>) -> StopDeadline {
+        host.stop_deadline.clone()
+    }
+
+    fn describe(host: &ServiceHost<S>, counters: &mut BTreeMap<String, u64>) {
         host.timings.describe(counters);
     }
 }

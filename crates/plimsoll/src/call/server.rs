@@ -1,18 +1,21 @@
-//! Starting a call server.
+//! Starting a call server, and the handle of a running server.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll_sync::permits::{Load, MAX_BYTES, MAX_COUNT};
-use ractor::{Actor, ActorCell, SpawnErr};
+use ractor::concurrency::JoinHandle;
+use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 
-use super::clock::Clock;
-use super::protocol::Hosted;
+use super::counters::MethodTimings;
+use super::deadline::DeadlineTask;
+use super::protocol::ServiceHost;
 use super::router::Router;
-use super::shared::{Limits, Shared, Weigh};
-use super::timing::Timings;
-use super::{Service, StartedServer, Worker};
+use super::shared::{Limits, Notified, Shared, Weigh};
+use super::{CallClient, OnCallerExit, Protocol, Service, Worker};
+use crate::inspect::Inspect;
+use crate::supervisor::{Child, StopDeadline};
 
 /// A server that runs each call in a worker of its own.
 ///
@@ -45,6 +48,7 @@ impl CallServer {
             deadline: Duration::from_secs(5),
             worker: Worker::default(),
             serve_queued: true,
+            on_caller_exit: OnCallerExit::default(),
         }
     }
 }
@@ -60,6 +64,7 @@ pub struct CallServerBuilder<S: Service> {
     deadline: Duration,
     worker: Worker,
     serve_queued: bool,
+    on_caller_exit: OnCallerExit,
 }
 
 impl<S: Service> CallServerBuilder<S> {
@@ -76,7 +81,7 @@ impl<S: Service> CallServerBuilder<S> {
         self
     }
 
-    /// How many bytes the requests in flight may hold, as told by `weigh`. Default: requests are not weighed.
+    /// How many bytes the requests in flight may hold, as `weigh` returns them. Default: requests are not weighed.
     pub fn max_bytes(mut self, bytes: u64, weigh: impl Fn(&S::Request) -> u64 + Send + Sync + 'static) -> Self {
         self.load.bytes = bytes.min(MAX_BYTES);
         self.weigh = Some(Box::new(weigh));
@@ -109,6 +114,13 @@ impl<S: Service> CallServerBuilder<S> {
         self
     }
 
+    /// What happens to a begun call when its caller leaves. Default: [`OnCallerExit::Cancel`]. A client can override it with
+    /// [`CallClient::on_caller_exit`].
+    pub fn on_caller_exit(mut self, on_caller_exit: OnCallerExit) -> Self {
+        self.on_caller_exit = on_caller_exit;
+        self
+    }
+
     /// Starts it unlinked: a root.
     ///
     /// # Errors
@@ -136,10 +148,25 @@ impl<S: Service> CallServerBuilder<S> {
     }
 
     fn router(self) -> (Option<String>, Router<S>) {
-        let limits = Limits { load: self.load, queue: self.queue, deadline: self.deadline, weigh: self.weigh };
-        let shared = Arc::new(Shared::new(Hosted { service: self.service, timings: Timings::default() }, limits));
-        let clock = Clock::default();
-        (self.name, Router { shared, worker: self.worker, serve_queued: self.serve_queued, clock })
+        let limits = Limits {
+            load: self.load,
+            queue: self.queue,
+            deadline: self.deadline,
+            weigh: self.weigh,
+            on_caller_exit: self.on_caller_exit,
+        };
+        let host = ServiceHost {
+            service: self.service,
+            timings: MethodTimings::default(),
+            stop_deadline: StopDeadline::default(),
+        };
+        let router = Router {
+            shared: Arc::new(Shared::new(host, limits)),
+            worker: self.worker,
+            serve_queued: self.serve_queued,
+            deadline_task: DeadlineTask::default(),
+        };
+        (self.name, router)
     }
 }
 
@@ -152,5 +179,60 @@ impl<S: Service> fmt::Debug for CallServerBuilder<S> {
             .field("deadline", &self.deadline)
             .field("worker", &self.worker)
             .finish_non_exhaustive()
+    }
+}
+
+/// A running server, as its start hands it over. Goes into a [`Child`] with its counters and its client.
+///
+/// Dropping this does not stop the server.
+pub struct StartedServer<P: Protocol> {
+    pub(crate) actor: ActorRef<Notified>,
+    pub(crate) ended: JoinHandle<()>,
+    pub(crate) shared: Arc<Shared<P>>,
+}
+
+impl<P: Protocol> StartedServer<P> {
+    /// A client for it.
+    pub fn client(&self) -> CallClient<P> {
+        CallClient::new(Arc::clone(&self.shared))
+    }
+
+    /// Its actor: to stop it, kill it, wait for it.
+    pub fn actor(&self) -> ActorCell {
+        self.actor.get_cell()
+    }
+
+    /// Its counters, readable at any time, also after its end.
+    pub fn inspector(&self) -> Arc<dyn Inspect> {
+        Arc::clone(&self.shared) as Arc<dyn Inspect>
+    }
+
+    /// Waits until its task has ended.
+    ///
+    /// Cancel safe: waiting again is allowed only before it has ended.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
+    }
+}
+
+impl<P: Protocol> From<StartedServer<P>> for Child {
+    fn from(started: StartedServer<P>) -> Self {
+        let client = started.client();
+        let inspect = started.inspector();
+        let current_message = P::current_message(&started.shared.host);
+        let child = Child::new(started.actor.get_cell(), started.ended)
+            .inspect(inspect)
+            .value(client)
+            .stop_deadline(P::stop_deadline(&started.shared.host));
+        match current_message {
+            Some(current_message) => child.current_message(current_message),
+            None => child,
+        }
+    }
+}
+
+impl<P: Protocol> fmt::Debug for StartedServer<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartedServer").field("actor", &self.actor.get_id()).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! What callers, workers, clock and actor of one server share, and how a call settles.
+//! What callers, workers, the deadline task and the actor of one server share.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,76 +7,58 @@ use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use plimsoll_sync::cell::{CallCell, Party};
 use plimsoll_sync::permits::{Load, PermitGate};
-use plimsoll_sync::slots::SlotKey;
-use ractor::{ActorId, ActorRef};
+use ractor::ActorRef;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::book::{Book, Door, NotOpened, Outcome};
-use super::client::Opening;
+use super::admission::Refusals;
+use super::call_table::{AdmissionState, CallTable};
 use super::counters::Gauges;
-use super::door::Refusals;
-use super::waits;
-use super::watch::Watch;
-use super::work::Work;
-use super::{CallError, Died, Protocol};
+use super::settlement::{BegunCall, Call};
+use super::{OnCallerExit, Protocol};
 use crate::exit::ExitReason;
+use crate::exit_monitor::ExitMonitor;
 use crate::panics::discard;
 
-/// What a call of `P` ends with.
-pub(crate) type Settled<P> = Result<<P as Protocol>::Reply, CallError<<P as Protocol>::Error>>;
-
-/// One call: a single allocation that caller, books and worker hold together.
-pub(crate) struct Call<P: Protocol> {
-    pub(crate) cell: CallCell<Settled<P>, Waker>,
-    /// Books and call know each other only while the call is open.
-    pub(crate) shared: Arc<Shared<P>>,
-    pub(crate) key: SlotKey,
-    pub(crate) deadline: Instant,
-    pub(crate) bytes: u64,
-    /// The bound actor, and whether it waits for the reply in its own turn.
-    pub(crate) caller: Option<Arc<waits::Party>>,
-    pub(crate) awaited: bool,
-}
-
-/// What waits for a turn of the server's actor.
+/// What waits in a server's queue.
 pub(crate) enum Item<P: Protocol> {
     Call(Arc<Call<P>>),
     /// With a permit of its own.
-    Post(P::Post),
-    /// Of which there are only as many as places for it, counted where it comes from.
-    Due(P::Post),
+    Cast(P::Message),
+    /// Bounded where it comes from: a timer, the reply to a request, the exit of a monitored actor.
+    Event(P::Message),
 }
 
-/// What has its turn.
+/// What a server handles next.
 pub(crate) enum Next<P: Protocol> {
-    Call(Work<P>, P::Request),
-    Post(P::Post),
-    Due(P::Post),
+    Call(BegunCall<P>, P::Request),
+    Cast(P::Message),
+    Event(P::Message),
 }
 
-/// What callers and the server's actor change together, under one lock.
-pub(crate) struct Desk<P: Protocol> {
-    pub(crate) book: Book<Arc<Call<P>>, P::Request>,
-    /// What was let in and waits for a turn; never more than there are permits.
-    intake: VecDeque<Item<P>>,
-    /// The actor has been told that there is something, and will look until there is nothing.
-    rung: bool,
-    closed: bool,
+/// What callers and the server change together, under one lock.
+pub(crate) struct Calls<P: Protocol> {
+    pub(crate) table: CallTable<Arc<Call<P>>, P::Request>,
+    /// Admitted items in order; never more than there are permits.
+    pub(crate) queue: VecDeque<Item<P>>,
+    /// The server has been notified of items, and will look until there are none.
+    notified: bool,
+    pub(crate) closed: bool,
 }
 
-/// A message that tells the server's actor to look at the intake.
+/// The message that notifies a server's actor.
 #[derive(Debug)]
-pub(crate) struct Bell;
+pub(crate) struct Notified;
 
 pub(crate) struct Shared<P: Protocol> {
     pub(crate) host: P::Host,
     pub(crate) gate: PermitGate<Waker>,
-    pub(crate) desk: Mutex<Desk<P>>,
-    actor: OnceLock<ActorRef<Bell>>,
-    pub(crate) watch: Watch,
+    pub(crate) calls: Mutex<Calls<P>>,
+    actor: OnceLock<ActorRef<Notified>>,
+    pub(crate) runtime: OnceLock<Handle>,
+    pub(crate) caller_monitor: ExitMonitor,
     pub(crate) refusals: Refusals,
     pub(crate) gauges: Gauges,
     /// The server's own workers that wait for one of its permits, and each with how many calls.
@@ -84,10 +66,10 @@ pub(crate) struct Shared<P: Protocol> {
     draining: AtomicBool,
     /// Why the server ended, once something but a kill ended it.
     pub(crate) exit: OnceLock<ExitReason>,
-    /// Rung when something is due earlier than all else.
-    pub(crate) alarm: Notify,
-    /// Rung on every step of a drain.
-    pub(crate) drained: Notify,
+    /// Notified when a deadline is set that is earlier than all others.
+    pub(crate) deadline_changed: Notify,
+    /// Notified of items where the server handles them itself, and of every step of a drain.
+    pub(crate) progress: Notify,
     epoch: Instant,
     pub(crate) limits: Limits<P>,
 }
@@ -98,9 +80,10 @@ pub(crate) struct Limits<P: Protocol> {
     pub(crate) queue: u32,
     pub(crate) deadline: Duration,
     pub(crate) weigh: Option<Weigh<P>>,
+    pub(crate) on_caller_exit: OnCallerExit,
 }
 
-/// Tells the bytes of a request.
+/// Returns the bytes of a request.
 pub(crate) type Weigh<P> = Box<dyn Fn(&<P as Protocol>::Request) -> u64 + Send + Sync>;
 
 impl<P: Protocol> Shared<P> {
@@ -108,21 +91,22 @@ impl<P: Protocol> Shared<P> {
         Self {
             host,
             gate: PermitGate::new(limits.load, limits.queue),
-            desk: Mutex::new(Desk {
-                book: Book::new(limits.load.count.saturating_add(limits.queue)),
-                intake: VecDeque::new(),
-                rung: false,
+            calls: Mutex::new(Calls {
+                table: CallTable::new(limits.load.count.saturating_add(limits.queue)),
+                queue: VecDeque::new(),
+                notified: false,
                 closed: false,
             }),
             actor: OnceLock::new(),
-            watch: Watch::default(),
+            runtime: OnceLock::new(),
+            caller_monitor: ExitMonitor::default(),
             refusals: Refusals::default(),
             gauges: Gauges::default(),
             own_waiting: Mutex::default(),
             draining: AtomicBool::new(false),
             exit: OnceLock::new(),
-            alarm: Notify::new(),
-            drained: Notify::new(),
+            deadline_changed: Notify::new(),
+            progress: Notify::new(),
             epoch: Instant::now(),
             limits,
         }
@@ -133,98 +117,76 @@ impl<P: Protocol> Shared<P> {
         Arc::as_ptr(self).addr()
     }
 
-    pub(crate) fn set_actor(&self, actor: ActorRef<Bell>) {
+    /// The server's actor starts, in the current runtime.
+    pub(crate) fn set_actor(&self, actor: ActorRef<Notified>) {
         let _ = self.actor.set(actor);
+        let _ = self.runtime.set(Handle::current());
     }
 
-    pub(crate) fn actor(&self) -> Option<&ActorRef<Bell>> {
+    pub(crate) fn actor(&self) -> Option<&ActorRef<Notified>> {
         self.actor.get()
     }
 
-    /// Ticks are milliseconds since the server started; a time is rounded up, so that it is never early.
-    pub(crate) fn due(&self, time: Instant) -> u64 {
+    /// Ticks are milliseconds since the server started; a time is rounded up, so that no timer fires early.
+    pub(crate) fn tick_at(&self, time: Instant) -> u64 {
         let since = time.saturating_duration_since(self.epoch);
         since.as_secs().saturating_mul(1_000).saturating_add(u64::from(since.subsec_nanos().div_ceil(1_000_000)))
     }
 
     /// The tick after `delay`, or the last one there is.
-    pub(crate) fn due_in(&self, delay: Duration) -> u64 {
-        Instant::now().checked_add(delay).map_or(u64::MAX, |time| self.due(time))
+    pub(crate) fn tick_after(&self, delay: Duration) -> u64 {
+        Instant::now().checked_add(delay).map_or(u64::MAX, |time| self.tick_at(time))
     }
 
-    pub(crate) fn now(&self) -> u64 {
+    /// The last tick that has passed.
+    pub(crate) fn tick_now(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Opens a call in the books; with a permit it is handed to the server's actor in the same step. Whoever calls this
-    /// keeps a permit when it fails.
-    pub(crate) fn open(
-        self: &Arc<Self>,
-        opening: Opening<P>,
-        permitted: bool,
-        waker: &Waker,
-    ) -> Result<Arc<Call<P>>, (NotOpened, u64)> {
-        let Opening { request, deadline, bytes, caller, awaited } = opening;
-        let (bound, caller) = caller.unzip();
-        let (cell, due, shared) = (CallCell::awaited_by(waker.clone()), self.due(deadline), Arc::clone(self));
-        let mut opened = None;
-        let mut desk = self.desk.lock();
-        let result = desk.book.open(due, bound, request, |key| {
-            let call = Call { cell, shared, key, deadline, bytes, caller, awaited };
-            Arc::clone(opened.insert(Arc::new(call)))
-        });
-        let ring = permitted && opened.as_ref().is_some_and(|call| desk.put(Item::Call(Arc::clone(call))));
-        // A refused request is dropped outside the lock: whatever it holds may come here again.
-        drop(desk);
-        let result = result.map_err(|(why, _)| (why, bytes))?;
-        let call = opened.ok_or((NotOpened::Full, bytes))?;
-        if result.earliest {
-            self.alarm.notify_one();
-        }
-        if ring {
-            self.ring();
-        }
-        Ok(call)
+    /// The time of a tick.
+    pub(crate) fn time_of(&self, tick: u64) -> Instant {
+        self.epoch + Duration::from_millis(tick)
     }
 
-    /// Hands over what has a permit to the server's actor.
+    /// Queues an item that has its permit or its place.
     pub(crate) fn submit(&self, item: Item<P>) {
-        let mut desk = self.desk.lock();
-        let (ring, closed) = (desk.put(item), desk.closed);
-        drop(desk);
+        let mut calls = self.calls.lock();
+        let (notify, closed) = (calls.push(item), calls.closed);
+        drop(calls);
         if closed {
-            self.sweep();
-        } else if ring {
-            self.ring();
+            self.discard_queue();
+        } else if notify {
+            self.notify_server();
         }
     }
 
-    /// Tells the actor that there is something for it.
-    pub(crate) fn ring(&self) {
-        let rung = self.actor.get().is_some_and(|actor| actor.send_message(Bell).is_ok());
-        if !rung {
-            // It is draining, and listens here; or it has ended, and the books are closed.
-            self.drained.notify_one();
+    /// Wakes the server for new items.
+    pub(crate) fn notify_server(&self) {
+        let sent = !P::IN_TURN && self.actor.get().is_some_and(|actor| actor.send_message(Notified).is_ok());
+        if !sent {
+            // A server handles its queue in a task of its own. A router that drains listens here as well; one that has
+            // ended has closed its table.
+            self.progress.notify_one();
         }
     }
 
-    /// What has its turn, and whether it was the last: then the next that comes rings again.
+    /// Takes the next item. The flag says whether it was the last: then the next one notifies again.
     pub(crate) fn next(&self) -> Option<(Next<P>, bool)> {
         loop {
-            let mut desk = self.desk.lock();
-            let item = desk.intake.pop_front();
-            let last = desk.intake.is_empty();
-            desk.rung &= !last;
+            let mut calls = self.calls.lock();
+            let item = calls.queue.pop_front();
+            let last = calls.queue.is_empty();
+            calls.notified &= !last;
             let call = match item? {
                 Item::Call(call) => call,
-                Item::Post(post) => return Some((Next::Post(post), last)),
-                Item::Due(post) => return Some((Next::Due(post), last)),
+                Item::Cast(cast) => return Some((Next::Cast(cast), last)),
+                Item::Event(event) => return Some((Next::Event(event), last)),
             };
-            let request = desk.book.take_request(call.key);
-            drop(desk);
+            let request = calls.table.take_request(call.key);
+            drop(calls);
             let bytes = call.bytes;
-            match (request, Work::begin(call)) {
-                (Some(request), Some(work)) => return Some((Next::Call(work, request), last)),
+            match (request, BegunCall::begin(call)) {
+                (Some(request), Some(begun)) => return Some((Next::Call(begun, request), last)),
                 (request, _) => discard(request),
             }
             // It has settled already.
@@ -235,43 +197,19 @@ impl<P: Protocol> Shared<P> {
         }
     }
 
-    pub(crate) fn door(&self) -> Door {
-        self.desk.lock().book.door()
+    pub(crate) fn admission(&self) -> AdmissionState {
+        self.calls.lock().table.admission()
     }
 
-    /// Settles `call`, unless someone else has: books first, then the caller, then the worker.
-    pub(crate) fn settle(&self, call: &Call<P>, by: Party, outcome: Outcome, value: Settled<P>) -> bool {
-        let Some(won) = call.cell.settle(by) else {
-            if by == Party::Worker {
-                self.gauges.late.fetch_add(1, Ordering::Relaxed);
-            }
-            return false;
-        };
-        if won.abandoned {
-            self.gauges.overrunning.fetch_add(1, Ordering::Relaxed);
-        }
-        let entry = self.desk.lock().book.close(call.key, outcome);
-        discard(entry);
-        let waiters = call.cell.fill(value);
-        if let Some(caller) = waiters.caller {
-            caller.wake();
-        }
-        if let Some(worker) = waiters.worker {
-            worker.wake();
-        }
-        self.step_of_drain();
-        true
-    }
-
-    /// Gives back the permit of what is not, or no longer, served.
+    /// Returns the permit of an item that is not, or no longer, handled.
     pub(crate) fn release(&self, bytes: u64) {
         self.gate.release(bytes, Waker::wake);
-        self.step_of_drain();
+        self.drain_progressed();
     }
 
-    fn step_of_drain(&self) {
+    pub(crate) fn drain_progressed(&self) {
         if self.is_draining() {
-            self.drained.notify_one();
+            self.progress.notify_one();
         }
     }
 
@@ -279,123 +217,49 @@ impl<P: Protocol> Shared<P> {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// A bound caller has ended: settles its calls slice by slice, each a short critical section at a time.
-    pub(crate) fn caller_ended(&self, id: ActorId) {
-        while self.cancel_some_of(id) {}
-    }
-
-    /// Settles some calls of a caller that has ended; whether there may be more.
-    pub(crate) fn cancel_some_of(&self, id: ActorId) -> bool {
-        let calls = {
-            let book = &mut self.desk.lock().book;
-            let Some(caller) = book.caller_gone(id) else { return false };
-            book.calls_of(caller, SLICE)
-        };
-        for call in &calls {
-            self.settle(call, Party::Other, Outcome::Cancelled, Err(CallError::Cancelled));
-        }
-        calls.len() == SLICE
-    }
-
-    /// Settles up to a slice of calls whose time is up; when something is due next.
-    pub(crate) fn expire(&self) -> Expired {
-        let now = self.now();
-        let (due, next) = {
-            let book = &mut self.desk.lock().book;
-            let due = book.expire(now, SLICE);
-            (due, book.set_alarm())
-        };
-        for call in &due {
-            self.settle(call, Party::Other, Outcome::Timeout, Err(CallError::Timeout));
-        }
-        let mut posts = Vec::new();
-        let hosts = P::tick(&self.host, now, &mut posts);
-        for post in posts {
-            self.submit(Item::Due(post));
-        }
-        let next = next.into_iter().chain(hosts).min().map(|tick| self.epoch + Duration::from_millis(tick));
-        Expired { more: due.len() == SLICE, next }
-    }
-
-    /// Takes no more calls. Those that are open are served, or those only that have a worker already.
+    /// Closes admission. Open calls are served, or those only that have begun.
     pub(crate) fn drain(&self, serve_queued: bool) {
-        self.desk.lock().book.drain();
+        self.calls.lock().table.drain();
         self.draining.store(true, Ordering::Release);
         if !serve_queued {
-            let queued = self.desk.lock().book.queued_calls();
-            for call in queued {
-                self.settle(&call, Party::Other, Outcome::ShuttingDown, Err(CallError::ShuttingDown));
-            }
+            self.end_unbegun();
         }
+        self.progress.notify_one();
     }
 
-    /// Whether every call has settled and every worker that could end has ended.
-    pub(crate) fn is_drained(&self) -> bool {
-        let in_flight = self.desk.lock().book.in_flight();
-        in_flight == 0 && self.gauges.all_workers_overrun()
-    }
-
-    /// The server has ended: settles everything that is left and gives back what waits for a turn.
-    pub(crate) fn shut(&self) {
-        let (door, open) = {
-            let book = &mut self.desk.lock().book;
-            (book.door(), book.shut())
-        };
-        for call in open {
-            let (outcome, error) = match self.exit.get() {
-                None if door == Door::Draining => (Outcome::ShuttingDown, CallError::ShuttingDown),
-                reason => (Outcome::Died, Died::Exit(reason.cloned().unwrap_or(ExitReason::Killed)).into()),
-            };
-            self.settle(&call, Party::Other, outcome, Err(error));
-        }
-        self.desk.lock().closed = true;
-        self.sweep();
-        let watched = self.desk.lock().book.callers().watched();
-        self.watch.end(watched);
-    }
-
-    /// Drops what will never have its turn.
-    fn sweep(&self) {
+    /// Drops what will never be handled.
+    pub(crate) fn discard_queue(&self) {
         loop {
-            let item = self.desk.lock().intake.pop_front();
+            let item = self.calls.lock().queue.pop_front();
             let Some(item) = item else { break };
             match item {
                 Item::Call(call) => self.release(call.bytes),
-                Item::Post(post) => {
-                    discard(post);
+                Item::Cast(cast) => {
+                    discard(cast);
                     self.gauges.casts_dropped.fetch_add(1, Ordering::Relaxed);
                     self.release(0);
                 }
-                Item::Due(post) => discard(post),
+                Item::Event(event) => discard(event),
             }
         }
     }
 
+    /// Returns the memory that a spike left, when the tables are more than `factor` times as large as needed.
     pub(crate) fn compact(&self, factor: usize) -> usize {
-        let desk = &mut *self.desk.lock();
-        let before = desk.intake.capacity();
-        if before > factor.saturating_mul(desk.intake.len().max(1)) {
-            desk.intake.shrink_to_fit();
+        let calls = &mut *self.calls.lock();
+        let before = calls.queue.capacity();
+        if before > factor.saturating_mul(calls.queue.len().max(1)) {
+            calls.queue.shrink_to_fit();
         }
-        let intake = (before - desk.intake.capacity()) * size_of::<Item<P>>();
-        intake + desk.book.compact(factor)
+        let queue = (before - calls.queue.capacity()) * size_of::<Item<P>>();
+        queue + calls.table.compact(factor)
     }
 }
 
-impl<P: Protocol> Desk<P> {
-    /// Puts something in; whether the actor must be told.
-    fn put(&mut self, item: Item<P>) -> bool {
-        self.intake.push_back(item);
-        !std::mem::replace(&mut self.rung, true)
+impl<P: Protocol> Calls<P> {
+    /// Queues an item. Returns whether the server must be notified.
+    pub(crate) fn push(&mut self, item: Item<P>) -> bool {
+        self.queue.push_back(item);
+        !std::mem::replace(&mut self.notified, true)
     }
-}
-
-/// Calls settled between two looks at anything else: a few tens of microseconds.
-const SLICE: usize = 64;
-
-/// What an expiry leaves to do.
-pub(crate) struct Expired {
-    /// The slice was full: there may be more that are due.
-    pub(crate) more: bool,
-    pub(crate) next: Option<Instant>,
 }

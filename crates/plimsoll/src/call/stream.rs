@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use futures::Stream;
 use tokio::sync::mpsc;
 
-use super::shared::Settled;
+use super::settlement::Settled;
 use super::{CallClient, CallError, Calling, Protocol};
 
 /// Where a service puts the items of a streaming reply.
@@ -58,7 +58,7 @@ pub struct ReplyStream<T, P: Protocol> {
 }
 
 impl<P: Protocol> CallClient<P> {
-    /// Calls for a streaming reply. The deadline, the server's default or that of [`within`](Self::within), holds for the
+    /// Calls for a streaming reply. The deadline, the server's default or that of [`with_deadline`](Self::with_deadline), holds for the
     /// whole stream.
     ///
     /// At most `demand` items (at least one) are on their way at a time. `request` makes the request from the sink.

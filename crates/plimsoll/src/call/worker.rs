@@ -8,12 +8,12 @@ use std::task::Poll;
 use parking_lot::Mutex;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
-use super::book::Outcome;
-use super::waits::{Party, Waiting};
-use super::work::Work;
+use super::call_table::Outcome;
+use super::settlement::BegunCall;
 use super::{CallContext, CallError, Died, Service};
 use crate::exit::ExitReason;
 use crate::panics;
+use crate::wait_graph::{Node, WaitEdge};
 
 /// Which kind of worker serves a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,15 +27,15 @@ pub enum Worker {
     Task,
 }
 
-impl<S: Service> Work<S> {
+impl<S: Service> BegunCall<S> {
     /// Serves the call; `Err` with the message when the service panicked. When the call is settled by someone else, the
     /// service is dropped where it awaits.
     async fn serve(&self, request: S::Request, worker: Option<ActorCell>) -> Result<(), String> {
         let (call, shared) = (&*self.call, self.shared());
         let awaiting = call.caller.as_ref().filter(|_| call.awaited);
-        let _waiting = awaiting.zip(worker.as_ref()).and_then(|(caller, worker)| {
-            // Nobody waits for this worker yet, so that this closes no circle.
-            Waiting::begin(caller, &Party::from(worker)).ok()
+        let _edge = awaiting.zip(worker.as_ref()).and_then(|(caller, worker)| {
+            // Nobody waits for this worker yet, so that this closes no cycle.
+            WaitEdge::begin(caller, &Node::from(worker)).ok()
         });
         let ctx = CallContext {
             deadline: call.deadline,
@@ -51,7 +51,7 @@ impl<S: Service> Work<S> {
                 return Poll::Ready(None);
             }
             match catch_unwind(AssertUnwindSafe(|| serving.as_mut().poll(cx))) {
-                Ok(Poll::Ready(answer)) => return Poll::Ready(Some(Ok(answer))),
+                Ok(Poll::Ready(result)) => return Poll::Ready(Some(Ok(result))),
                 Ok(Poll::Pending) => {}
                 Err(panic) => return Poll::Ready(Some(Err(panic))),
             }
@@ -79,21 +79,21 @@ impl<S: Service> Work<S> {
 }
 
 /// The worker as a task.
-pub(crate) async fn task<S: Service>(work: Work<S>, request: S::Request) {
+pub(crate) async fn task<S: Service>(call: BegunCall<S>, request: S::Request) {
     // The message of a panic is in the call's outcome already.
-    let _ = work.serve(request, None).await;
+    let _ = call.serve(request, None).await;
 }
 
 /// The worker as an actor. It works in `post_start`: supervised, without a message to itself.
 pub(crate) struct WorkerActor<S: Service> {
-    work: Work<S>,
+    call: BegunCall<S>,
     /// Here and not among the actor's arguments, which outlive a start that is cut short.
     request: Mutex<Option<S::Request>>,
 }
 
 impl<S: Service> WorkerActor<S> {
-    pub(crate) fn new(work: Work<S>, request: S::Request) -> Self {
-        Self { work, request: Mutex::new(Some(request)) }
+    pub(crate) fn new(call: BegunCall<S>, request: S::Request) -> Self {
+        Self { call, request: Mutex::new(Some(request)) }
     }
 }
 
@@ -109,11 +109,11 @@ impl<S: Service> Actor for WorkerActor<S> {
     async fn post_start(&self, myself: ActorRef<()>, (): &mut ()) -> Result<(), ActorProcessingErr> {
         let request = self.request.lock().take();
         if let Some(request) = request {
-            self.work.serve(request, Some(myself.get_cell())).await?;
+            self.call.serve(request, Some(myself.get_cell())).await?;
         }
         // Its work is done and counted. ractor tells of a start only after this, and then of the end: two events that would
         // wake the server for nothing.
-        if let Some(server) = self.work.shared().actor() {
+        if let Some(server) = self.call.shared().actor() {
             myself.unlink(server.get_cell());
         }
         myself.stop(None);

@@ -11,8 +11,8 @@ use plimsoll_sync::tide::Tide;
 use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorCell, ActorName, SpawnErr};
 
-use super::bounded::{Core, Lane, Weigh};
-use super::waits::Waits;
+use super::delivery::{Core, Queue, Weigh};
+use super::waiting_time::WaitingTimes;
 use super::{Bounded, BoundedRef};
 
 /// What happens to a message that does not fit.
@@ -47,7 +47,7 @@ impl<M: Send + 'static> MailboxBuilder<M> {
         Self { limit, overflow: Overflow::Reject, waiting: 1_024, weigh: None }
     }
 
-    /// At most `bytes` in all messages together, as told by `weigh`. Default: messages are not weighed.
+    /// At most `bytes` in all messages together, as `weigh` returns them. Default: messages are not weighed.
     pub fn bytes(mut self, bytes: u64, weigh: impl Fn(&M) -> u64 + Send + Sync + 'static) -> Self {
         self.limit.bytes = bytes.min(MAX_BYTES);
         self.weigh = Some(Box::new(weigh));
@@ -80,7 +80,7 @@ impl<M: Send + 'static> MailboxBuilder<M> {
     ) -> Result<(BoundedRef<M>, JoinHandle<()>), SpawnErr> {
         let core = self.core();
         let (actor, ended) = A::spawn(name, actor, args).await?;
-        let _ = core.actor.set(actor);
+        core.started(actor, &ended);
         Ok((BoundedRef { core }, ended))
     }
 
@@ -99,22 +99,23 @@ impl<M: Send + 'static> MailboxBuilder<M> {
     ) -> Result<(BoundedRef<M>, JoinHandle<()>), SpawnErr> {
         let core = self.core();
         let (actor, ended) = A::spawn_linked(name, actor, args, parent).await?;
-        let _ = core.actor.set(actor);
+        core.started(actor, &ended);
         Ok((BoundedRef { core }, ended))
     }
 
     fn core(self) -> Arc<Core<M>> {
         let waiting = if self.overflow == Overflow::Wait { self.waiting } else { 0 };
-        let lane = match self.overflow {
-            Overflow::DropOldest => Lane::Aside(Mailbox::new(self.limit, 0)),
+        let queue = match self.overflow {
+            Overflow::DropOldest => Queue::Own(Mailbox::new(self.limit, 0)),
             overflow => {
                 let gated = overflow == Overflow::Wait || self.weigh.is_some();
-                Lane::Straight { tide: Tide::new(), gate: gated.then(|| PermitGate::new(self.limit, waiting)) }
+                Queue::Ractor { tide: Tide::new(), gate: gated.then(|| PermitGate::new(self.limit, waiting)) }
             }
         };
         Arc::new(Core {
-            lane,
-            waits: Waits::default(),
+            queue,
+            waiting_times: WaitingTimes::default(),
+            task: OnceLock::new(),
             actor: OnceLock::new(),
             level: LevelCell::new(0),
             overflow: self.overflow,

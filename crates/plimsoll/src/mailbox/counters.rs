@@ -8,15 +8,15 @@ use plimsoll_sync::permits::{Load, PermitGate};
 use plimsoll_sync::tide::Level;
 
 use super::BoundedRef;
-use super::bounded::{Core, Lane, RETURNED, TAKEN, UNSERVED};
+use super::delivery::{Core, Queue, RETURNED, TAKEN, UNSERVED};
 use crate::inspect::{Details, Inspect};
 
 impl<M> Core<M> {
     /// What went through it, and the credits that are out.
     pub(crate) fn traffic(&self) -> (Traffic, Load) {
-        match &self.lane {
-            Lane::Aside(mailbox) => (mailbox.traffic(), mailbox.gate.used()),
-            Lane::Straight { tide, gate } => {
+        match &self.queue {
+            Queue::Own(mailbox) => (mailbox.traffic(), mailbox.gate.used()),
+            Queue::Ractor { tide, gate } => {
                 let Level { entered, left, inside, high_water } = tide.read();
                 let traffic = Traffic {
                     sent: entered,
@@ -34,8 +34,8 @@ impl<M> Core<M> {
     }
 
     fn waiting_now(&self) -> usize {
-        match &self.lane {
-            Lane::Straight { gate: Some(gate), .. } => gate.waiting(),
+        match &self.queue {
+            Queue::Ractor { gate: Some(gate), .. } => gate.waiting(),
             _ => 0,
         }
     }
@@ -66,7 +66,7 @@ impl<M: Send + 'static> Inspect for Core<M> {
         ] {
             details.counters.insert(name.to_owned(), value);
         }
-        let waits = &self.waits;
+        let waits = &self.waiting_times;
         for (name, value) in [
             ("refused", &self.refused),
             ("dropped_newest", &self.dropped_newest),

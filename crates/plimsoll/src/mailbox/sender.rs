@@ -1,10 +1,11 @@
-//! The way in.
+//! Senders of a bounded mailbox.
 
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use plimsoll_sync::mailbox::{Mailbox, NotSent};
 use plimsoll_sync::permits::{Load, PermitGate, Place, Refused, Scarce};
@@ -12,13 +13,14 @@ use plimsoll_sync::tide::Tide;
 use ractor::ActorCell;
 use ractor::concurrency::JoinHandle;
 
-use super::bounded::{Core, Lane, WAYS, What};
-use super::waits::Stamp;
+use super::delivery::{Core, Payload, Queue, WAYS};
+use super::waiting_time::SentAt;
 use super::{Overflow, PressureLevel};
 use crate::call::Overload;
 use crate::supervisor::Child;
+use crate::wait_graph::{self, Node, WaitEdge};
 
-/// The only way into a bounded mailbox. Cheap to clone.
+/// A sender of a bounded mailbox: nothing else can send to it. Cheap to clone.
 pub struct BoundedRef<M> {
     pub(crate) core: Arc<Core<M>>,
 }
@@ -34,7 +36,7 @@ pub enum Sent {
     Dropped,
 }
 
-/// Why a message was not taken; it comes back.
+/// Why a message was not sent; it comes back.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError<M> {
@@ -44,6 +46,10 @@ pub enum SendError<M> {
     /// There was no room by the deadline.
     #[error("no room by the deadline")]
     TimedOut(M),
+    /// The sender would have waited for itself: it runs in the actor's own handler, or in that of an actor that the
+    /// mailbox's actor waits for. The cycle, in the order in which each waits for the next.
+    #[error("deadlock: {}", .0.join(" waits for "))]
+    Deadlock(Vec<String>, M),
     /// The actor takes no more messages, or has ended.
     #[error("no process")]
     NoProcess(M),
@@ -53,7 +59,10 @@ impl<M> SendError<M> {
     /// The message.
     pub fn into_message(self) -> M {
         match self {
-            Self::Full(_, message) | Self::TimedOut(message) | Self::NoProcess(message) => message,
+            Self::Full(_, message)
+            | Self::Deadlock(_, message)
+            | Self::TimedOut(message)
+            | Self::NoProcess(message) => message,
         }
     }
 }
@@ -62,6 +71,7 @@ impl<M> fmt::Debug for SendError<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full(overload, _) => f.debug_tuple("Full").field(overload).finish(),
+            Self::Deadlock(cycle, _) => f.debug_tuple("Deadlock").field(cycle).finish(),
             Self::TimedOut(_) => f.write_str("TimedOut"),
             Self::NoProcess(_) => f.write_str("NoProcess"),
         }
@@ -77,9 +87,9 @@ impl<M: Send + 'static> BoundedRef<M> {
     /// Cost: one small allocation, ractor's own for a message.
     pub fn send(&self, message: M) -> Result<Sent, SendError<M>> {
         let bytes = self.core.weigh.as_ref().map_or(0, |weigh| weigh(&message));
-        let (n, message) = match &self.core.lane {
-            Lane::Aside(mailbox) => return self.send_aside(mailbox, message, bytes),
-            Lane::Straight { tide, gate: None } => match tide.enter(u64::from(self.core.limit.count)) {
+        let (n, message) = match &self.core.queue {
+            Queue::Own(mailbox) => return self.send_to_own_queue(mailbox, message, bytes),
+            Queue::Ractor { tide, gate: None } => match tide.enter(u64::from(self.core.limit.count)) {
                 Ok(n) => (n, message),
                 Err(in_flight) => {
                     let used = Load { count: u32::try_from(in_flight).unwrap_or(u32::MAX), bytes: 0 };
@@ -87,20 +97,25 @@ impl<M: Send + 'static> BoundedRef<M> {
                     return self.over(message, refused, bytes);
                 }
             },
-            Lane::Straight { tide, gate: Some(gate) } => match gate.try_acquire(bytes) {
+            Queue::Ractor { tide, gate: Some(gate) } => match gate.try_acquire(bytes) {
                 Ok(()) => (counted(tide), message),
                 Err(refused) => return self.over(message, refused, bytes),
             },
         };
-        self.core.deliver(message, bytes, Stamp::now(n)).map_err(SendError::NoProcess).map(|()| Sent::Queued)
+        self.core.deliver(message, bytes, SentAt::now(n)).map_err(SendError::NoProcess).map(|()| Sent::Queued)
     }
 
-    fn send_aside(&self, mailbox: &Mailbox<(M, Stamp), Waker>, message: M, bytes: u64) -> Result<Sent, SendError<M>> {
-        let stamp = Stamp::now(mailbox.traffic().sent);
-        match mailbox.offer_dropping((message, stamp), bytes, Waker::wake) {
+    fn send_to_own_queue(
+        &self,
+        mailbox: &Mailbox<(M, SentAt), Waker>,
+        message: M,
+        bytes: u64,
+    ) -> Result<Sent, SendError<M>> {
+        let sent_at = SentAt::now(mailbox.traffic().sent);
+        match mailbox.offer_dropping((message, sent_at), bytes, Waker::wake) {
             Ok((put, dropped)) => {
                 let sent = if dropped.is_empty() { Sent::Queued } else { Sent::InPlaceOf(dropped.len()) };
-                if !put.announce || self.core.announce(What::Announced) {
+                if !put.announce || self.core.announce(Payload::Announced) {
                     return Ok(sent);
                 }
                 match mailbox.retract(put.ticket, Waker::wake) {
@@ -117,6 +132,11 @@ impl<M: Send + 'static> BoundedRef<M> {
     /// Sends `message`; under [`Overflow::Wait`] waits for room until `deadline`. Those who wait are served first come
     /// first served, and nobody overtakes them.
     ///
+    /// A wait that would never end by itself is [`SendError::Deadlock`] at once: in a handler of this mailbox's own actor, or
+    /// in that of another [`Overflow::Wait`] mailbox or [`GenServer`](crate::server::GenServer) for which this mailbox's
+    /// actor waits, directly or through others. Waits are attributed to an actor when they happen in its own task; one that
+    /// a handler moves to another task and then awaits is not noticed and lasts until its deadline.
+    ///
     /// # Errors
     /// [`SendError`] with the message.
     ///
@@ -127,11 +147,16 @@ impl<M: Send + 'static> BoundedRef<M> {
             done => return done,
         };
         let core = &self.core;
-        let Lane::Straight { tide, gate: Some(gate) } = &core.lane else {
+        let Queue::Ractor { tide, gate: Some(gate) } = &core.queue else {
             return Err(SendError::NoProcess(message));
         };
         let bytes = core.weigh.as_ref().map_or(0, |weigh| weigh(&message));
-        // The refusal just counted was not the last word.
+        let _edge = match self.wait_edge() {
+            Ok(edge) => edge,
+            // The refusal has been counted.
+            Err(cycle) => return Err(SendError::Deadlock(cycle, message)),
+        };
+        // It may still get in.
         core.refused.fetch_sub(1, Ordering::Relaxed);
         let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
         let place = match gate.enqueue(bytes, waker, Waker::wake) {
@@ -144,16 +169,35 @@ impl<M: Send + 'static> BoundedRef<M> {
                 Err(SendError::TimedOut(message))
             }
             Ok(()) => {
-                let stamp = Stamp::now(counted(tide));
-                core.deliver(message, bytes, stamp).map_err(SendError::NoProcess).map(|()| Sent::Queued)
+                let sent_at = SentAt::now(counted(tide));
+                core.deliver(message, bytes, sent_at).map_err(SendError::NoProcess).map(|()| Sent::Queued)
             }
         }
     }
 
-    /// Tells the actor how scarce memory is. It always gets through, takes no credit, and only the latest counts.
-    pub fn tell_pressure(&self, level: PressureLevel) {
+    /// Sends `message` as [`send_by`](Self::send_by) does, with a deadline `timeout` from now.
+    ///
+    /// # Errors
+    /// As [`send_by`](Self::send_by).
+    ///
+    /// Cancel safe: as [`send_by`](Self::send_by).
+    pub async fn send_timeout(&self, message: M, timeout: Duration) -> Result<Sent, SendError<M>> {
+        let now = tokio::time::Instant::now();
+        // A time that the clock cannot express is as good as a year.
+        let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(365 * 86_400));
+        self.send_by(message, deadline).await
+    }
+
+    /// Records that the actor of the current task, if it is known, waits for this mailbox's actor.
+    fn wait_edge(&self) -> Result<Option<WaitEdge>, Vec<String>> {
+        let Some(from) = wait_graph::current_actor() else { return Ok(None) };
+        WaitEdge::begin(&from, &Node::from(&self.actor())).map(Some)
+    }
+
+    /// Sets how scarce memory is for the actor. It always gets through, takes no credit, and only the latest counts.
+    pub fn set_pressure(&self, level: PressureLevel) {
         if self.core.level.tell(level as u8) {
-            self.core.announce(What::Pressure);
+            self.core.announce(Payload::Pressure);
         }
     }
 
@@ -167,10 +211,10 @@ impl<M: Send + 'static> BoundedRef<M> {
 
     /// Gives back room that a spike left, when there is more than `factor` times what is needed. Bytes given back.
     pub fn compact(&self, factor: usize) -> usize {
-        match &self.core.lane {
-            Lane::Aside(mailbox) => mailbox.compact(factor),
+        match &self.core.queue {
+            Queue::Own(mailbox) => mailbox.compact(factor),
             // ractor frees its own queue as it is emptied.
-            Lane::Straight { .. } => 0,
+            Queue::Ractor { .. } => 0,
         }
     }
 

@@ -7,18 +7,21 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use plimsoll_sync::permits::{Load, MAX_BYTES, MAX_COUNT};
 use ractor::{Actor, ActorCell, SpawnErr};
+use tracing::Instrument;
 
-use super::actor::ServerActor;
-use super::turns::Turns;
-use super::{Server, Serving};
-use crate::call::StartedServer;
-use crate::call::clock::Clock;
+use super::GenServer;
+use super::actor::{ServerActor, Starting};
+use super::protocol::{ServerHost, ServerProtocol};
+use crate::call::deadline::DeadlineTask;
 use crate::call::shared::{Limits, Shared, Weigh};
+use crate::call::{OnCallerExit, StartedServer};
 
-/// A server of kind `S` that will start with `args`.
-pub fn builder<S: Server>(args: S::Args) -> ServerBuilder<S> {
+/// A server with the initial state `server`, not started yet.
+///
+/// See the [module](super) for an example.
+pub fn builder<S: GenServer>(server: S) -> ServerBuilder<S> {
     ServerBuilder {
-        args,
+        server,
         name: None,
         load: Load { count: 1_024, bytes: MAX_BYTES },
         queue: 0,
@@ -27,26 +30,30 @@ pub fn builder<S: Server>(args: S::Args) -> ServerBuilder<S> {
         idle: None,
         timers: 256,
         requests: 256,
+        monitors: 1_024,
+        on_caller_exit: OnCallerExit::default(),
         serve_queued: true,
     }
 }
 
 /// How a server is to be started.
 #[must_use = "a server runs once it is started"]
-pub struct ServerBuilder<S: Server> {
-    args: S::Args,
+pub struct ServerBuilder<S: GenServer> {
+    server: S,
     name: Option<String>,
     load: Load,
     queue: u32,
-    weigh: Option<Weigh<Serving<S>>>,
+    weigh: Option<Weigh<ServerProtocol<S>>>,
     deadline: Duration,
     idle: Option<Duration>,
     timers: u32,
     requests: u32,
+    monitors: u32,
+    on_caller_exit: OnCallerExit,
     serve_queued: bool,
 }
 
-impl<S: Server> ServerBuilder<S> {
+impl<S: GenServer> ServerBuilder<S> {
     /// The name under which ractor's registry knows the server. Default: none.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -60,7 +67,7 @@ impl<S: Server> ServerBuilder<S> {
         self
     }
 
-    /// How many bytes the calls in its mailbox may hold, as told by `weigh`. Default: calls are not weighed.
+    /// How many bytes the calls in its mailbox may hold, as `weigh` returns them. Default: calls are not weighed.
     pub fn max_bytes(mut self, bytes: u64, weigh: impl Fn(&S::Call) -> u64 + Send + Sync + 'static) -> Self {
         self.load.bytes = bytes.min(MAX_BYTES);
         self.weigh = Some(Box::new(weigh));
@@ -79,7 +86,7 @@ impl<S: Server> ServerBuilder<S> {
         self
     }
 
-    /// After how long without anything to do [`Server::idle`] is called. Default: never.
+    /// After how long without anything to do [`GenServer::idle`] is called. Default: never.
     pub fn idle(mut self, after: Duration) -> Self {
         self.idle = Some(after);
         self
@@ -97,6 +104,19 @@ impl<S: Server> ServerBuilder<S> {
         self
     }
 
+    /// How many monitors of other actors it may have. Default: 1,024.
+    pub fn monitors(mut self, count: u32) -> Self {
+        self.monitors = count;
+        self
+    }
+
+    /// What happens to a begun call when its caller leaves: with [`OnCallerExit::Finish`] it stays open until its reply or
+    /// its deadline. The handler runs on in any case. Default: [`OnCallerExit::Cancel`].
+    pub fn on_caller_exit(mut self, on_caller_exit: OnCallerExit) -> Self {
+        self.on_caller_exit = on_caller_exit;
+        self
+    }
+
     /// Whether a stop still serves what was in the mailbox. Default: yes, as an OTP server that traps exits. Otherwise
     /// those calls end as [`CallError::ShuttingDown`](crate::call::CallError::ShuttingDown).
     pub fn serve_queued_on_stop(mut self, serve: bool) -> Self {
@@ -110,11 +130,8 @@ impl<S: Server> ServerBuilder<S> {
     /// ractor's, when the name is taken or `init` fails.
     ///
     /// Cancel safe: a start that is given up leaves nothing behind.
-    pub async fn start(self) -> Result<StartedServer<Serving<S>>, SpawnErr> {
-        let (name, server) = self.actor();
-        let shared = Arc::clone(&server.shared);
-        let (actor, ended) = ServerActor::spawn(name, server, ()).await?;
-        Ok(StartedServer { actor, ended, shared })
+    pub async fn start(self) -> Result<StartedServer<ServerProtocol<S>>, SpawnErr> {
+        self.start_with(None).await
     }
 
     /// Starts it as a child of `parent`.
@@ -123,28 +140,45 @@ impl<S: Server> ServerBuilder<S> {
     /// ractor's, when the name is taken, `init` fails or the parent is stopping.
     ///
     /// Cancel safe: a start that is given up leaves nothing behind.
-    pub async fn start_linked(self, parent: ActorCell) -> Result<StartedServer<Serving<S>>, SpawnErr> {
-        let (name, server) = self.actor();
-        let shared = Arc::clone(&server.shared);
-        let (actor, ended) = ServerActor::spawn_linked(name, server, (), parent).await?;
-        Ok(StartedServer { actor, ended, shared })
+    pub async fn start_linked(self, parent: ActorCell) -> Result<StartedServer<ServerProtocol<S>>, SpawnErr> {
+        self.start_with(Some(parent)).await
     }
 
-    fn actor(self) -> (Option<String>, ServerActor<S>) {
-        let limits = Limits { load: self.load, queue: self.queue, deadline: self.deadline, weigh: self.weigh };
-        let actor = ServerActor {
-            shared: Arc::new(Shared::new(Turns::new(self.timers, self.requests), limits)),
-            clock: Clock::default(),
-            args: Mutex::new(Some(self.args)),
-            live: Mutex::new(None),
-            idle: self.idle,
-            serve_queued: self.serve_queued,
+    async fn start_with(self, parent: Option<ActorCell>) -> Result<StartedServer<ServerProtocol<S>>, SpawnErr> {
+        let limits = Limits {
+            load: self.load,
+            queue: self.queue,
+            deadline: self.deadline,
+            weigh: self.weigh,
+            on_caller_exit: self.on_caller_exit,
         };
-        (self.name, actor)
+        let host = ServerHost::new(self.timers, self.requests, self.monitors);
+        let shared = Arc::new(Shared::new(host, limits));
+        let starting = Arc::new(Mutex::new(Starting::New(self.server)));
+        let actor = ServerActor {
+            shared: Arc::clone(&shared),
+            deadline_task: DeadlineTask::default(),
+            serve_queued: self.serve_queued,
+            starting: Arc::clone(&starting),
+        };
+        let (actor, ended) = match parent {
+            Some(parent) => ServerActor::spawn_linked(self.name, actor, (), parent).await?,
+            None => ServerActor::spawn(self.name, actor, ()).await?,
+        };
+        let initialized = starting.lock().take();
+        let Starting::Initialized(mut event_loop) = initialized else {
+            unreachable!("an actor that has started has initialized its server")
+        };
+        event_loop.idle = self.idle;
+        let span = tracing::info_span!("Actor", id = %actor.get_id(), name = actor.get_name());
+        // The loop ends after the actor, so that its handle says when everything is gone.
+        let ended = tokio::spawn(event_loop.run(ended).instrument(span));
+        shared.host.event_loop_started(ended.abort_handle());
+        Ok(StartedServer { actor, ended, shared })
     }
 }
 
-impl<S: Server> fmt::Debug for ServerBuilder<S> {
+impl<S: GenServer> fmt::Debug for ServerBuilder<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerBuilder").field("name", &self.name).field("load", &self.load).finish_non_exhaustive()
     }

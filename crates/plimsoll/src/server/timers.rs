@@ -2,7 +2,7 @@
 
 use plimsoll_sync::slots::{SlotKey, Slots};
 
-use crate::call::wheel::Wheel;
+use crate::timer_wheel::TimerWheel;
 
 /// Names a timer of one server, for ever: the key of a timer that has fired or was cancelled names nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,13 +16,13 @@ pub struct TimersFull {
     pub limit: u32,
 }
 
-enum What<M> {
+enum Timer<M> {
     Once(M),
     Every { make: Box<dyn FnMut() -> M + Send>, period: u64, last: u64 },
     Idle,
 }
 
-/// What came of a timer whose turn it is.
+/// What a timer that fires brings.
 pub(crate) enum Fired<M> {
     Message(M),
     Idle,
@@ -31,22 +31,22 @@ pub(crate) enum Fired<M> {
 /// Timers of one server. A timer that is due is announced once and fires when the server comes to it, so that there are
 /// never more announcements than timers, and a timer cancelled meanwhile does not fire.
 pub(crate) struct Timers<M> {
-    timers: Slots<What<M>>,
-    wheel: Wheel,
+    timers: Slots<Timer<M>>,
+    wheel: TimerWheel,
     idle: Option<SlotKey>,
-    alarm: u64,
+    wake_tick: u64,
 }
 
 impl<M> Timers<M> {
     pub(crate) fn new(limit: u32) -> Self {
         // One more for the idle timer.
         let timers = Slots::with_limit(limit.saturating_add(1));
-        Self { timers, wheel: Wheel::new(), idle: None, alarm: u64::MAX }
+        Self { timers, wheel: TimerWheel::new(), idle: None, wake_tick: u64::MAX }
     }
 
-    /// Sets a timer for tick `when`; whether the clock must be told.
+    /// Sets a timer for tick `when`; whether the deadline task must be woken.
     pub(crate) fn once(&mut self, when: u64, message: M) -> Result<(TimerKey, bool), TimersFull> {
-        self.set(when, What::Once(message))
+        self.set(when, Timer::Once(message))
     }
 
     /// Sets a timer that fires at `now + period` and every `period` ticks after. Periods that pass while the server is
@@ -59,20 +59,20 @@ impl<M> Timers<M> {
     ) -> Result<(TimerKey, bool), TimersFull> {
         let period = period.max(1);
         let first = now.saturating_add(period);
-        self.set(first, What::Every { make, period, last: first })
+        self.set(first, Timer::Every { make, period, last: first })
     }
 
-    /// Something came: the idle time begins anew. Whether the clock must be told.
+    /// Something came: the idle time begins again. Returns whether the deadline task must be woken.
     pub(crate) fn restart_idle(&mut self, when: u64) -> bool {
         let key = match self.idle {
             Some(key) => key,
             None => {
-                let Ok(key) = self.timers.insert(What::Idle) else { return false };
+                let Ok(key) = self.timers.insert(Timer::Idle) else { return false };
                 *self.idle.insert(key)
             }
         };
         self.wheel.insert(key.index(), when);
-        self.wakes(when)
+        self.is_earlier(when)
     }
 
     /// Whether there was such a timer.
@@ -84,7 +84,7 @@ impl<M> Timers<M> {
         there
     }
 
-    /// Announces what is due at `now`; when more will be.
+    /// Announces timers that are due at `now` and returns the tick of the next one.
     pub(crate) fn tick(&mut self, now: u64, mut due: impl FnMut(TimerKey)) -> Option<u64> {
         while let Some(index) = self.wheel.pop(now) {
             if let Some((key, _)) = self.timers.at(index) {
@@ -92,27 +92,27 @@ impl<M> Timers<M> {
             }
         }
         let next = self.wheel.next();
-        self.alarm = next.unwrap_or(u64::MAX);
+        self.wake_tick = next.unwrap_or(u64::MAX);
         next
     }
 
-    /// The server comes to an announced timer: what it brings, if it still is, and whether the clock must be told.
+    /// Fires an announced timer. Returns what it brings, if it is still set, and whether the deadline task must be woken.
     pub(crate) fn fire(&mut self, key: TimerKey, now: u64) -> (Option<Fired<M>>, bool) {
         let index = key.0.index();
         match self.timers.get_mut(key.0) {
             None => (None, false),
             // Armed again means that something came after the announcement.
-            Some(What::Idle) => ((!self.wheel.is_armed(index)).then_some(Fired::Idle), false),
-            Some(What::Every { make, period, last }) => {
+            Some(Timer::Idle) => ((!self.wheel.is_armed(index)).then_some(Fired::Idle), false),
+            Some(Timer::Every { make, period, last }) => {
                 let message = make();
                 let periods = now.saturating_sub(*last) / *period + 1;
                 *last = last.saturating_add(periods.saturating_mul(*period));
                 let when = *last;
                 self.wheel.insert(index, when);
-                (Some(Fired::Message(message)), self.wakes(when))
+                (Some(Fired::Message(message)), self.is_earlier(when))
             }
-            Some(What::Once(_)) => match self.timers.remove(key.0) {
-                Some(What::Once(message)) => (Some(Fired::Message(message)), false),
+            Some(Timer::Once(_)) => match self.timers.remove(key.0) {
+                Some(Timer::Once(message)) => (Some(Fired::Message(message)), false),
                 _ => (None, false),
             },
         }
@@ -123,22 +123,22 @@ impl<M> Timers<M> {
         self.timers.len() - usize::from(self.idle.is_some())
     }
 
-    fn set(&mut self, when: u64, what: What<M>) -> Result<(TimerKey, bool), TimersFull> {
+    fn set(&mut self, when: u64, timer: Timer<M>) -> Result<(TimerKey, bool), TimersFull> {
         let limit = self.timers.limit() - 1;
         if self.len() >= limit as usize {
             return Err(TimersFull { limit });
         }
-        let key = self.timers.insert(what).map_err(|_| TimersFull { limit })?;
+        let key = self.timers.insert(timer).map_err(|_| TimersFull { limit })?;
         self.wheel.insert(key.index(), when);
-        Ok((TimerKey(key), self.wakes(when)))
+        Ok((TimerKey(key), self.is_earlier(when)))
     }
 
-    fn wakes(&mut self, when: u64) -> bool {
-        let wakes = when < self.alarm;
-        if wakes {
-            self.alarm = when;
+    fn is_earlier(&mut self, when: u64) -> bool {
+        let earlier = when < self.wake_tick;
+        if earlier {
+            self.wake_tick = when;
         }
-        wakes
+        earlier
     }
 }
 

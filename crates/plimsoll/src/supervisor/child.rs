@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::current_message::CurrentMessage;
 use super::shutdown_report::ShutdownReport;
+use super::stop_deadline::StopDeadline;
 use crate::inspect::Inspect;
 
 /// A running, linked actor on its way to its supervisor.
@@ -26,6 +27,7 @@ pub struct Child {
     pub(crate) token: Option<CancellationToken>,
     pub(crate) nested: Option<Arc<dyn Nested>>,
     pub(crate) current_message: Option<CurrentMessage>,
+    pub(crate) stop_deadline: Option<StopDeadline>,
 }
 
 /// What a supervisor knows of a child that is a supervisor of ours.
@@ -39,7 +41,16 @@ pub(crate) trait Nested: Send + Sync {
 impl Child {
     /// A child from its actor and the handle of the actor's task.
     pub fn new(actor: ActorCell, ended: JoinHandle<()>) -> Self {
-        Self { actor, ended, inspect: None, value: None, token: None, nested: None, current_message: None }
+        Self {
+            actor,
+            ended,
+            inspect: None,
+            value: None,
+            token: None,
+            nested: None,
+            current_message: None,
+            stop_deadline: None,
+        }
     }
 
     /// Lets the child show its counters and children in the snapshot.
@@ -61,6 +72,13 @@ impl Child {
     #[must_use]
     pub fn current_message(mut self, current_message: CurrentMessage) -> Self {
         self.current_message = Some(current_message);
+        self
+    }
+
+    /// Where the supervisor writes, when it asks the child to stop, by when it will kill it.
+    #[must_use]
+    pub fn stop_deadline(mut self, stop_deadline: StopDeadline) -> Self {
+        self.stop_deadline = Some(stop_deadline);
         self
     }
 

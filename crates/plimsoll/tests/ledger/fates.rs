@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plimsoll::call::{CallContext, Service};
-use plimsoll::server::{BoxError, Reply, Server, Turn};
+use plimsoll::server::{BoxError, Context, GenServer, Response};
 use plimsoll_testkit::ledger::Ledger;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -68,43 +68,39 @@ impl Service for Worked {
     }
 }
 
-pub struct Served(Arc<Ledger>);
+pub struct Served(pub Arc<Ledger>);
 
-impl Server for Served {
-    type Args = Arc<Ledger>;
+impl GenServer for Served {
     type Call = Ask;
     type Reply = usize;
     type Error = ();
     type Cast = ();
     type Message = ();
 
-    async fn init(ledger: Arc<Ledger>, _: &mut Turn<Self>) -> Result<Self, BoxError> {
-        Ok(Self(ledger))
-    }
-
-    async fn call(&mut self, (id, fate): Ask, reply: Reply<Self>, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn call(&mut self, (id, fate): Ask, ctx: &mut Context<Self>) -> Result<Response<Self>, BoxError> {
         self.0.ran(id);
-        match fate {
-            Fate::Reply => {
-                reply.ok(id);
-            }
-            Fate::Error => {
-                reply.err(());
-            }
+        Ok(match fate {
+            Fate::Reply => Response::Reply(id),
+            Fate::Error => Response::Error(()),
             // A server that panicked as often as a worker would do little else.
             Fate::Panic if id.is_multiple_of(8) => panic!("fate"),
-            Fate::Panic | Fate::Lost | Fate::Never => drop(reply),
+            Fate::Panic | Fate::Lost => Response::Later,
+            Fate::Never => {
+                drop(ctx.take_reply());
+                Response::Later
+            }
             Fate::Sleep(time) => {
                 sleep(time / 16).await;
-                reply.ok(id);
+                Response::Reply(id)
             }
             Fate::Elsewhere(time) => {
+                let reply = ctx.take_reply();
                 tokio::spawn(async move {
                     sleep(time).await;
-                    reply.ok(id);
+                    reply.map(|reply| reply.ok(id))
                 });
+                Response::Later
             }
-        }
-        Ok(())
+        })
     }
 }

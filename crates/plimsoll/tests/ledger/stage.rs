@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use plimsoll::call::{CallClient, CallServer, Protocol, StartedServer, Worker};
 use plimsoll::inspect::Inspect;
-use plimsoll::server::{self, Serving};
+use plimsoll::server::{self, ServerProtocol, ServerRef};
 use plimsoll_testkit::ledger::Ledger;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -27,12 +27,12 @@ pub struct Stage {
 
 pub enum Client {
     Worked(CallClient<Worked>),
-    Served(CallClient<Serving<Served>>),
+    Served(ServerRef<Served>),
 }
 
 enum Place {
     Worked(Worker, Mutex<Option<StartedServer<Worked>>>),
-    Served(Mutex<Option<StartedServer<Serving<Served>>>>),
+    Served(Mutex<Option<StartedServer<ServerProtocol<Served>>>>),
 }
 
 const DEADLINE: Duration = Duration::from_millis(6);
@@ -117,7 +117,7 @@ impl Stage {
                 *server.lock() = Some(started);
             }
             Place::Served(server) => {
-                let builder = server::builder::<Served>(Arc::clone(&self.ledger)).mailbox(cap).deadline(DEADLINE);
+                let builder = server::builder(Served(Arc::clone(&self.ledger))).mailbox(cap).deadline(DEADLINE);
                 let started = builder.queue(cap / 2).start().await.unwrap();
                 *server.lock() = Some(started);
             }

@@ -65,7 +65,7 @@ async fn otp_a_dead_callers_queued_calls_go_while_the_server_is_busy_or_drains()
     let (server, _probe) = started().await;
     for drains in [false, true] {
         let (mark, _caller_probe) = probe(1);
-        let caller = server::builder::<Obeys>((mark, None)).start().await.unwrap();
+        let caller = server::builder(Obeys::new(mark, None)).start().await.unwrap();
         let gate = Gate::closed();
         let busy = tokio::spawn({
             let (client, gate) = (server.client(), gate.clone());
@@ -146,12 +146,12 @@ async fn otp_a_killed_server_with_a_full_mailbox_settles_all() {
 #[tokio::test(start_paused = true)]
 async fn otp_a_newcomer_of_the_same_name_answers_nothing_of_the_old_one() {
     let (mark, _probe) = probe(8);
-    let mut old = server::builder::<Obeys>((mark.clone(), None)).name("throne").start().await.unwrap();
+    let mut old = server::builder(Obeys::new(mark.clone(), None)).name("throne").start().await.unwrap();
     let call = spawn(&old, Ask::Keep);
     until(|| counters(&old)["workers"] == 1).await;
     old.actor().kill();
     old.ended().await;
-    let new = server::builder::<Obeys>((mark, None)).name("throne").start().await.unwrap();
+    let new = server::builder(Obeys::new(mark, None)).name("throne").start().await.unwrap();
     assert_eq!(call.await.unwrap(), died(ExitReason::Killed));
     assert_eq!(old.client().call(Ask::Echo(1)).await, Err(Died::NoProcess.into()));
     assert_eq!(counters(&new)["started"], 0);

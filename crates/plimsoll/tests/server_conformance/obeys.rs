@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use plimsoll::call::{CallClient, CallError, Died, StartedServer};
+use plimsoll::call::{CallError, Died, StartedServer};
 use plimsoll::exit::ExitReason;
-use plimsoll::server::{self, BoxError, Reply, Server, ServerBuilder, Serving, TimerKey, Turn};
+use plimsoll::server::{
+    self, BoxError, Context, GenServer, Reply, Response, ServerBuilder, ServerProtocol, ServerRef, TimerKey,
+};
 use plimsoll_testkit::gate::Gate;
 use plimsoll_testkit::probe::{Mark, Probe, probe};
 use tokio::time::Instant;
@@ -12,6 +14,7 @@ use tokio::time::Instant;
 /// A server that does what it is told and notes what it did.
 pub(crate) struct Obeys {
     mark: Mark<&'static str>,
+    first: Option<&'static str>,
     kept: Vec<Reply<Self>>,
     timer: Option<TimerKey>,
 }
@@ -35,8 +38,8 @@ pub(crate) enum Ask {
     Delegate(Gate),
     Continue,
     CallMyself,
-    Call(CallClient<Serving<Obeys>>, Box<Ask>),
-    Request(CallClient<Serving<Obeys>>, Box<Ask>),
+    Call(ServerRef<Obeys>, Box<Ask>),
+    Request(ServerRef<Obeys>, Box<Ask>),
     After(Duration),
     Every(Duration),
     CancelTimer,
@@ -49,105 +52,116 @@ pub(crate) enum Note {
     AnswerKept(u32),
 }
 
-impl Server for Obeys {
-    type Args = (Mark<&'static str>, Option<&'static str>);
+impl Obeys {
+    /// A server that begins with the continuation `first`, or whose start fails.
+    pub(crate) fn new(mark: Mark<&'static str>, first: Option<&'static str>) -> Self {
+        Self { mark, first, kept: Vec::new(), timer: None }
+    }
+}
+
+impl GenServer for Obeys {
     type Call = Ask;
     type Reply = u32;
     type Error = String;
     type Cast = Note;
     type Message = &'static str;
 
-    async fn init((mark, first): Self::Args, turn: &mut Turn<Self>) -> Result<Self, BoxError> {
-        match first {
+    async fn init(&mut self, ctx: &mut Context<Self>) -> Result<(), BoxError> {
+        match self.first {
             Some("fail") => return Err("init failed".into()),
-            Some(message) => turn.continue_with(message),
+            Some(message) => ctx.continue_with(message),
             None => {}
         }
-        Ok(Self { mark, kept: Vec::new(), timer: None })
+        Ok(())
     }
 
-    async fn call(&mut self, ask: Ask, reply: Reply<Self>, turn: &mut Turn<Self>) -> Result<(), BoxError> {
-        match ask {
-            Ask::Echo(n) => {
-                reply.ok(n);
-            }
-            Ask::Forget => drop(reply),
+    async fn call(&mut self, ask: Ask, ctx: &mut Context<Self>) -> Result<Response<Self>, BoxError> {
+        Ok(match ask {
+            Ask::Echo(n) => Response::Reply(n),
+            Ask::Forget => Response::Later,
             Ask::ForgetElsewhere(there, here) => {
+                let reply = ctx.take_reply();
                 tokio::spawn(async move {
                     there.pass().await;
                     drop(reply);
                 });
                 here.pass().await;
+                Response::Later
             }
             Ask::ForgetThenPass(gate) => {
-                drop(reply);
+                drop(ctx.take_reply());
                 gate.pass().await;
+                Response::Later
             }
             Ask::ForgetAndFail(why) => {
-                drop(reply);
+                drop(ctx.take_reply());
                 return Err(why.into());
             }
-            Ask::Keep => self.kept.push(reply),
+            Ask::Keep => {
+                self.kept.extend(ctx.take_reply());
+                Response::Later
+            }
             Ask::Fail(why) => return Err(why.into()),
             Ask::Panic(why) => panic!("{why}"),
-            Ask::Refuse => {
-                reply.err("no".to_owned());
-            }
+            Ask::Refuse => Response::Error("no".to_owned()),
             Ask::StopNormally => {
-                self.kept.push(reply);
-                turn.stop(None);
+                self.kept.extend(ctx.take_reply());
+                ctx.stop(None);
+                Response::Later
             }
             Ask::StopWith(why) => {
-                self.kept.push(reply);
-                turn.stop(Some(why));
+                self.kept.extend(ctx.take_reply());
+                ctx.stop(Some(why));
+                Response::Later
             }
             Ask::Pass(gate) => {
                 gate.pass().await;
-                reply.ok(0);
+                Response::Reply(0)
             }
             Ask::Delegate(gate) => {
+                let reply = ctx.take_reply();
                 tokio::spawn(async move {
                     gate.pass().await;
-                    reply.ok(1);
+                    reply.map(|reply| reply.ok(1))
                 });
+                Response::Later
             }
             Ask::Continue => {
-                reply.ok(0);
-                turn.continue_with("continued");
+                ctx.continue_with("continued");
+                Response::Reply(0)
             }
             Ask::CallMyself => {
-                let outcome = turn.client(&turn.myself()).call(Ask::Echo(1)).await;
-                reply.send(outcome.map_err(|error| error.to_string()));
+                let outcome = ctx.client(&ctx.myself()).call(Ask::Echo(1)).await;
+                outcome.map_err(|error| error.to_string()).into()
             }
             Ask::Call(other, ask) => {
-                let outcome = turn.client(&other).call(*ask).await;
-                reply.send(outcome.map_err(|error| error.to_string()));
+                let outcome = ctx.client(&other).call(*ask).await;
+                outcome.map_err(|error| error.to_string()).into()
             }
             Ask::Request(other, ask) => {
-                let asked = turn.request(&other, *ask, |answer| if answer.is_ok() { "answered" } else { "refused" });
-                reply.send(asked.map(|()| 0).map_err(|error| error.to_string()));
+                let asked = ctx.request(&other, *ask, |result| if result.is_ok() { "answered" } else { "refused" });
+                asked.map(|()| 0).map_err(|error| error.to_string()).into()
             }
             Ask::After(delay) => {
-                self.timer = Some(turn.send_after(delay, "after")?);
-                reply.ok(0);
+                self.timer = Some(ctx.send_after(delay, "after")?);
+                Response::Reply(0)
             }
             Ask::Every(period) => {
-                self.timer = Some(turn.every(period, || "tick")?);
-                reply.ok(0);
+                self.timer = Some(ctx.every(period, || "tick")?);
+                Response::Reply(0)
             }
             Ask::CancelTimer => {
-                let was = self.timer.take().is_some_and(|timer| turn.cancel(timer));
-                reply.ok(u32::from(was));
+                let was = self.timer.take().is_some_and(|timer| ctx.cancel(timer));
+                Response::Reply(u32::from(was))
             }
             Ask::Deadline(mark) => {
-                mark.note(turn.deadline());
-                reply.ok(0);
+                mark.note(ctx.deadline());
+                Response::Reply(0)
             }
-        }
-        Ok(())
+        })
     }
 
-    async fn cast(&mut self, note: Note, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn cast(&mut self, note: Note, _: &mut Context<Self>) -> Result<(), BoxError> {
         match note {
             Note::Say(what) => self.mark.note(what),
             Note::Wait(gate) => gate.pass().await,
@@ -158,17 +172,17 @@ impl Server for Obeys {
         Ok(())
     }
 
-    async fn message(&mut self, message: &'static str, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn message(&mut self, message: &'static str, _: &mut Context<Self>) -> Result<(), BoxError> {
         self.mark.note(message);
         if message == "fail" { Err("continuation failed".into()) } else { Ok(()) }
     }
 
-    async fn idle(&mut self, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn idle(&mut self, _: &mut Context<Self>) -> Result<(), BoxError> {
         self.mark.note("idle");
         Ok(())
     }
 
-    async fn stopped(&mut self, _: &mut Turn<Self>) -> Result<(), BoxError> {
+    async fn stopped(&mut self, _: &mut Context<Self>) -> Result<(), BoxError> {
         self.mark.note("stopped");
         Ok(())
     }
@@ -178,11 +192,11 @@ impl Server for Obeys {
     }
 }
 
-pub(crate) type Started = StartedServer<Serving<Obeys>>;
+pub(crate) type Started = StartedServer<ServerProtocol<Obeys>>;
 
 pub(crate) fn obeys() -> (ServerBuilder<Obeys>, Probe<&'static str>) {
     let (mark, probe) = probe(64);
-    (server::builder((mark, None)), probe)
+    (server::builder(Obeys::new(mark, None)), probe)
 }
 
 pub(crate) async fn started() -> (Started, Probe<&'static str>) {

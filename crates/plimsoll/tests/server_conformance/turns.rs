@@ -15,7 +15,7 @@ use crate::obeys::{Ask, Note, Obeys, obeys, spawn, started};
 async fn otp_continuations_run_before_anything_queued() {
     let (mark, mut probe) = probe(8);
     let gate = Gate::closed();
-    let server = server::builder::<Obeys>((mark, Some("first"))).start().await.unwrap();
+    let server = server::builder(Obeys::new(mark, Some("first"))).start().await.unwrap();
     server.client().cast(Note::Wait(gate.clone())).unwrap();
     gate.until_waiting(1).await;
     let call = spawn(&server, Ask::Continue);
@@ -30,8 +30,8 @@ async fn otp_continuations_run_before_anything_queued() {
 #[tokio::test(start_paused = true)]
 async fn otp_a_failing_continuation_of_init_comes_after_the_start() {
     let (mark, mut probe) = probe(8);
-    assert!(server::builder::<Obeys>((mark.clone(), Some("fail"))).start().await.is_err());
-    let mut server = server::builder::<Obeys>((mark, Some("boom"))).start().await.unwrap();
+    assert!(server::builder(Obeys::new(mark.clone(), Some("fail"))).start().await.is_err());
+    let mut server = server::builder(Obeys::new(mark, Some("boom"))).start().await.unwrap();
     assert_eq!(probe.next().await, "boom");
     server.actor().kill();
     server.ended().await;

@@ -23,7 +23,7 @@ impl<A: Send + 'static> Core<A> {
         now: Duration,
     ) -> Option<(ActorId, Heard)> {
         let slot = self.slots.get_mut(key)?;
-        let Child { actor, ended, inspect, value, token, nested, current_message } = child;
+        let Child { actor, ended, inspect, value, token, nested, current_message, stop_deadline } = child;
         if crew.frame.was_stuck() {
             crew.frame.relink(&actor);
         }
@@ -43,10 +43,12 @@ impl<A: Send + 'static> Core<A> {
         } else {
             slot.join = Some(ended);
         }
-        if inspect.is_some() || value.is_some() || token.is_some() || nested.is_some() || current_message.is_some() {
+        let more = inspect.is_some() || value.is_some() || token.is_some() || nested.is_some();
+        if more || current_message.is_some() || stop_deadline.is_some() {
             let more = slot.more();
             (more.inspect, more.value, more.token, more.nested) = (inspect, value, token, nested);
             more.current_message = current_message;
+            more.stop_deadline = stop_deadline;
         }
         slot.actor = Some(actor);
         slot.since = now;
@@ -67,12 +69,17 @@ impl<A: Send + 'static> Core<A> {
         self.make_sure(crew, key);
         let Some(slot) = self.slots.get_mut(key) else { return };
         // No kill will find out that it unlinked itself in its stop hook: its task is waited for.
-        if crew.settings.shutdown == Shutdown::Infinity
+        let shutdown = crew.settings.shutdown;
+        if shutdown == Shutdown::Infinity
             && let Some(join) = slot.join.take()
         {
             watch_patiently(crew, key, join);
         }
         let Some(actor) = &slot.actor else { return };
+        let stop_deadline = slot.more.as_ref().and_then(|more| more.stop_deadline.as_ref());
+        if let (Some(stop_deadline), Shutdown::After(grace)) = (stop_deadline, shutdown) {
+            stop_deadline.set_after(grace);
+        }
         let token = slot.more.as_ref().and_then(|more| more.token.as_ref());
         self.errands.push(match (token, crew.settings.stop_mode) {
             (Some(token), _) => Errand::Cancel(token.clone()),

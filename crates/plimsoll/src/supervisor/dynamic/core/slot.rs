@@ -12,6 +12,7 @@ use crate::inspect::Inspect;
 use crate::supervisor::child::Nested;
 use crate::supervisor::current_message::CurrentMessage;
 use crate::supervisor::frame::Ending;
+use crate::supervisor::stop_deadline::StopDeadline;
 
 /// One child. Kept small: there may be a hundred thousand.
 pub(super) struct Slot<A> {
@@ -32,6 +33,7 @@ pub(super) struct More {
     pub(super) token: Option<CancellationToken>,
     pub(super) nested: Option<Arc<dyn Nested>>,
     pub(super) current_message: Option<CurrentMessage>,
+    pub(super) stop_deadline: Option<StopDeadline>,
     /// What it had in hand when it was killed.
     pub(super) killed_with: Option<Arc<str>>,
     pub(super) restarts: u64,

@@ -15,6 +15,7 @@ use crate::supervisor::current_message::CurrentMessage;
 use crate::supervisor::frame::{Crew, Ending, watch, watch_patiently};
 use crate::supervisor::options::{Shutdown, StopMode};
 use crate::supervisor::rules::Run;
+use crate::supervisor::stop_deadline::StopDeadline;
 
 /// One incarnation that runs, or has not ended yet.
 pub(super) struct Live {
@@ -24,6 +25,7 @@ pub(super) struct Live {
     token: Option<CancellationToken>,
     pub(super) nested: Option<Arc<dyn Nested>>,
     current_message: Option<CurrentMessage>,
+    stop_deadline: Option<StopDeadline>,
     /// What it had in hand when it was killed.
     killed_with: Option<Arc<str>>,
     /// The handle of its task, until somebody waits for it.
@@ -40,7 +42,7 @@ impl Live {
 
 impl Core {
     pub(super) fn adopt(&mut self, household: &Arc<Household>, run: Run, child: Child, now: Duration) {
-        let Child { actor, ended, inspect, value, token, nested, current_message } = child;
+        let Child { actor, ended, inspect, value, token, nested, current_message, stop_deadline } = child;
         let key = self.rules.key_of_run(run);
         let stop_mode = key.and_then(|key| self.specs.get(&key)).map_or(StopMode::Stop, |spec| spec.settings.stop_mode);
         if household.frame().was_stuck() {
@@ -63,6 +65,7 @@ impl Core {
             token,
             nested,
             current_message,
+            stop_deadline,
             killed_with: None,
             join,
             ending: Ending::default(),
@@ -81,9 +84,12 @@ impl Core {
     pub(super) fn ask_to_stop(&mut self, household: &Arc<Household>, run: Run) {
         self.make_sure(household, run);
         let key = self.rules.key_of_run(run);
-        let patient =
-            key.and_then(|key| self.rules.rules_of(key)).is_some_and(|rules| rules.shutdown == Shutdown::Infinity);
+        let shutdown = key.and_then(|key| self.rules.rules_of(key)).map(|rules| rules.shutdown);
+        let patient = shutdown == Some(Shutdown::Infinity);
         let Some(live) = self.live.get_mut(&run) else { return };
+        if let (Some(stop_deadline), Some(Shutdown::After(grace))) = (&live.stop_deadline, shutdown) {
+            stop_deadline.set_after(grace);
+        }
         // No kill will find out that it unlinked itself in its stop hook: its task is waited for.
         if patient && let Some(join) = live.join.take() {
             watch_patiently(household, run, join);

@@ -1,4 +1,4 @@
-//! The one timer structure of a call server.
+//! The timer structure of call servers and servers.
 //!
 //! A hashed hierarchical wheel, as in Varghese and Lauck: six levels of 64 slots, a tick of one millisecond at the lowest
 //! and 64 times coarser at each level above. A timer stands in the level where its time first differs from now, and moves
@@ -15,7 +15,7 @@ const NONE: u32 = u32::MAX;
 const IDLE: u8 = u8::MAX;
 
 #[derive(Debug)]
-pub(crate) struct Wheel {
+pub(crate) struct TimerWheel {
     /// The tick up to which everything has been popped.
     elapsed: u64,
     levels: Box<[Level; LEVELS]>,
@@ -42,7 +42,7 @@ impl Link {
     const UNUSED: Self = Self { when: 0, before: NONE, after: NONE, level: IDLE, slot: 0 };
 }
 
-impl Wheel {
+impl TimerWheel {
     pub(crate) fn new() -> Self {
         let level = Level { occupied: 0, heads: [NONE; SLOTS] };
         Self { elapsed: 0, levels: Box::new([level; LEVELS]), links: Vec::new(), armed: 0 }
@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
 
-    fn pop_all(wheel: &mut Wheel, now: u64) -> Vec<u32> {
+    fn pop_all(wheel: &mut TimerWheel, now: u64) -> Vec<u32> {
         let mut due: Vec<u32> = std::iter::from_fn(|| wheel.pop(now)).collect();
         due.sort_unstable();
         due
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_timer_is_never_early_and_never_late() {
         for when in [1, 63, 64, 65, 4_095, 4_096, 5_000, 262_144, 1 << 36, 1 << 40] {
-            let mut wheel = Wheel::new();
+            let mut wheel = TimerWheel::new();
             wheel.insert(0, when);
             assert_eq!(wheel.pop(when - 1), None, "{when}");
             assert!(wheel.next().is_some_and(|next| next <= when));
@@ -193,7 +193,7 @@ mod tests {
         /// M-17: timers in the wheel are those of a sorted map, whatever is armed, disarmed and popped.
         #[test]
         fn the_wheel_is_a_sorted_map(steps in prop::collection::vec((0_u8..3, 0_u32..40, 0_u64..300_000), 1..200)) {
-            let mut wheel = Wheel::new();
+            let mut wheel = TimerWheel::new();
             let mut model: BTreeMap<u32, u64> = BTreeMap::new();
             let mut now = 0;
             for (kind, index, by) in steps {

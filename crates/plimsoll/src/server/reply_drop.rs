@@ -1,8 +1,8 @@
-//! Which server's handler runs on this thread.
+//! Whether a reply handle is dropped by a handler of its own server.
 //!
-//! A reply handle that is dropped by the handler itself may be dropped because that fails, which shows only when its poll
-//! returns; one that is dropped anywhere else, while the handler runs on, was forgotten, and its caller must hear of it
-//! at once. Being on the handler's thread during its poll tells the two apart.
+//! A handle that is dropped by the handler itself may be dropped because the handler fails, which shows only when its poll
+//! returns. One that is dropped anywhere else, while the handler runs on, ends its call at once. Being on the handler's thread
+//! during its poll tells the two apart.
 
 use std::cell::{Cell, RefCell};
 
@@ -15,7 +15,7 @@ thread_local! {
     static DROPPED: RefCell<Vec<(usize, SlotKey)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Polls a handler of `server`; also the calls whose reply handles were dropped meanwhile on this thread.
+/// Polls a handler of `server`. Also returns the calls whose reply handles were dropped meanwhile on this thread.
 pub(crate) fn during<R>(server: usize, poll: impl FnOnce() -> R) -> (R, Vec<SlotKey>) {
     let outer = SERVER.replace(server);
     let polled = poll();
@@ -33,7 +33,7 @@ fn take_dropped(server: usize) -> Vec<SlotKey> {
     })
 }
 
-/// A reply handle of `server` is dropped; whether a handler of it runs on this thread, and will see to `call`.
+/// A reply handle of `server` is dropped. Returns whether a handler of it runs on this thread, and will settle `call`.
 pub(crate) fn dropped(server: usize, call: SlotKey) -> bool {
     if SERVER.get() != server {
         return false;

@@ -1,4 +1,4 @@
-//! The books of a call server: which calls are open, when each is due, whose they are, how many ended in which way.
+//! The table of a server's open calls: their deadlines, their callers, and how many ended in which way.
 //!
 //! Pure rules: no clock, no task, no lock. Time comes in as ticks. `started = settled + open` holds after every
 //! operation, because each changes both sides at once.
@@ -6,8 +6,8 @@
 use plimsoll_sync::slots::{SlotKey, Slots};
 use ractor::ActorId;
 
-use super::callers::{Callers, Link};
-use super::wheel::Wheel;
+use super::caller_index::{CallerIndex, Entry, Link};
+use crate::timer_wheel::TimerWheel;
 
 /// How a call ended, for the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +48,9 @@ impl Tally {
     }
 }
 
-/// Whether the server takes calls.
+/// Whether the server admits calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Door {
+pub(crate) enum AdmissionState {
     Open,
     /// It is stopping: what is open is served, nothing new is taken.
     Draining,
@@ -60,51 +60,44 @@ pub(crate) enum Door {
 
 /// Why a call was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NotOpened {
+pub(crate) enum NotAdmitted {
     Draining,
     Closed,
     Full,
-    CallerGone,
+    CallerExited,
 }
 
 /// A call that has been opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Opened {
-    /// It is due before everything else: whoever sleeps until the next deadline must be told.
+    /// Its deadline is before all others: the deadline task must be woken.
     pub(crate) earliest: bool,
-}
-
-/// What an open call is kept with.
-#[derive(Debug)]
-pub(crate) struct Entry<C, R> {
-    call: C,
-    /// Until it is served; gone as soon as the call settles.
-    request: Option<R>,
-    /// Its place among the calls of its caller, if that is bound.
-    pub(crate) link: Link,
 }
 
 /// The open calls of one server; `C` is a handle to a call, `R` a request.
 #[derive(Debug)]
-pub(crate) struct Book<C, R> {
+pub(crate) struct CallTable<C, R> {
     open: Slots<Entry<C, R>>,
-    wheel: Wheel,
-    callers: Callers,
+    deadlines: TimerWheel,
+    callers: CallerIndex,
+    /// Open calls whose request has been taken.
+    begun: usize,
     tally: Tally,
-    door: Door,
-    /// Until when the clock sleeps.
-    alarm: u64,
+    admission: AdmissionState,
+    /// The tick until which the deadline task sleeps.
+    wake_tick: u64,
 }
 
-impl<C: Clone, R> Book<C, R> {
+impl<C: Clone, R> CallTable<C, R> {
     pub(crate) fn new(limit: u32) -> Self {
         Self {
             open: Slots::with_limit(limit),
-            wheel: Wheel::new(),
-            callers: Callers::new(),
+            deadlines: TimerWheel::new(),
+            callers: CallerIndex::new(),
+            begun: 0,
             tally: Tally::default(),
-            door: Door::Open,
-            alarm: u64::MAX,
+            admission: AdmissionState::Open,
+            wake_tick: u64::MAX,
         }
     }
 
@@ -115,12 +108,12 @@ impl<C: Clone, R> Book<C, R> {
         caller: Option<SlotKey>,
         request: R,
         make: impl FnOnce(SlotKey) -> C,
-    ) -> Result<Opened, (NotOpened, R)> {
-        let open = match self.door {
-            Door::Open if caller.is_none_or(|caller| self.callers.lives(caller)) => Ok(()),
-            Door::Open => Err(NotOpened::CallerGone),
-            Door::Draining => Err(NotOpened::Draining),
-            Door::Closed => Err(NotOpened::Closed),
+    ) -> Result<Opened, (NotAdmitted, R)> {
+        let open = match self.admission {
+            AdmissionState::Open if caller.is_none_or(|caller| self.callers.is_alive(caller)) => Ok(()),
+            AdmissionState::Open => Err(NotAdmitted::CallerExited),
+            AdmissionState::Draining => Err(NotAdmitted::Draining),
+            AdmissionState::Closed => Err(NotAdmitted::Closed),
         };
         if let Err(why) = open {
             return Err((why, request));
@@ -129,62 +122,65 @@ impl<C: Clone, R> Book<C, R> {
         let key = self.open.insert_with(|key| Entry { call: make(key), request: request.take(), link: Link::OFF }).ok();
         let key = match (key, request) {
             (Some(key), _) => key,
-            (None, Some(request)) => return Err((NotOpened::Full, request)),
+            (None, Some(request)) => return Err((NotAdmitted::Full, request)),
             (None, None) => unreachable!("a request goes into an entry or stays"),
         };
         if let Some(caller) = caller {
             self.callers.add(&mut self.open, caller, key);
         }
-        self.wheel.insert(key.index(), due);
+        self.deadlines.insert(key.index(), due);
         self.tally.started += 1;
-        let earliest = due < self.alarm;
+        let earliest = due < self.wake_tick;
         if earliest {
-            self.alarm = due;
+            self.wake_tick = due;
         }
         Ok(Opened { earliest })
     }
 
-    /// The request of a call whose turn it is; `None` if that has settled.
+    /// Takes the request of a call that begins; `None` if the call has settled.
     pub(crate) fn take_request(&mut self, key: SlotKey) -> Option<R> {
-        self.open.get_mut(key)?.request.take()
+        let request = self.open.get_mut(key)?.request.take();
+        self.begun += usize::from(request.is_some());
+        request
     }
 
     /// Closes a call and frees everything that was kept for it.
     pub(crate) fn close(&mut self, key: SlotKey, outcome: Outcome) -> Option<Entry<C, R>> {
-        self.callers.take_off(&mut self.open, key);
+        self.callers.remove(&mut self.open, key);
         let entry = self.open.remove(key)?;
-        self.wheel.remove(key.index());
+        self.deadlines.remove(key.index());
+        self.begun -= usize::from(entry.request.is_none());
         self.tally.settled[outcome as usize] += 1;
         Some(entry)
     }
 
-    /// Up to `slice` calls whose deadline has passed at `now`, to be settled by the caller of this.
+    /// Up to `slice` calls whose deadline has passed at `now`, for the caller to settle.
     pub(crate) fn expire(&mut self, now: u64, slice: usize) -> Vec<C> {
         let mut due = Vec::new();
         while due.len() < slice {
-            let Some(index) = self.wheel.pop(now) else { break };
+            let Some(index) = self.deadlines.pop(now) else { break };
             due.extend(self.open.at(index).map(|(_, entry)| entry.call.clone()));
         }
         due
     }
 
-    /// The tick until which the clock may sleep.
-    pub(crate) fn set_alarm(&mut self) -> Option<u64> {
-        let next = self.wheel.next();
-        self.alarm = next.unwrap_or(u64::MAX);
+    /// Returns the tick until which the deadline task may sleep.
+    pub(crate) fn next_wake(&mut self) -> Option<u64> {
+        let next = self.deadlines.next();
+        self.wake_tick = next.unwrap_or(u64::MAX);
         next
     }
 
-    /// Takes no more calls; what is open stays open.
+    /// Admits no more calls; open calls stay open.
     pub(crate) fn drain(&mut self) {
-        if self.door == Door::Open {
-            self.door = Door::Draining;
+        if self.admission == AdmissionState::Open {
+            self.admission = AdmissionState::Draining;
         }
     }
 
-    /// Takes no more calls and hands out all that are open, to be settled by the caller of this.
-    pub(crate) fn shut(&mut self) -> Vec<C> {
-        self.door = Door::Closed;
+    /// Admits no more calls and returns all open ones, for the caller to settle.
+    pub(crate) fn close_admission(&mut self) -> Vec<C> {
+        self.admission = AdmissionState::Closed;
         self.open_calls()
     }
 
@@ -196,34 +192,39 @@ impl<C: Clone, R> Book<C, R> {
         self.open.iter().map(|(_, entry)| entry.call.clone()).collect()
     }
 
-    /// Calls that nobody serves yet.
-    pub(crate) fn queued_calls(&self) -> Vec<C> {
+    /// Calls that have not begun.
+    pub(crate) fn unbegun_calls(&self) -> Vec<C> {
         let queued = self.open.iter().filter(|(_, entry)| entry.request.is_some());
         queued.map(|(_, entry)| entry.call.clone()).collect()
     }
 
-    /// A caller has ended: takes no more calls of it. Its key, if it was bound.
-    pub(crate) fn caller_gone(&mut self, id: ActorId) -> Option<SlotKey> {
-        self.callers.gone(id)
+    /// How many calls have not begun.
+    pub(crate) fn unbegun(&self) -> usize {
+        self.open.len() - self.begun
     }
 
-    /// Up to `slice` open calls of a caller that has gone, to be settled by the caller of this.
+    /// Takes no more calls of a caller that has exited. Returns its key, if it was bound.
+    pub(crate) fn caller_exited(&mut self, id: ActorId) -> Option<SlotKey> {
+        self.callers.exited(id)
+    }
+
+    /// Up to `slice` open calls of a caller that has exited, for the caller to settle.
     pub(crate) fn calls_of(&mut self, caller: SlotKey, slice: usize) -> Vec<C> {
         let mut calls = Vec::new();
         while calls.len() < slice {
             let Some(key) = self.callers.first(&self.open, caller) else { break };
-            self.callers.take_off(&mut self.open, key);
+            self.callers.remove(&mut self.open, key);
             calls.extend(self.open.get(key).map(|entry| entry.call.clone()));
         }
         calls
     }
 
-    pub(crate) fn callers(&mut self) -> &mut Callers {
+    pub(crate) fn callers(&mut self) -> &mut CallerIndex {
         &mut self.callers
     }
 
-    pub(crate) fn door(&self) -> Door {
-        self.door
+    pub(crate) fn admission(&self) -> AdmissionState {
+        self.admission
     }
 
     pub(crate) fn in_flight(&self) -> usize {
@@ -231,7 +232,7 @@ impl<C: Clone, R> Book<C, R> {
     }
 
     pub(crate) fn timers(&self) -> usize {
-        self.wheel.len()
+        self.deadlines.len()
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -241,7 +242,7 @@ impl<C: Clone, R> Book<C, R> {
     /// Gives back what a spike left behind: slots and timer links beyond `factor` times what is needed. Bytes given back.
     pub(crate) fn compact(&mut self, factor: usize) -> usize {
         let slots = self.open.compact(factor);
-        if slots == 0 { 0 } else { slots + self.wheel.compact(self.open.capacity()) }
+        if slots == 0 { 0 } else { slots + self.deadlines.compact(self.open.capacity()) }
     }
 }
 
@@ -263,79 +264,80 @@ mod tests {
         }
     }
 
-    fn book() -> Book<SlotKey, ()> {
-        Book::new(2)
+    fn table() -> CallTable<SlotKey, ()> {
+        CallTable::new(2)
     }
 
     #[test]
     fn a_closed_call_leaves_neither_slot_nor_timer() {
-        let mut book = book();
+        let mut table = table();
         let mut key = None;
-        book.open(10, None, (), |k| *key.insert(k)).unwrap();
-        assert_eq!((book.in_flight(), book.timers()), (1, 1));
-        assert!(book.close(key.unwrap(), Outcome::Reply).is_some());
-        assert!(book.close(key.unwrap(), Outcome::Timeout).is_none());
-        assert_eq!((book.in_flight(), book.timers(), book.tally().settled_in_all()), (0, 0, 1));
+        table.open(10, None, (), |k| *key.insert(k)).unwrap();
+        assert_eq!((table.in_flight(), table.timers()), (1, 1));
+        assert!(table.close(key.unwrap(), Outcome::Reply).is_some());
+        assert!(table.close(key.unwrap(), Outcome::Timeout).is_none());
+        assert_eq!((table.in_flight(), table.timers(), table.tally().settled_in_all()), (0, 0, 1));
     }
 
     #[test]
-    fn only_an_earlier_deadline_wakes_the_clock() {
-        let mut book = book();
-        assert!(book.open(10, None, (), |k| k).unwrap().earliest);
-        assert!(!book.open(20, None, (), |k| k).unwrap().earliest);
-        assert_eq!(book.open(30, None, (), |k| k), Err((NotOpened::Full, ())));
-        assert_eq!(book.expire(10, 8).len(), 1);
-        assert_eq!(book.set_alarm(), Some(20));
+    fn only_an_earlier_deadline_wakes_the_deadline_task() {
+        let mut table = table();
+        assert!(table.open(10, None, (), |k| k).unwrap().earliest);
+        assert!(!table.open(20, None, (), |k| k).unwrap().earliest);
+        assert_eq!(table.open(30, None, (), |k| k), Err((NotAdmitted::Full, ())));
+        assert_eq!(table.expire(10, 8).len(), 1);
+        assert_eq!(table.next_wake(), Some(20));
     }
 
     #[test]
-    fn a_door_that_is_not_open_says_which_way_it_is_shut() {
-        let mut book = book();
-        book.open(1, None, (), |k| k).unwrap();
-        book.drain();
-        assert_eq!(book.open(1, None, (), |k| k), Err((NotOpened::Draining, ())));
-        assert_eq!(book.shut().len(), 1);
-        book.drain();
-        assert_eq!(book.open(1, None, (), |k| k), Err((NotOpened::Closed, ())));
+    fn a_closed_table_says_why_it_admits_nothing() {
+        let mut table = table();
+        table.open(1, None, (), |k| k).unwrap();
+        table.drain();
+        assert_eq!(table.open(1, None, (), |k| k), Err((NotAdmitted::Draining, ())));
+        assert_eq!(table.close_admission().len(), 1);
+        table.drain();
+        assert_eq!(table.open(1, None, (), |k| k), Err((NotAdmitted::Closed, ())));
     }
 
     /// M-16: from a caller to its calls and back, without a look at anybody else's.
     #[tokio::test]
-    async fn a_gone_callers_calls_are_found_and_no_others() {
-        let mut book: Book<SlotKey, ()> = Book::new(100);
+    async fn an_exited_callers_calls_are_found_and_no_others() {
+        let mut table: CallTable<SlotKey, ()> = CallTable::new(100);
         let mut callers = Vec::new();
         let mut ids = Vec::new();
         for _ in 0..2 {
             let (actor, _) = Actor::spawn(None, Idle, ()).await.unwrap();
             ids.push(actor.get_id());
-            callers.push(book.callers().bind(&actor.get_cell()).0);
+            callers.push(table.callers().bind(&actor.get_cell()).0);
         }
         let mut of = [Vec::new(), Vec::new()];
         for n in 0..50 {
-            book.open(n, Some(callers[n as usize % 2]), (), |k| {
-                of[n as usize % 2].push(k);
-                k
-            })
-            .unwrap();
+            table
+                .open(n, Some(callers[n as usize % 2]), (), |k| {
+                    of[n as usize % 2].push(k);
+                    k
+                })
+                .unwrap();
         }
         // Every third call of the first settles on its own.
         for key in of[0].iter().step_by(3) {
-            book.close(*key, Outcome::Reply);
+            table.close(*key, Outcome::Reply);
         }
-        let gone = book.caller_gone(ids[0]).unwrap();
-        assert_eq!(book.open(1, Some(callers[0]), (), |k| k), Err((NotOpened::CallerGone, ())));
+        let gone = table.caller_exited(ids[0]).unwrap();
+        assert_eq!(table.open(1, Some(callers[0]), (), |k| k), Err((NotAdmitted::CallerExited, ())));
         let mut found = Vec::new();
         loop {
-            let slice = book.calls_of(gone, 4);
+            let slice = table.calls_of(gone, 4);
             if slice.is_empty() {
                 break;
             }
             found.extend(slice.iter().copied());
-            slice.iter().for_each(|key| assert!(book.close(*key, Outcome::Cancelled).is_some()));
+            slice.iter().for_each(|key| assert!(table.close(*key, Outcome::Cancelled).is_some()));
         }
         found.sort_unstable();
         let expected: Vec<_> = of[0].iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, key)| *key).collect();
         assert_eq!(found, expected);
-        assert_eq!((book.in_flight(), book.timers()), (25, 25));
+        assert_eq!((table.in_flight(), table.timers()), (25, 25));
     }
 }

@@ -1,4 +1,4 @@
-//! What arrives at the actor.
+//! The messages that a bounded actor receives, and the core that sender and receiver share.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -9,12 +9,15 @@ use plimsoll_sync::level::LevelCell;
 use plimsoll_sync::mailbox::{Leaves, Mailbox};
 use plimsoll_sync::permits::{Load, PermitGate};
 use plimsoll_sync::tide::Tide;
+use ractor::concurrency::JoinHandle;
 use ractor::{ActorRef, MessagingErr};
 
-use super::waits::{Stamp, Waits};
-use super::{BoundedRef, Overflow};
+use super::waiting_time::{SentAt, WaitingTimes};
 
-/// How scarce memory is, as an actor is told.
+use super::{BoundedRef, Overflow};
+use crate::wait_graph::ActorTask;
+
+/// How scarce memory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PressureLevel {
     /// As always.
@@ -37,14 +40,16 @@ impl PressureLevel {
 pub enum Delivery<M> {
     /// The next message, in the order sent.
     Message(M),
-    /// The latest pressure told. It takes no credit, and however often it is told it arrives once.
+    /// The latest pressure. It takes no credit, and however often it is set it arrives once.
     Pressure(PressureLevel),
 }
 
 pub(crate) struct Core<M> {
-    pub(crate) lane: Lane<M>,
-    pub(crate) waits: Waits,
+    pub(crate) queue: Queue<M>,
+    pub(crate) waiting_times: WaitingTimes,
     pub(crate) actor: OnceLock<ActorRef<Bounded<M>>>,
+    /// The task of the actor, so that a wait inside a handler can be attributed to it.
+    pub(crate) task: OnceLock<ActorTask>,
     pub(crate) level: LevelCell,
     pub(crate) overflow: Overflow,
     pub(crate) limit: Load,
@@ -55,12 +60,12 @@ pub(crate) struct Core<M> {
 }
 
 /// Where messages wait for the actor.
-pub(crate) enum Lane<M> {
-    /// In ractor's own queue, each with its credit in its hand. The tide counts them, and bounds them where they are
+pub(crate) enum Queue<M> {
+    /// In ractor's own queue, each with its credit. The tide counts them, and bounds them where they are
     /// bounded by number and nobody waits; else the gate does.
-    Straight { tide: Tide<WAYS>, gate: Option<PermitGate<Waker>> },
-    /// In a queue beside it, from which the oldest can be taken; ractor's then holds an announcement for each.
-    Aside(Mailbox<(M, Stamp), Waker>),
+    Ractor { tide: Tide<WAYS>, gate: Option<PermitGate<Waker>> },
+    /// In a queue of our own, from which the oldest can be taken; ractor's then holds an announcement for each.
+    Own(Mailbox<(M, SentAt), Waker>),
 }
 
 /// How many ways a message leaves by.
@@ -72,13 +77,13 @@ pub(crate) const UNSERVED: usize = 1;
 /// It never got in, and went back to its sender.
 pub(crate) const RETURNED: usize = 2;
 
-/// Tells the bytes of a message.
+/// Returns the bytes of a message.
 pub(crate) type Weigh<M> = Box<dyn Fn(&M) -> u64 + Send + Sync>;
 
 impl<M> Core<M> {
     /// A message that waited in ractor's queue is there no longer.
     fn left(&self, way: usize, bytes: u64) {
-        if let Lane::Straight { tide, gate } = &self.lane {
+        if let Queue::Ractor { tide, gate } = &self.queue {
             tide.leave(way);
             if let Some(gate) = gate {
                 gate.release(bytes, Waker::wake);
@@ -88,11 +93,19 @@ impl<M> Core<M> {
 }
 
 impl<M: Send + 'static> Core<M> {
+    /// The actor of this mailbox has been spawned.
+    pub(crate) fn started(&self, actor: ActorRef<Bounded<M>>, ended: &JoinHandle<()>) {
+        if self.overflow == Overflow::Wait {
+            let _ = self.task.set(ActorTask::register(ended.id(), &actor.get_cell()));
+        }
+        let _ = self.actor.set(actor);
+    }
+
     /// Puts a message with its credit into ractor's queue; it comes back when the actor takes none any more.
-    pub(crate) fn deliver(self: &Arc<Self>, message: M, bytes: u64, stamp: Stamp) -> Result<(), M> {
-        let Some(mut bounded) = self.hand_over(What::Message { message, bytes, stamp }) else { return Ok(()) };
-        match std::mem::replace(&mut bounded.what, What::Nothing) {
-            What::Message { message, bytes, .. } => {
+    pub(crate) fn deliver(self: &Arc<Self>, message: M, bytes: u64, sent_at: SentAt) -> Result<(), M> {
+        let Some(mut bounded) = self.enqueue(Payload::Message { message, bytes, sent_at }) else { return Ok(()) };
+        match std::mem::replace(&mut bounded.payload, Payload::Nothing) {
+            Payload::Message { message, bytes, .. } => {
                 self.left(RETURNED, bytes);
                 Err(message)
             }
@@ -100,21 +113,21 @@ impl<M: Send + 'static> Core<M> {
         }
     }
 
-    /// Announces one message of the queue aside, or pressure; `false` when the actor takes none any more.
-    pub(crate) fn announce(self: &Arc<Self>, what: What<M>) -> bool {
-        match self.hand_over(what) {
+    /// Announces one message of our own queue, or pressure; `false` when the actor takes none any more.
+    pub(crate) fn announce(self: &Arc<Self>, payload: Payload<M>) -> bool {
+        match self.enqueue(payload) {
             None => true,
             Some(mut bounded) => {
                 // The message is its sender's again; this announcement has none to drop.
-                bounded.what = What::Nothing;
+                bounded.payload = Payload::Nothing;
                 false
             }
         }
     }
 
-    /// Gives `what` to ractor, or gets it back.
-    fn hand_over(self: &Arc<Self>, what: What<M>) -> Option<Bounded<M>> {
-        let bounded = Bounded { core: Arc::clone(self), what };
+    /// Sends `payload` to ractor's queue, or returns it.
+    fn enqueue(self: &Arc<Self>, payload: Payload<M>) -> Option<Bounded<M>> {
+        let bounded = Bounded { core: Arc::clone(self), payload };
         let Some(actor) = self.actor.get() else { return Some(bounded) };
         match actor.send_message(bounded) {
             Err(MessagingErr::SendErr(bounded)) => Some(bounded),
@@ -123,14 +136,14 @@ impl<M: Send + 'static> Core<M> {
     }
 }
 
-/// What a delivery holds.
-pub(crate) enum What<M> {
+/// What a delivery carries.
+pub(crate) enum Payload<M> {
     Message {
         message: M,
         bytes: u64,
-        stamp: Stamp,
+        sent_at: SentAt,
     },
-    /// The first in the queue aside.
+    /// The first in our own queue.
     Announced,
     Pressure,
     /// It has been taken.
@@ -140,39 +153,49 @@ pub(crate) enum What<M> {
 /// The message type of an actor with a bounded mailbox: one delivery, to be taken.
 ///
 /// Only a [`BoundedRef`](super::BoundedRef) makes one. If it is dropped without being taken, its message is dropped with
-/// it and the credit comes back.
+/// it and the credit returns.
 pub struct Bounded<M> {
     core: Arc<Core<M>>,
-    what: What<M>,
+    payload: Payload<M>,
 }
 
 impl<M> Bounded<M> {
-    /// Takes what was delivered, and gives its credit back. `None` when there is nothing any more.
+    /// Takes the message and returns its credit. `None` for anything but a message: for actors that ignore pressure.
+    ///
+    /// See [`take`](Self::take) for actors that handle pressure.
+    pub fn into_message(self) -> Option<M> {
+        match self.take() {
+            Some(Delivery::Message(message)) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// Takes what was delivered, a message or pressure, and returns its credit. `None` when there is nothing any more.
     pub fn take(mut self) -> Option<Delivery<M>> {
         let core = &self.core;
-        match std::mem::replace(&mut self.what, What::Nothing) {
-            What::Message { message, bytes, stamp } => {
+        match std::mem::replace(&mut self.payload, Payload::Nothing) {
+            Payload::Message { message, bytes, sent_at } => {
                 core.left(TAKEN, bytes);
-                core.waits.over(stamp);
+                core.waiting_times.record(sent_at);
                 Some(Delivery::Message(message))
             }
-            What::Announced => {
-                let Lane::Aside(mailbox) = &core.lane else { return None };
-                let (message, stamp) = mailbox.pop(Leaves::Taken, Waker::wake)?;
-                core.waits.over(stamp);
+            Payload::Announced => {
+                let Queue::Own(mailbox) = &core.queue else { return None };
+                let (message, sent_at) = mailbox.pop(Leaves::Taken, Waker::wake)?;
+                core.waiting_times.record(sent_at);
                 Some(Delivery::Message(message))
             }
-            What::Pressure => {
+            Payload::Pressure => {
                 let level = core.level.hear()?;
                 PressureLevel::ALL.get(usize::from(level)).copied().map(Delivery::Pressure)
             }
-            What::Nothing => None,
+            Payload::Nothing => None,
         }
     }
 }
 
 impl<M: Send + 'static> Bounded<M> {
-    /// The way into the mailbox that this came from: for an actor that sends itself something, or hands its address out.
+    /// A sender of the mailbox that this came from: for an actor that sends to itself, or hands out its address.
     pub fn sender(&self) -> BoundedRef<M> {
         BoundedRef { core: Arc::clone(&self.core) }
     }
@@ -180,29 +203,29 @@ impl<M: Send + 'static> Bounded<M> {
 
 impl<M> Drop for Bounded<M> {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.what, What::Nothing) {
-            What::Message { message, bytes, .. } => {
+        match std::mem::replace(&mut self.payload, Payload::Nothing) {
+            Payload::Message { message, bytes, .. } => {
                 // Before its message, whose own drop may panic.
                 self.core.left(UNSERVED, bytes);
                 drop(message);
             }
-            What::Announced => {
-                if let Lane::Aside(mailbox) = &self.core.lane {
+            Payload::Announced => {
+                if let Queue::Own(mailbox) = &self.core.queue {
                     drop(mailbox.pop(Leaves::Unserved, Waker::wake));
                 }
             }
-            What::Pressure | What::Nothing => {}
+            Payload::Pressure | Payload::Nothing => {}
         }
     }
 }
 
 impl<M> fmt::Debug for Bounded<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.what {
-            What::Message { .. } | What::Announced => "message",
-            What::Pressure => "pressure",
-            What::Nothing => "nothing",
+        let payload = match self.payload {
+            Payload::Message { .. } | Payload::Announced => "message",
+            Payload::Pressure => "pressure",
+            Payload::Nothing => "nothing",
         };
-        f.debug_struct("Bounded").field("what", &what).finish_non_exhaustive()
+        f.debug_struct("Bounded").field("payload", &payload).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
-//! Who called: the bound callers of a server and their open calls, findable both ways.
+//! The bound callers of a server and their open calls, each findable from the other.
 //!
-//! A caller's calls form a list through the slots of the calls themselves, so that adding, taking off and finding them
+//! A caller's calls form a list through the slots of the calls themselves, so that adding, removing and finding them
 //! are O(1) and cost no allocation. An entry lives as long as a client is bound to the caller.
 
 use std::collections::HashMap;
@@ -8,15 +8,23 @@ use std::collections::HashMap;
 use plimsoll_sync::slots::{SlotKey, Slots};
 use ractor::{ActorCell, ActorId};
 
-use super::book::Entry;
+/// What the table keeps for one open call.
+#[derive(Debug)]
+pub(crate) struct Entry<C, R> {
+    pub(crate) call: C,
+    /// Until the call begins; dropped as soon as it settles.
+    pub(crate) request: Option<R>,
+    /// Its place among the calls of its caller, if that is bound.
+    pub(crate) link: Link,
+}
 
 /// A call's place among the calls of its caller: slots of the caller and of the neighbours. Whatever a link names is
 /// there, because leaving the list mends both sides.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Link {
     caller: u32,
-    before: u32,
-    after: u32,
+    prev: u32,
+    next: u32,
 }
 
 /// Stands for no slot, in four bytes instead of eight.
@@ -24,7 +32,7 @@ const NONE: u32 = u32::MAX;
 
 impl Link {
     /// Of a call whose caller is not bound.
-    pub(crate) const OFF: Self = Self { caller: NONE, before: NONE, after: NONE };
+    pub(crate) const OFF: Self = Self { caller: NONE, prev: NONE, next: NONE };
 }
 
 #[derive(Debug)]
@@ -32,22 +40,22 @@ struct Caller {
     actor: ActorCell,
     first: Option<u32>,
     clients: u32,
-    lives: bool,
+    alive: bool,
 }
 
 #[derive(Debug)]
-pub(crate) struct Callers {
+pub(crate) struct CallerIndex {
     bound: Slots<Caller>,
     by_id: HashMap<ActorId, SlotKey>,
 }
 
-impl Callers {
+impl CallerIndex {
     pub(crate) fn new() -> Self {
-        // Each entry belongs to a client in somebody's hands; that is its bound.
+        // Each entry belongs to a live client; that is its bound.
         Self { bound: Slots::with_limit(u32::MAX), by_id: HashMap::new() }
     }
 
-    /// Binds one more client to `actor`; whether it is the first, and the actor is to be watched.
+    /// Binds one more client to `actor`. The flag says whether it is the first: then the actor must be monitored.
     pub(crate) fn bind(&mut self, actor: &ActorCell) -> (SlotKey, bool) {
         let id = actor.get_id();
         if let Some(&key) = self.by_id.get(&id)
@@ -56,7 +64,7 @@ impl Callers {
             caller.clients += 1;
             return (key, false);
         }
-        match self.bound.insert(Caller { actor: actor.clone(), first: None, clients: 1, lives: true }) {
+        match self.bound.insert(Caller { actor: actor.clone(), first: None, clients: 1, alive: true }) {
             Ok(key) => {
                 self.by_id.insert(id, key);
                 (key, true)
@@ -65,7 +73,7 @@ impl Callers {
         }
     }
 
-    /// One client fewer; whether it was the last, and the actor is to be watched no longer.
+    /// Removes one client. Returns whether it was the last: then the actor is no longer monitored.
     pub(crate) fn unbind(&mut self, key: SlotKey) -> bool {
         let Some(caller) = self.bound.get_mut(key) else { return false };
         caller.clients -= 1;
@@ -76,20 +84,21 @@ impl Callers {
         last
     }
 
-    /// All actors that are watched.
-    pub(crate) fn watched(&self) -> Vec<ActorCell> {
+    /// All monitored actors.
+    pub(crate) fn monitored(&self) -> Vec<ActorCell> {
         self.bound.iter().map(|(_, caller)| caller.actor.clone()).collect()
     }
 
-    /// The caller has ended.
-    pub(crate) fn gone(&mut self, id: ActorId) -> Option<SlotKey> {
+    /// Marks the caller as exited and returns its key, if it is bound.
+    pub(crate) fn exited(&mut self, id: ActorId) -> Option<SlotKey> {
         let key = *self.by_id.get(&id)?;
-        self.bound.get_mut(key)?.lives = false;
+        self.bound.get_mut(key)?.alive = false;
         Some(key)
     }
 
-    pub(crate) fn lives(&self, key: SlotKey) -> bool {
-        self.bound.get(key).is_some_and(|caller| caller.lives)
+    /// Whether the caller has not exited.
+    pub(crate) fn is_alive(&self, key: SlotKey) -> bool {
+        self.bound.get(key).is_some_and(|caller| caller.alive)
     }
 
     /// One open call of the caller.
@@ -99,31 +108,31 @@ impl Callers {
 
     pub(crate) fn add<C, R>(&mut self, open: &mut Slots<Entry<C, R>>, key: SlotKey, call: SlotKey) {
         let Some(caller) = self.bound.get_mut(key) else { return };
-        let after = caller.first.replace(call.index()).unwrap_or(NONE);
-        if let Some(link) = link(open, after) {
-            link.before = call.index();
+        let next = caller.first.replace(call.index()).unwrap_or(NONE);
+        if let Some(link) = link(open, next) {
+            link.prev = call.index();
         }
         if let Some(entry) = open.get_mut(call) {
-            entry.link = Link { caller: key.index(), before: NONE, after };
+            entry.link = Link { caller: key.index(), prev: NONE, next };
         }
     }
 
-    pub(crate) fn take_off<C, R>(&mut self, open: &mut Slots<Entry<C, R>>, call: SlotKey) {
+    pub(crate) fn remove<C, R>(&mut self, open: &mut Slots<Entry<C, R>>, call: SlotKey) {
         let Some(entry) = open.get_mut(call) else { return };
-        let Link { caller, before, after } = std::mem::replace(&mut entry.link, Link::OFF);
+        let Link { caller, prev, next } = std::mem::replace(&mut entry.link, Link::OFF);
         if caller == NONE {
             return;
         }
-        if let Some(link) = link(open, after) {
-            link.before = before;
+        if let Some(link) = link(open, next) {
+            link.prev = prev;
         }
-        if before != NONE {
-            if let Some(link) = link(open, before) {
-                link.after = after;
+        if prev != NONE {
+            if let Some(link) = link(open, prev) {
+                link.next = next;
             }
         } else if let Some((key, caller)) = self.bound.at_mut(caller) {
-            caller.first = (after != NONE).then_some(after);
-            if after == NONE && caller.clients == 0 {
+            caller.first = (next != NONE).then_some(next);
+            if next == NONE && caller.clients == 0 {
                 self.forget(key);
             }
         }
