@@ -1,10 +1,35 @@
 //! Calls that settle exactly once, each served by a short-lived worker of its own.
 //!
-//! A [`CallServer`] runs a [`Service`]: an actor that routes and never works. Admission is decided in the caller's task;
-//! then the router starts a worker for the call, linked to the server, and is free for the next one. The reply goes from
-//! the worker straight to the caller. Whatever ends the call settles it at once: reply, error, panic, deadline, the
-//! caller's going away, the server's end. Each call ends in exactly one of these ways, and `started = settled + in
-//! flight` holds in every reading of the counters.
+//! A [`CallServer`] runs a [`Service`]: an actor that starts a worker for each call and serves none itself. Admission is
+//! decided in the caller's task; then the server starts a worker for the call, linked to the server, and is free for the next
+//! one. The reply goes from the worker straight to the caller. A call settles at once when it ends: with a reply, an error, a
+//! panic, its deadline, its caller's exit or the server's end. Each call ends in exactly one of these ways, and
+//! `started = settled + in flight` holds in every reading of the counters.
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use plimsoll::BoxError;
+//! use plimsoll::call::{CallContext, CallServer, Service};
+//!
+//! struct WordCount;
+//!
+//! impl Service for WordCount {
+//!     type Request = String;
+//!     type Reply = usize;
+//!     type Error = Infallible;
+//!
+//!     async fn call(&self, _: CallContext, text: String) -> Result<usize, Infallible> {
+//!         Ok(text.split_whitespace().count())
+//!     }
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), BoxError> {
+//!     let server = CallServer::builder(WordCount).max_in_flight(100).start().await?;
+//!     assert_eq!(server.client().call("to be or not".to_owned()).await?, 4);
+//!     Ok(())
+//! }
+//! ```
 //!
 //! ```text
 //! caller's task          router (actor)         worker (actor or task, linked)

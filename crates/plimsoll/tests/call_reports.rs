@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::{Do, assert_nothing_left, counters, until};
 use futures::FutureExt;
 use parking_lot::Mutex;
-use plimsoll::call::{CallError, Died};
+use plimsoll::call::{CallClient, CallContext, CallError, CallServer, Died, Service};
 use plimsoll::mailbox::{Bounded, BoundedRef, MailboxBuilder, Overflow, SendError};
 use plimsoll::server::{self, BoxError, Context, GenServer, Response, ServerRef};
 use plimsoll_testkit::gate::Gate;
@@ -83,6 +83,23 @@ enum Letter {
     /// Send this to the mailbox, waiting for room, and note how that ended.
     Forward(BoundedRef<Letter>, Box<Letter>),
     Call(ServerRef<Node>, Box<Ask>),
+    Forwarder(CallClient<Forwarder>, BoundedRef<Letter>),
+}
+
+/// Sends to a mailbox on behalf of its caller.
+struct Forwarder;
+
+impl Service for Forwarder {
+    type Request = BoundedRef<Letter>;
+    type Reply = String;
+    type Error = std::convert::Infallible;
+
+    async fn call(&self, _: CallContext, to: BoundedRef<Letter>) -> Result<String, Self::Error> {
+        Ok(match to.send_timeout(Letter::Note(1), Duration::from_secs(60)).await {
+            Ok(_) => "sent".to_owned(),
+            Err(error) => error.to_string(),
+        })
+    }
 }
 
 struct Postbox(Arc<Mutex<Vec<String>>>);
@@ -116,6 +133,10 @@ impl Actor for Postbox {
             }
             Some(Letter::Call(server, ask)) => {
                 let outcome = server.bind(&myself.get_cell()).call(*ask).await;
+                self.0.lock().push(format!("{outcome:?}"));
+            }
+            Some(Letter::Forwarder(server, to)) => {
+                let outcome = server.bind(&myself.get_cell()).call(to).await;
                 self.0.lock().push(format!("{outcome:?}"));
             }
             None => {}
@@ -401,6 +422,18 @@ async fn actors_that_wait_for_each_others_mailboxes_are_deadlocked_at_once() {
     gate.until_waiting(1).await;
     let ask = Ask::Send(own.clone(), Letter::Note(1));
     own.send(Letter::Call(server.client(), Box::new(ask))).unwrap();
+    gate.open();
+    own.send_timeout(Letter::Note(2), Duration::from_secs(1)).await.unwrap();
+    until(|| noted.lock().len() == 2).await;
+    assert!(noted.lock()[0].contains("deadlock: "), "{:?}", noted.lock());
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    // The same with a call server, whose worker waits.
+    let (own, noted) = postbox(1).await;
+    let server = CallServer::builder(Forwarder).start().await.unwrap();
+    let gate = Gate::closed();
+    own.send(Letter::Pass(gate.clone())).unwrap();
+    gate.until_waiting(1).await;
+    own.send(Letter::Forwarder(server.client(), own.clone())).unwrap();
     gate.open();
     own.send_timeout(Letter::Note(2), Duration::from_secs(1)).await.unwrap();
     until(|| noted.lock().len() == 2).await;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use plimsoll::call::{CallError, Died};
+use plimsoll::call::{CallClient, CallContext, CallError, CallServer, Died, Service};
 use plimsoll::exit::ExitReason;
 use plimsoll::server::{self, BoxError, Context, Down, DownReason, GenServer, MonitorRef, Reply, Response, ServerRef};
-use plimsoll::supervisor::{ChildSpec, Shutdown, Supervisor};
+use plimsoll::supervisor::{ChildSpec, DynamicSupervisor, Restart, Shutdown, Supervisor};
 use plimsoll_testkit::gate::Gate;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::{Instant, sleep, timeout};
@@ -99,7 +99,7 @@ fn worker(stopped: &Arc<Mutex<u32>>) -> Worker {
     Worker { stopped: Arc::clone(stopped), ..Worker::default() }
 }
 
-/// callers that return at once do not hold up a stop.
+/// Callers that return at once do not hold up a stop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_server_notices_a_stop_before_its_next_item() {
     let stopped = Arc::new(Mutex::new(0));
@@ -126,7 +126,7 @@ async fn a_busy_server_notices_a_stop_before_its_next_item() {
     assert_eq!(*stopped.lock(), 1);
 }
 
-/// admission closes although a handler runs.
+/// Admission closes although a handler runs.
 #[tokio::test(start_paused = true)]
 async fn a_stop_closes_admission_while_a_handler_runs() {
     let mut server = server::builder(Worker::default()).start().await.unwrap();
@@ -150,7 +150,7 @@ async fn a_stop_closes_admission_while_a_handler_runs() {
     server.ended().await;
 }
 
-/// a queue that is longer than the grace ends as `ShuttingDown`, in order and with the hook.
+/// A queue that is longer than the grace ends as `ShuttingDown`, in order and with the hook.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_grace_does_not_cover_is_shutting_down_and_the_hook_runs() {
     let stopped = Arc::new(Mutex::new(0));
@@ -181,7 +181,67 @@ async fn what_the_grace_does_not_cover_is_shutting_down_and_the_hook_runs() {
     assert_eq!(*stopped.lock(), 1);
 }
 
-/// an owed reply does not delay the stop.
+/// The same for a server below a dynamic supervisor.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dynamic_childs_queue_that_the_grace_does_not_cover_is_shutting_down() {
+    let stopped = Arc::new(Mutex::new(0));
+    let start = |parent, stopped: Arc<Mutex<u32>>| server::builder(worker(&stopped)).start_linked(parent);
+    let workers = DynamicSupervisor::builder("workers", start)
+        .restart(Restart::Temporary)
+        .shutdown(Shutdown::After(Duration::from_millis(400)))
+        .start()
+        .await
+        .unwrap();
+    let child = workers.start_child(Arc::clone(&stopped)).await.unwrap().child().unwrap();
+    let client = child.value::<ServerRef<Worker>>().unwrap();
+    let calls: Vec<_> = (0..200)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call(Job::Sleep(Duration::from_millis(20))).await })
+        })
+        .collect();
+    sleep(Duration::from_millis(30)).await;
+    let report = timeout(Duration::from_secs(2), workers.stop()).await.unwrap();
+    assert!(report.is_clean(), "{report}");
+    for call in calls {
+        let outcome = call.await.unwrap();
+        assert!(matches!(outcome, Ok(()) | Err(CallError::ShuttingDown)), "{outcome:?}");
+    }
+    assert_eq!(*stopped.lock(), 1);
+}
+
+struct Sleeper;
+
+impl Service for Sleeper {
+    type Request = Duration;
+    type Reply = ();
+    type Error = std::convert::Infallible;
+
+    async fn call(&self, _: CallContext, time: Duration) -> Result<(), Self::Error> {
+        sleep(time).await;
+        Ok(())
+    }
+}
+
+/// A call server ends the calls that its grace does not cover, and then itself, before it is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_server_ends_in_order_before_its_grace_is_over() {
+    let start = |parent| CallServer::builder(Sleeper).start_linked(parent);
+    let spec = ChildSpec::new("sleeper", start).shutdown(Shutdown::After(Duration::from_millis(400)));
+    let tree = Supervisor::builder("top").child(spec).start().await.unwrap();
+    let client = tree.child("sleeper").unwrap().value::<CallClient<Sleeper>>().unwrap();
+    let call = |time| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.call(Duration::from_millis(time)).await })
+    };
+    let (short, long) = (call(150), call(4_000));
+    sleep(Duration::from_millis(30)).await;
+    let report = timeout(Duration::from_secs(2), tree.stop()).await.unwrap();
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((short.await.unwrap(), long.await.unwrap()), (Ok(()), Err(CallError::ShuttingDown)));
+}
+
+/// An owed reply does not delay the stop.
 #[tokio::test(start_paused = true)]
 async fn an_owed_reply_ends_as_shutdown_after_the_queue() {
     let mut server = server::builder(Worker::default()).start().await.unwrap();

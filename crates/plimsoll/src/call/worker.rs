@@ -13,7 +13,7 @@ use super::settlement::BegunCall;
 use super::{CallContext, CallError, Died, Service};
 use crate::exit::ExitReason;
 use crate::panics;
-use crate::wait_graph::{Node, WaitEdge};
+use crate::wait_graph::{ActorTask, Node, WaitEdge};
 
 /// Which kind of worker serves a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,7 +35,9 @@ impl<S: Service> BegunCall<S> {
         let awaiting = call.caller.as_ref().filter(|_| call.awaited);
         let _edge = awaiting.zip(worker.as_ref()).and_then(|(caller, worker)| {
             // Nobody waits for this worker yet, so that this closes no cycle.
-            WaitEdge::begin(caller, &Node::from(worker)).ok()
+            let edge = WaitEdge::begin(caller, &Node::from(worker)).ok();
+            let task = tokio::task::try_id().map(|task| ActorTask::register(task, worker));
+            edge.zip(task)
         });
         let ctx = CallContext {
             deadline: call.deadline,
