@@ -4,11 +4,10 @@
 #[cfg(plimsoll_loom)]
 mod loom {
     mod cell;
-    mod gauges;
+    mod counters;
     mod mailbox;
     mod permits;
     pub(crate) mod run;
-    mod slots;
 
     pub(crate) const MODELS: &[run::Model] = &[
         ("cell_reply_timeout_died", cell::reply_timeout_died),
@@ -30,17 +29,11 @@ mod loom {
         ("mailbox_high_water", mailbox::high_water),
         ("mailbox_retract_and_drop_oldest", mailbox::retract_and_drop_oldest),
         ("mailbox_announcements", mailbox::announcements_are_those_of_messages),
-        ("slots_insert_look_remove", slots::insert_look_remove),
-        ("slots_reuse_never_resolves", slots::reuse_never_resolves),
-        ("slots_full_and_freed", slots::full_and_freed),
-        ("latch_last_worker_and_closer", gauges::last_worker_and_closer),
-        ("latch_refuses_after_close", gauges::refuses_after_close),
-        ("level_latest_is_heard_once_announced", gauges::latest_level_is_heard),
-        ("level_nobody_admits_after_critical", gauges::nobody_admits_after_critical),
-        ("flow_sums_hold_in_every_reading", gauges::flow_sums_hold),
-        ("tide_never_over_its_limit", gauges::tide_never_over_its_limit),
-        ("tide_sums_hold_in_every_reading", gauges::tide_sums_hold),
-        ("tide_refuses_only_when_full", gauges::tide_refuses_only_when_full),
+        ("level_latest_is_taken_once_notified", counters::latest_level_is_taken),
+        ("level_nobody_admits_after_critical", counters::nobody_admits_after_critical),
+        ("occupancy_never_over_its_limit", counters::occupancy_never_over_its_limit),
+        ("occupancy_sums_hold_in_every_reading", counters::occupancy_sums_hold),
+        ("occupancy_refuses_only_when_full", counters::occupancy_refuses_only_when_full),
     ];
 }
 

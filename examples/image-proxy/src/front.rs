@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::RwLock;
-use plimsoll::bounded::Cap;
+use plimsoll::bounded::{Cap, LogThrottle};
 use plimsoll::call::{CallClient, CallError};
 use plimsoll::supervisor::{CancellationToken, SupervisorRef};
 use tokio::net::{TcpListener, TcpStream};
@@ -24,8 +24,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::body::Body;
-use crate::images::{Image, ImageError, Images, Wanted};
+use crate::images::{Image, ImageError, ImageRequest, Images};
 use crate::key::ImageKey;
+use crate::mechanisms::Mechanisms;
 use crate::origin::FetchError;
 use crate::patient::Patient;
 
@@ -33,6 +34,9 @@ type Answer = Response<UnsyncBoxBody<Bytes, FetchError>>;
 
 /// How long a client may take to send its request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long nothing is accepted after descriptors or memory ran out.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a connection may go on when the proxy stops; less than the supervisor's grace of five seconds.
 const LAST: Duration = Duration::from_secs(3);
@@ -45,14 +49,19 @@ pub(crate) struct Bounds {
 }
 
 /// What every connection knows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Front {
+    mechanisms: Mechanisms,
     /// The client of the service as it runs now; another one after a restart.
     pub(crate) images: RwLock<Option<CallClient<Images>>>,
     pub(crate) tree: RwLock<Option<SupervisorRef>>,
 }
 
 impl Front {
+    pub(crate) fn new(mechanisms: Mechanisms) -> Self {
+        Self { mechanisms, images: RwLock::default(), tree: RwLock::default() }
+    }
+
     /// Serves connections, so many at once, until `stop`; those that are open end with their request, or a moment later
     /// without it.
     ///
@@ -67,7 +76,7 @@ impl Front {
         let (permits, mut open) = (Arc::new(Semaphore::new(bounds.connections.get())), JoinSet::new());
         let next = async || {
             let permit = permits.clone().acquire_owned().await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((listener.accept().await?.0, permit))
+            Ok::<_, io::Error>((accept(&listener).await?, permit))
         };
         while let Some(accepted) = stop.run_until_cancelled(next()).await {
             let (stream, permit) = accepted?;
@@ -114,13 +123,8 @@ impl Front {
         let Some(images) = images else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "starting");
         };
-        let wanted = Wanted { key, head: *request.method() == Method::HEAD };
-        #[cfg(plimsoll_controls)]
-        if crate::controls::switched_off("one-shot-reply") {
-            let answer = crate::before::rendezvous(async move { images.call(wanted).await }).await;
-            return answer.map_or_else(refused, served);
-        }
-        images.call(wanted).await.map_or_else(refused, served)
+        let wanted = ImageRequest { key, head: *request.method() == Method::HEAD };
+        (self.mechanisms.call)(images, wanted).await.map_or_else(refused, served)
     }
 
     /// The snapshot of the whole tree, how many tasks there are, and how many bytes are held.
@@ -134,8 +138,39 @@ impl Front {
     }
 }
 
+/// The next connection. One that failed while it waited is skipped; while descriptors or memory are exhausted nothing is
+/// accepted, and connections wait in the kernel's queue.
+async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let mut throttle = LogThrottle::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if is_exhaustion(&error) => {
+                if let Some(suppressed) = throttle.record(Instant::now()) {
+                    eprintln!("image-proxy: not accepting connections: {error} ({suppressed} times before)");
+                }
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The connection ended before it was accepted.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// ENOMEM, ENFILE, EMFILE and ENOBUFS of Linux.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(12 | 23 | 24 | 105))
+}
+
 fn served(image: Image) -> Answer {
     let mut answer = Response::new(image.body.into_http());
+    *answer.status_mut() = image.status;
     answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/octet-stream"));
     if let Some(length) = image.length {
         answer.headers_mut().insert(CONTENT_LENGTH, length.into());
@@ -146,7 +181,7 @@ fn served(image: Image) -> Answer {
 fn refused(error: CallError<ImageError>) -> Answer {
     let status = match &error {
         CallError::App(ImageError::Fetch(FetchError::Status(StatusCode::NOT_FOUND))) => StatusCode::NOT_FOUND,
-        CallError::App(ImageError::Fetch(FetchError::Silent(_))) | CallError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        CallError::App(ImageError::Fetch(FetchError::TimedOut(_))) | CallError::Timeout => StatusCode::GATEWAY_TIMEOUT,
         CallError::App(ImageError::Fetch(FetchError::NoClient(_))) => StatusCode::SERVICE_UNAVAILABLE,
         CallError::App(ImageError::Fetch(_)) => StatusCode::BAD_GATEWAY,
         CallError::App(ImageError::Busy) | CallError::Overloaded(_) | CallError::ShuttingDown => {

@@ -4,32 +4,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Method;
-use plimsoll::bounded::{ByteCache, ByteCap, Copied, Fill, FillError, Lookup, TaskPool, Tee};
+use http::{Method, StatusCode};
+use plimsoll::bounded::{ByteCache, Fill, FillError, Lookup, TaskPool, Tee, TeeOutcome};
 use plimsoll::call::{CallContext, Service};
 
 use crate::body::Body;
-use crate::controls::switched_off;
 use crate::key::ImageKey;
+use crate::mechanisms::Mechanisms;
 use crate::origin::{FetchError, Fetched, Origin};
 use crate::store::Store;
 
-/// What is asked for.
+/// A request for an image.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted {
+pub(crate) struct ImageRequest {
     pub(crate) key: ImageKey,
-    /// Whether only its length is.
+    /// Whether only its length is requested.
     pub(crate) head: bool,
 }
 
 /// An image on its way to a client.
 #[derive(Debug)]
 pub(crate) struct Image {
+    pub(crate) status: StatusCode,
     pub(crate) length: Option<u64>,
     pub(crate) body: Body,
 }
 
-/// Why there is none.
+/// Why there is no image.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum ImageError {
     #[error(transparent)]
@@ -46,57 +47,50 @@ pub(crate) struct Images {
     pub(crate) cache: ByteCache<ImageKey>,
     pub(crate) store: Store,
     pub(crate) background: TaskPool,
-    pub(crate) largest: ByteCap,
-    /// How long a request waits for another's fetch.
+    pub(crate) mechanisms: Mechanisms,
+    /// How long a request waits for the fetch of another.
     pub(crate) patience: Duration,
 }
 
 impl Service for Images {
-    type Request = Wanted;
+    type Request = ImageRequest;
     type Reply = Image;
     type Error = ImageError;
 
-    async fn call(&self, _: CallContext, wanted: Wanted) -> Result<Image, ImageError> {
-        assert!(wanted.key.tenant() != "panic", "a tenant of this name is a test of the handler");
-        if wanted.head { self.head(&wanted.key).await } else { self.image(wanted.key).await }
+    async fn call(&self, _: CallContext, request: ImageRequest) -> Result<Image, ImageError> {
+        assert!(request.key.tenant() != "panic", "a tenant of this name is a test of the handler");
+        if request.head { self.head(&request.key).await } else { (self.mechanisms.find)(self, request.key).await }
     }
 }
 
 impl Images {
     /// The length from memory, else from one request to the origin.
     async fn head(&self, key: &ImageKey) -> Result<Image, ImageError> {
-        let length = match self.cache.get(key, Instant::now()) {
-            Some(image) => Some(image.len() as u64),
-            None => self.origin.fetch(Method::HEAD, key).await?.length,
-        };
-        Ok(Image { length, body: Body::Empty })
+        if let Some(image) = self.cache.get(key, Instant::now()) {
+            return Ok(Image { status: StatusCode::OK, length: Some(image.len() as u64), body: Body::Empty });
+        }
+        let Fetched { status, length, .. } = self.origin.fetch(Method::HEAD, key).await?;
+        Ok(Image { status, length, body: Body::Empty })
     }
 
-    /// From memory, from whoever is fetching it already, from the folder, from the origin.
-    async fn image(&self, key: ImageKey) -> Result<Image, ImageError> {
-        #[cfg(plimsoll_controls)]
-        if switched_off("single-flight") {
-            return match self.cache.get(&key, Instant::now()) {
-                Some(image) => Ok(whole(image)),
-                None => self.fetch_alone(key).await,
-            };
-        }
+    /// From memory, from a fetch in progress, from the folder, from the origin.
+    pub(crate) async fn find(&self, key: ImageKey) -> Result<Image, ImageError> {
         loop {
             match self.cache.lookup(&key, Instant::now()).map_err(refused)? {
-                Lookup::Hit(image) => return Ok(whole(image)),
+                Lookup::Hit(image) => return Ok(self.stored(image)),
                 Lookup::Wait(wait) => match tokio::time::timeout(self.patience, wait.result()).await {
-                    Ok(Some(result)) => return result.map(whole).map_err(refused),
-                    // Whoever fetched it left, or it is too large to be shared: look again.
+                    Ok(Some(result)) => return result.map(|image| self.stored(image)).map_err(refused),
+                    // Its client left, it is too large to be shared or must not be stored: look it up again.
                     Ok(None) => {}
-                    // It comes no faster than the client it is fetched for takes it: no reason for others to wait.
-                    Err(_) => return self.beside(&key).await,
+                    // It arrives no faster than the client that it is fetched for reads it: others need not wait.
+                    Err(_) => return self.fetch_uncopied(&key).await,
                 },
                 Lookup::Fill(fill) => {
-                    if let Some(image) = self.store.read(&key).await {
-                        return Ok(whole(fill.publish(image, Instant::now())));
+                    if let Some((image, fresh_for)) = self.store.read(&key).await {
+                        return Ok(self.stored(fill.publish_for(image, fresh_for, Instant::now())));
                     }
                     return match self.origin.fetch(Method::GET, &key).await {
-                        Ok(fetched) => Ok(self.pass_on(fetched, fill)),
+                        Ok(fetched) => Ok(self.stream_to_client(fetched, fill)),
                         Err(error) => Err(refused(fill.fail(error))),
                     };
                 }
@@ -104,78 +98,63 @@ impl Images {
         }
     }
 
-    /// Beside the fetch that others wait for, and without a copy.
-    async fn beside(&self, key: &ImageKey) -> Result<Image, ImageError> {
-        let Fetched { length, pieces } = self.origin.fetch(Method::GET, key).await?;
-        Ok(Image { length, body: Body::Stream(pieces) })
+    /// A fetch of its own, without a copy.
+    async fn fetch_uncopied(&self, key: &ImageKey) -> Result<Image, ImageError> {
+        let Fetched { status, length, pieces, .. } = self.origin.fetch(Method::GET, key).await?;
+        Ok(Image { status, length, body: Body::Stream(pieces) })
     }
 
-    /// The client gets the pieces as they come; the copy beside them fills the cache and then, if there is a permit, the
-    /// folder.
-    fn pass_on(&self, fetched: Fetched, fill: Fill<ImageKey>) -> Image {
-        let (store, background) = (self.store.clone(), self.background.clone());
-        let hand_over = move |copied| match copied {
-            Copied::Whole(image) => {
+    /// The client receives the pieces as they arrive; the copy of a response that may be stored fills the cache and then, if
+    /// there is a permit, the folder.
+    fn stream_to_client(&self, fetched: Fetched, fill: Fill<ImageKey>) -> Image {
+        let Some(fresh_for) = fetched.time_to_live else {
+            drop(fill);
+            let Fetched { status, length, pieces, .. } = fetched;
+            return Image { status, length, body: Body::Stream(pieces) };
+        };
+        let images = self.clone();
+        let on_end = move |outcome| match outcome {
+            TeeOutcome::Complete(image) if !image.is_empty() => {
                 let key = fill.key().clone();
-                let image = fill.publish(image, Instant::now());
-                keep(&background, store, key, image);
+                let image = fill.publish_for(image, fresh_for, Instant::now());
+                images.store_later(key, image, fresh_for);
             }
-            Copied::Failed | Copied::WrongLength { .. } => {
-                drop(fill.fail(FetchError::Broken("in the middle of the image".into())));
+            TeeOutcome::Failed | TeeOutcome::WrongLength { .. } => {
+                drop(fill.fail(FetchError::Connection("it ended within the image".into())));
             }
             _ => drop(fill),
         };
-        self.tee(fetched, hand_over)
+        self.tee(fetched, on_end)
     }
 
-    fn tee(&self, fetched: Fetched, hand_over: impl FnOnce(Copied) + Send + Unpin + 'static) -> Image {
-        let cap = if switched_off("tee-cap") { ByteCap::of::<{ ByteCap::MAX }>() } else { self.largest };
-        let Fetched { length, pieces } = fetched;
-        #[cfg(plimsoll_controls)]
-        if switched_off("abort-on-close") {
-            let tee = Tee::new(pieces, cap, length, hand_over);
-            return Image { length, body: Body::Stream(crate::before::read_to_the_end(tee)) };
-        }
-        Image { length, body: Body::Stream(Box::pin(Tee::new(pieces, cap, length, hand_over))) }
+    pub(crate) fn tee(&self, fetched: Fetched, on_end: impl FnOnce(TeeOutcome) + Send + Unpin + 'static) -> Image {
+        let Fetched { status, length, pieces, .. } = fetched;
+        let tee = Tee::new(pieces, self.mechanisms.copy_cap, length, on_end);
+        Image { status, length, body: Body::Stream((self.mechanisms.deliver)(Box::pin(tee))) }
     }
 
-    #[cfg(plimsoll_controls)]
-    async fn fetch_alone(&self, key: ImageKey) -> Result<Image, ImageError> {
-        let fetched = self.origin.fetch(Method::GET, &key).await?;
-        let (cache, store, background) = (self.cache.clone(), self.store.clone(), self.background.clone());
-        Ok(self.tee(fetched, move |copied| {
-            if let Copied::Whole(image) = copied
-                && cache.insert(key.clone(), image.clone(), Instant::now()).is_ok()
-            {
-                keep(&background, store, key, image);
-            }
-        }))
+    /// Writes the image to the folder in the background; refused, and counted, when enough is being written.
+    pub(crate) fn store_later(&self, key: ImageKey, image: Bytes, fresh_for: Duration) {
+        let store = self.store.clone();
+        let work = Box::pin(async move { store.write(key, image, fresh_for).await });
+        (self.mechanisms.store)(&self.background, work);
+    }
+
+    /// A stored image.
+    pub(crate) fn stored(&self, image: Bytes) -> Image {
+        let image = (self.mechanisms.share)(image);
+        Image { status: StatusCode::OK, length: Some(image.len() as u64), body: Body::Bytes(image) }
     }
 }
 
-/// Writes the image to the folder in the background; skipped, and counted, when enough is being written.
-fn keep(background: &TaskPool, store: Store, key: ImageKey, image: Bytes) {
-    #[cfg(plimsoll_controls)]
-    if switched_off("permit-before-spawn") {
-        return crate::before::spawn_then_wait(async move { drop(store.write(key, image).await) });
-    }
-    // Skipped is as good as done: the pool counts it, and the image is in memory.
-    let _skipped = background.try_spawn(move || async move { store.write(key, image).await });
-}
-
-fn whole(image: Bytes) -> Image {
-    let image = if switched_off("bytes") { Bytes::copy_from_slice(&image) } else { image };
-    Image { length: Some(image.len() as u64), body: Body::Bytes(image) }
-}
-
-/// The origin's own error, where that is what everybody who waited was told.
+/// The origin's own error, where that is what failed the fill.
 fn refused(error: FillError) -> ImageError {
     match error {
         FillError::Failed(error) => {
             let known = error.downcast_ref::<FetchError>().cloned();
-            known.unwrap_or_else(|| FetchError::Broken(Arc::from(error.to_string()))).into()
+            known.unwrap_or_else(|| FetchError::Connection(Arc::from(error.to_string()))).into()
         }
         FillError::Busy { .. } => ImageError::Busy,
-        _ => FetchError::Broken("the fetch panicked".into()).into(),
+        _ => FetchError::Connection("the fetch panicked".into()).into(),
     }
 }

@@ -9,11 +9,14 @@
 #[cfg(plimsoll_controls)]
 mod before;
 mod body;
+mod cacheable;
+#[cfg(plimsoll_controls)]
 mod controls;
 mod front;
 mod heap;
 mod images;
 mod key;
+mod mechanisms;
 mod origin;
 mod patient;
 mod settings;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use plimsoll::bounded::{ByteCap, Cap, Derived, History, HistoryCaps};
+use plimsoll::bounded::{ByteCap, Cap, History, HistoryCaps, HistoryIndex};
 
 use crate::key::ImageKey;
 
@@ -18,74 +18,87 @@ use crate::key::ImageKey;
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     folder: Arc<PathBuf>,
-    index: Arc<Mutex<History<ImageKey, (), Trimmed>>>,
+    /// Until when each image is fresh.
+    index: Arc<Mutex<History<ImageKey, Instant, Trimmed>>>,
     delay: Duration,
     largest: ByteCap,
 }
 
-/// Keys that the index has let go and whose files have to follow.
+/// Keys that the index has dropped and whose files are to be removed.
 #[derive(Debug, Default)]
 struct Trimmed(VecDeque<ImageKey>);
 
-impl Derived<ImageKey, ()> for Trimmed {
-    fn added(&mut self, _key: &ImageKey, _event: &()) {}
+impl HistoryIndex<ImageKey, Instant> for Trimmed {
+    fn added(&mut self, _key: &ImageKey, _fresh_until: &Instant) {}
 
-    fn removed(&mut self, key: &ImageKey, _event: &()) {
+    fn removed(&mut self, key: &ImageKey, _fresh_until: &Instant) {
         self.0.push_back(key.clone());
     }
 }
 
+/// Marks the folder beside it as made by this program.
+const MARKER: &str = ".image-proxy";
+
 impl Store {
-    /// An empty store of at most `images`, in a folder that is emptied first: the index is not kept over a restart.
+    /// An empty store of at most `images`, in the folder `images` of `folder`. One that an earlier run left is removed
+    /// first, as the index is not kept over a restart; one that no run has made, as the marker beside it says, is an error.
     pub(crate) fn open(folder: PathBuf, images: Cap, largest: ByteCap, delay: Duration) -> io::Result<Self> {
-        let folder = folder.join("images");
-        match std::fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::create_dir_all(&folder)?,
+        let (marker, folder) = (folder.join(MARKER), folder.join("images"));
+        if folder.exists() {
+            if !marker.is_file() {
+                let text = format!("{} was not made by this program: move it away", folder.display());
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+            }
+            std::fs::remove_dir_all(&folder)?;
         }
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(marker, "The folder \"images\" beside this file belongs to image-proxy, which empties it.\n")?;
         let caps = HistoryCaps {
             events: images,
             batch: Cap::new(images.get().div_ceil(100)).unwrap_or(images),
             per_key: Cap::of::<1>(),
             bytes: ByteCap::of::<{ 1 << 30 }>(),
         };
-        let index = History::deriving("stored", caps, Trimmed::default());
+        let index = History::with_index("stored", caps, Trimmed::default());
         Ok(Self { folder: Arc::new(folder), index: Arc::new(Mutex::new(index)), delay, largest })
     }
 
-    /// The image, if it is there.
-    pub(crate) async fn read(&self, key: &ImageKey) -> Option<Bytes> {
-        self.index.lock().of(key).next()?;
+    /// The image, and for how long it is fresh, if it is there and is.
+    pub(crate) async fn read(&self, key: &ImageKey) -> Option<(Bytes, Duration)> {
+        let fresh_until = *self.index.lock().events_of(key).next()?.1;
+        let fresh_for = fresh_until.checked_duration_since(Instant::now()).filter(|time| !time.is_zero())?;
         let file = tokio::fs::read(self.folder.join(key.file())).await.ok()?;
         let largest = self.largest.get();
-        tokio::task::spawn_blocking(move || packed::unpack(file, largest)).await.ok()?
+        let image = tokio::task::spawn_blocking(move || packed::unpack(file, largest)).await.ok()??;
+        Some((image, fresh_for))
     }
 
-    /// Keeps an image, and drops the files of those that have to go for it.
+    /// Stores an image that is fresh for a time, and removes the files of those that make room for it.
     ///
-    /// The index knows of a file before there is one, so that no file is there that it does not know of; one that it knows
-    /// of and is not there yet, or never came to be, is an image that is not in the store.
+    /// The index has an entry before there is a file, so that there is no file without an entry; an entry whose file is not
+    /// there yet, or was never written, is an image that is not in the store.
     ///
-    /// Cancel safe: what is half written has a name that nobody reads, and goes with its image.
-    pub(crate) async fn write(&self, key: ImageKey, image: Bytes) -> io::Result<()> {
+    /// Cancel safe: a partly written file has a name that is not read, and is removed with its image.
+    pub(crate) async fn write(&self, key: ImageKey, image: Bytes, fresh_for: Duration) -> io::Result<()> {
         tokio::time::sleep(self.delay).await;
         let [file, half] = self.files(&key);
-        self.index.lock().push(key, (), image.len() as u64).map_err(io::Error::other)?;
+        let fresh_until = Instant::now() + fresh_for;
+        self.index.lock().push(key, fresh_until, image.len() as u64).map_err(io::Error::other)?;
         let packing = tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             packed::pack(&image, || started.elapsed())
         });
         tokio::fs::write(&half, packing.await.map_err(io::Error::other)?).await?;
         tokio::fs::rename(half, file).await?;
-        self.follow().await
+        self.remove_trimmed().await
     }
 
-    /// Removes the files of what the index has let go. What it does not get to is left for the next write.
+    /// Removes the files of what the index has dropped. The rest is left for the next write.
     ///
     /// Cancel safe.
-    async fn follow(&self) -> io::Result<()> {
+    async fn remove_trimmed(&self) -> io::Result<()> {
         let mut failed = None;
-        while let Some(gone) = self.next_gone() {
+        while let Some(gone) = self.next_trimmed() {
             for file in self.files(&gone) {
                 match tokio::fs::remove_file(file).await {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => failed = Some(error),
@@ -93,7 +106,7 @@ impl Store {
                 }
             }
             let mut index = self.index.lock();
-            let trimmed = &mut index.derived_mut().0;
+            let trimmed = &mut index.index_mut().0;
             // Another write may have been at it, too.
             if trimmed.front() == Some(&gone) {
                 trimmed.pop_front();
@@ -103,14 +116,14 @@ impl Store {
     }
 
     /// The next image to remove; one that has come in again meanwhile is none.
-    fn next_gone(&self) -> Option<ImageKey> {
+    fn next_trimmed(&self) -> Option<ImageKey> {
         let mut index = self.index.lock();
         loop {
-            let gone = index.derived().0.front()?.clone();
-            if index.of(&gone).next().is_none() {
+            let gone = index.index().0.front()?.clone();
+            if index.events_of(&gone).next().is_none() {
                 return Some(gone);
             }
-            index.derived_mut().0.pop_front();
+            index.index_mut().0.pop_front();
         }
     }
 
@@ -134,6 +147,36 @@ mod tests {
         ImageKey::parse(&format!("/one/img-{nth}")).unwrap()
     }
 
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A folder that this program did not make is left alone; one that it made is emptied.
+    #[tokio::test]
+    async fn only_its_own_folder_is_emptied() {
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = folder.path().join("images/holiday.jpg");
+        std::fs::create_dir(folder.path().join("images")).unwrap();
+        std::fs::write(&theirs, "sea").unwrap();
+        let open = || Store::open(folder.path().into(), Cap::of::<9>(), ByteCap::of::<{ 1 << 20 }>(), Duration::ZERO);
+        assert_eq!(open().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&theirs).unwrap(), b"sea");
+        std::fs::remove_dir_all(folder.path().join("images")).unwrap();
+        let image = Bytes::from_static(b"pixels");
+        open().unwrap().write(key(1), image, HOUR).await.unwrap();
+        assert_eq!(files(&open().unwrap()), 0);
+    }
+
+    /// An image is read for as long as it is fresh.
+    #[tokio::test]
+    async fn an_image_that_is_not_fresh_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder, 9);
+        store.write(key(1), Bytes::from_static(b"pixels"), HOUR).await.unwrap();
+        let (image, fresh_for) = store.read(&key(1)).await.unwrap();
+        assert!(image == "pixels" && fresh_for <= HOUR && fresh_for > HOUR / 2);
+        store.write(key(1), Bytes::from_static(b"pixels"), Duration::ZERO).await.unwrap();
+        assert_eq!(store.read(&key(1)).await, None);
+    }
+
     fn files(store: &Store) -> usize {
         std::fs::read_dir(&*store.folder).unwrap().count()
     }
@@ -147,20 +190,20 @@ mod tests {
         let store = store(&folder, 1_000);
         let image = Bytes::from(vec![7; 100]);
         for nth in 0..1_000 {
-            store.write(key(nth), image.clone()).await.unwrap();
+            store.write(key(nth), image.clone(), HOUR).await.unwrap();
         }
         assert_eq!(files(&store), 1_000);
         // Of the next batch one is gone already, and one cannot be removed, for it is a folder.
         std::fs::remove_file(store.folder.join(key(2).file())).unwrap();
         std::fs::remove_file(store.folder.join(key(4).file())).unwrap();
         std::fs::create_dir(store.folder.join(key(4).file())).unwrap();
-        store.write(key(1_000), image.clone()).await.unwrap_err();
+        store.write(key(1_000), image.clone(), HOUR).await.unwrap_err();
         assert_eq!(files(&store), 1_000 - 10 + 1 + 1, "the other nine are gone");
-        assert_eq!(store.read(&key(1_000)).await.unwrap(), image);
+        assert_eq!(store.read(&key(1_000)).await.unwrap().0, image);
         assert_eq!(store.read(&key(3)).await, None);
         // Given up at every point that a write can be given up at.
         for nth in 2_000..2_300 {
-            let mut writing = Box::pin(store.write(key(nth), image.clone()));
+            let mut writing = Box::pin(store.write(key(nth), image.clone(), HOUR));
             for _ in 0..nth % 7 {
                 if futures::poll!(writing.as_mut()).is_ready() {
                     break;
@@ -169,7 +212,7 @@ mod tests {
             }
         }
         for nth in 3_000..4_000 {
-            store.write(key(nth), image.clone()).await.unwrap();
+            store.write(key(nth), image.clone(), HOUR).await.unwrap();
         }
         assert!(files(&store) <= 1_000 + 1, "{}", files(&store));
     }

@@ -15,15 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use plimsoll::bounded::{ByteCache, ByteCacheCaps, Cap, PoolSettings, TaskPool, TaskPoolCaps};
+use plimsoll::bounded::{ByteCache, ByteCacheCaps, PoolSettings, TaskPool, TaskPoolCaps};
 use plimsoll::call::CallServer;
 use plimsoll::inspect::{Details, Inspect};
 use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorRef};
 use tokio::net::{TcpListener, TcpSocket};
 
-use crate::controls::switched_off;
 use crate::front::{Bounds, Front};
 use crate::images::Images;
+use crate::mechanisms::Mechanisms;
 use crate::origin::{Clients, Origin};
 use crate::settings::Settings;
 use crate::store::Store;
@@ -50,8 +50,11 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<(SupervisorRef, 
     let listener = listen(&settings).with_context(|| format!("cannot listen on {}", settings.listen))?;
     let (listener, address) = (Arc::new(listener), settings.listen);
     let address = listener.local_addr().unwrap_or(address);
-    let images = images(&settings)?;
-    let front = Arc::new(Front::default());
+    let mechanisms = Mechanisms::new(&settings);
+    #[cfg(plimsoll_controls)]
+    let mechanisms = crate::controls::without_listed(mechanisms);
+    let images = images(&settings, mechanisms)?;
+    let front = Arc::new(Front::new(mechanisms));
     let (pool, background) = (images.origin.pool().clone(), images.background.clone());
     let clients = ChildSpec::task("clients", {
         let pool = pool.clone();
@@ -108,9 +111,13 @@ fn listen(settings: &Settings) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-fn images(settings: &Settings) -> anyhow::Result<Images> {
-    let cap = if switched_off("pool-cap") { Cap::of::<{ Cap::MAX }>() } else { settings.pool };
-    let pool = PoolSettings { name: "clients".into(), cap, idle_time: settings.pool_idle(), ..PoolSettings::default() };
+fn images(settings: &Settings, mechanisms: Mechanisms) -> anyhow::Result<Images> {
+    let pool = PoolSettings {
+        name: "clients".into(),
+        cap: mechanisms.pool_cap,
+        idle_time: settings.pool_idle(),
+        ..PoolSettings::default()
+    };
     let cache = ByteCacheCaps {
         bytes: settings.cache,
         entry: settings.image,
@@ -120,11 +127,11 @@ fn images(settings: &Settings) -> anyhow::Result<Images> {
     let clients = Clients { patience: settings.patience(), socket: settings.socket_bytes() as usize };
     let store = Store::open(settings.store.clone(), settings.stored, settings.image, settings.store_delay());
     Ok(Images {
-        origin: Origin::new(settings.origin, clients, pool),
+        origin: Origin::new(settings.origin, clients, pool, settings.image_ttl(), mechanisms.discard),
         cache: ByteCache::new("memory", cache),
         store: store.with_context(|| format!("cannot use the folder {}", settings.store.display()))?,
         background: TaskPool::new("writes", TaskPoolCaps::default()),
-        largest: settings.image,
+        mechanisms,
         patience: settings.patience(),
     })
 }

@@ -169,7 +169,7 @@ impl ClientAdmission {
 
     /// Refuses every attempt from now on: the gateway is stopping.
     pub(super) fn close(&self) {
-        self.admission.shut();
+        self.admission.close();
     }
 
     /// Admits again, after a restart.

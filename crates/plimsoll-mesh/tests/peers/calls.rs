@@ -87,7 +87,7 @@ async fn callers_of_a_node_that_cannot_be_reached_share_one_attempt() -> TestRes
         assert_eq!((refused.problem.code, refused.never_ran), (Code::ProviderDied, true));
         assert!(refused.problem.detail.contains("nobody answers"), "{}", refused.problem.detail);
     }
-    assert_eq!((node.counter("dialled"), node.counter("pool_told_failed")), (2, 8));
+    assert_eq!((node.counter("dialled"), node.counter("pool_waiters_failed")), (2, 8));
 
     let refused = node.call(silent.id(), "echo", b"").await.err().ok_or("nobody is there")?;
     assert_eq!((refused.problem.code, refused.never_ran), (Code::ProviderDied, true));

@@ -47,7 +47,6 @@ const BOUNDED: &[&str] = &[
     "TaskPool",
     "Tee",
     "Slots",
-    "SlotTable",
     "LruMap",
     "PhantomData",
 ];

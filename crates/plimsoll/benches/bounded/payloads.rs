@@ -108,7 +108,7 @@ fn copy_buffer(rows: &mut Vec<Row>) {
         ns_each(start.elapsed(), COPIES)
     };
     let (mut kept, mut fresh) = (Vec::new(), Vec::new());
-    let mut scratch: Scratch<Vec<u8>> = Scratch::keeping(BUFFER);
+    let mut scratch: Scratch<Vec<u8>> = Scratch::with_keep_size(BUFFER);
     for _ in 0..ROUNDS {
         kept.push(timed(Box::new(|| scratch.with(|buffer| copy(buffer)))));
         fresh.push(timed(Box::new(|| copy(&mut Vec::with_capacity(BUFFER)))));

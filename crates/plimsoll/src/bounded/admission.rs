@@ -1,12 +1,11 @@
-//! Who may come in: decided before a handshake, and before memory is set aside for it.
+//! Admission of clients, decided before a handshake and before memory is allocated for it.
 //!
-//! An attempt is admitted when there is a place in all, a place for its origin (the address prefix it comes from), room
-//! for one more handshake, and a token left of the rate of all and of that of its origin. Nothing is kept of an attempt
-//! that is refused but the attempt itself, among a fixed number of the last ones: a client that repeats its first packet
-//! gets the same answer again, and is counted once.
+//! An attempt is admitted when the total number of clients, the number of its origin (the prefix of its address) and the
+//! number of handshakes in progress are below their caps, and the total rate and the rate of its origin have a token left.
+//! Of a refused attempt only its identity is remembered, among a fixed number of the latest: a client that repeats its
+//! first packet gets the same refusal, and is counted once.
 
 mod origin;
-mod rate;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -20,12 +19,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use origin::Origin;
-pub(crate) use rate::Bucket;
-pub use rate::Rate;
 
-use self::table::{Table, Ticket};
-use super::log_throttle::LogThrottle;
-use super::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, events};
+use self::table::{AdmissionTable, Admitted};
+use super::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, LogThrottle, Rate, events};
 use crate::inspect::{Details, Inspect};
 
 /// The settings of an [`Admission`], each with its default.
@@ -40,25 +36,25 @@ use crate::inspect::{Details, Inspect};
 pub struct AdmissionSettings {
     /// The name in the snapshot. Default `clients`.
     pub name: String,
-    /// Clients at once, those in their handshake included. Default 10,000.
+    /// Clients at once, including those in their handshake. Default 10,000.
     pub clients: Cap,
-    /// Clients of one origin at once. Default 10,000: as many as there are places, so tighter only when set.
+    /// Clients of one origin at once. Default 10,000: as many as in total, so it limits only when it is set.
     pub per_origin: Cap,
     /// Clients in their handshake at once. Default 1,024.
     pub half_open: Cap,
-    /// Admissions in all. Default 10,000 a second.
+    /// Admissions in total. Default 10,000 a second.
     pub rate: Rate,
-    /// Admissions of one origin. Default 10,000 a second: as in all, so tighter only when set.
+    /// Admissions of one origin. Default 10,000 a second: as in total, so it limits only when it is set.
     pub origin_rate: Rate,
     /// Length of an origin's prefix for IPv4. Default 24 bits.
     pub ipv4_prefix: u8,
-    /// Length of an origin's prefix for IPv6. Default 56 bits: what one site is given.
+    /// Length of an origin's prefix for IPv6. Default 56 bits: the prefix of one site.
     pub ipv6_prefix: u8,
-    /// Origins without a client whose rate is remembered. Default 4,096; those quiet for longest are forgotten first.
+    /// Origins without a client whose rate is remembered. Default 4,096; the least recently used is forgotten first.
     pub origins: Cap,
-    /// Refused attempts that are remembered, to know them again. Default 16,384.
+    /// Refused attempts that are remembered, to recognise repeated ones. Default 16,384.
     pub remembered: Cap,
-    /// What a client that finds no place is told to wait. Default 1 s.
+    /// After which time a client that was refused for a cap is to try again. Default 1 s.
     pub retry_after: Duration,
 }
 
@@ -84,7 +80,7 @@ impl Default for AdmissionSettings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdmissionRefusal {
-    /// All places are taken.
+    /// There are as many clients as may be.
     #[error("all {cap} places for clients are taken; try again in {retry_after:?}")]
     MaxClientsReached {
         /// The cap in force.
@@ -92,7 +88,7 @@ pub enum AdmissionRefusal {
         /// When to try again.
         retry_after: Duration,
     },
-    /// All places of the origin are taken.
+    /// The origin has as many clients as it may.
     #[error("all {cap} places for clients of {origin} are taken; try again in {retry_after:?}")]
     OriginFull {
         /// The prefix.
@@ -102,8 +98,8 @@ pub enum AdmissionRefusal {
         /// When to try again.
         retry_after: Duration,
     },
-    /// As many handshakes as may be are under way.
-    #[error("{cap} handshakes are under way; try again in {retry_after:?}")]
+    /// As many handshakes as may be are in progress.
+    #[error("{cap} handshakes are in progress; try again in {retry_after:?}")]
     HalfOpen {
         /// The cap in force.
         cap: usize,
@@ -124,13 +120,13 @@ pub enum AdmissionRefusal {
         /// When there will be a token.
         retry_after: Duration,
     },
-    /// Nobody is admitted any more.
-    #[error("nobody is admitted any more")]
+    /// Admission is closed.
+    #[error("no client is admitted any more")]
     ShuttingDown,
 }
 
 impl AdmissionRefusal {
-    /// The word for it on the wire.
+    /// The error code on the wire.
     pub const fn code(&self) -> &'static str {
         match self {
             Self::MaxClientsReached { .. } | Self::OriginFull { .. } => "max_clients_reached",
@@ -140,7 +136,7 @@ impl AdmissionRefusal {
         }
     }
 
-    /// When to try again, if it is worth it.
+    /// When to try again; `None` when it will not help.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::MaxClientsReached { retry_after, .. }
@@ -154,21 +150,20 @@ impl AdmissionRefusal {
 }
 
 events! {
-    /// What an admission counts: `offered = admitted + refused`, and `admitted = in place + established and gone +
-    /// failed handshakes`.
+    /// What an admission counts: `offered = admitted + refused` and `admitted = clients + left + failed handshakes`.
     pub enum AdmissionEvent {
         /// Attempts, each once.
         Offered = "offered",
         /// First packets of attempts that were refused before; not counted as offered.
         Repeated = "repeated",
-        /// Permits given.
+        /// Attempts that were admitted.
         Admitted = "admitted",
-        /// Permits whose handshake was completed.
+        /// Admitted clients whose handshake was completed.
         Established = "established",
-        /// Permits that came back before their handshake was completed.
+        /// Admitted clients that left before their handshake was completed.
         FailedHandshake = "failed_handshakes",
-        /// Permits that came back afterwards.
-        Gone = "gone",
+        /// Clients that left after their handshake.
+        Left = "left",
         /// [`AdmissionRefusal::MaxClientsReached`].
         RefusedMaxClients = "refused_max_clients",
         /// [`AdmissionRefusal::OriginFull`].
@@ -184,20 +179,20 @@ events! {
     }
 }
 
-/// A refusal, and whether this very attempt was refused before.
+/// A refusal, and whether the same attempt was refused before.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{refusal}")]
 pub struct Refused {
     /// Why.
     pub refusal: AdmissionRefusal,
-    /// The attempt was refused before and is not counted again; the answer is the same as then.
+    /// The attempt was refused before and is not counted again; the refusal is the same.
     pub repeated: bool,
 }
 
-/// Decides who may come in. Cloning shares it; `A` is how an attempt is known again, for QUIC the sender's address with the
+/// Decides which clients are admitted. Cloning shares it; `A` identifies an attempt, for QUIC the sender's address with the
 /// connection id that it chose.
 ///
-/// One short critical section an attempt, of a cost that does not depend on how many clients there are.
+/// An attempt takes one short critical section, at a cost that does not depend on the number of clients.
 ///
 /// ```
 /// use std::time::Instant;
@@ -214,38 +209,38 @@ pub struct Refused {
 /// assert!(admission.admit(address, Some("third"), Instant::now()).is_ok());
 /// ```
 pub struct Admission<A> {
-    shared: Arc<Shared<A>>,
+    inner: Arc<AdmissionInner<A>>,
 }
 
-struct Shared<A> {
-    table: Mutex<Table<A>>,
+struct AdmissionInner<A> {
+    table: Mutex<AdmissionTable<A>>,
     refusals: Mutex<LogThrottle>,
     counters: Counters<AdmissionEvent>,
 }
 
 impl<A: Eq + Hash + Clone> Admission<A> {
-    /// An admission that admits.
+    /// An open admission.
     pub fn new(settings: AdmissionSettings) -> Self {
-        let table = Table::new(settings);
+        let table = AdmissionTable::new(settings);
         let counters = table.counters().clone();
-        // The refusals are told here, with the origin.
+        // Refusals are logged here, with the origin.
         counters.disable_refusal_log();
-        Self { shared: Arc::new(Shared { table: Mutex::new(table), refusals: Mutex::default(), counters }) }
+        Self { inner: Arc::new(AdmissionInner { table: Mutex::new(table), refusals: Mutex::default(), counters }) }
     }
 
-    /// Admits an attempt from `address`, or says why not. An attempt without an identity is always a new one, as a TCP
+    /// Admits an attempt from `address`, or refuses it. An attempt without an identity is always a new one, as a TCP
     /// connection is.
     ///
     /// # Errors
-    /// [`Refused`]. The first refusal is logged as a warning, and then one in ten seconds with the number of those between.
+    /// [`Refused`]. The first refusal is logged as a warning, then one in ten seconds with the number suppressed.
     pub fn admit(&self, address: IpAddr, attempt: Option<A>, now: Instant) -> Result<Permit<A>, Refused> {
-        let decided = self.shared.table.lock().admit(address, attempt, now);
+        let decided = self.inner.table.lock().admit(address, attempt, now);
         match decided {
-            Ok(ticket) => Ok(Permit { shared: self.shared.clone(), ticket: Some(ticket) }),
+            Ok(admitted) => Ok(Permit { inner: self.inner.clone(), admitted: Some(admitted) }),
             Err(refused) => {
-                let edge = if refused.repeated { None } else { self.shared.refusals.lock().record(now) };
-                if let Some(suppressed) = edge {
-                    let name = self.shared.counters.name();
+                let log = if refused.repeated { None } else { self.inner.refusals.lock().record(now) };
+                if let Some(suppressed) = log {
+                    let name = self.inner.counters.name();
                     tracing::warn!(target: "plimsoll::bounded", name, suppressed, "refused: {refused}");
                 }
                 Err(refused)
@@ -253,84 +248,84 @@ impl<A: Eq + Hash + Clone> Admission<A> {
         }
     }
 
-    /// Admits nobody any more. Permits stay valid.
-    pub fn shut(&self) {
-        self.shared.table.lock().set_open(false);
+    /// Refuses all further attempts. Permits stay valid.
+    pub fn close(&self) {
+        self.inner.table.lock().set_open(false);
     }
 
-    /// Admits again.
+    /// Admits attempts again.
     pub fn open(&self) {
-        self.shared.table.lock().set_open(true);
+        self.inner.table.lock().set_open(true);
     }
 
-    /// Changes the cap on clients. Those over a lowered one stay; nobody new is admitted meanwhile.
+    /// Changes the cap on clients. Clients over a lowered cap stay; no further one is admitted meanwhile.
     pub fn set_clients(&self, cap: Cap) {
-        self.shared.table.lock().set_clients(cap);
+        self.inner.table.lock().set_clients(cap);
     }
 
-    /// Clients in place, those in their handshake included.
+    /// Clients, including those in their handshake.
     pub fn clients(&self) -> usize {
-        self.shared.table.lock().clients()
+        self.inner.table.lock().clients()
     }
 
     /// Clients in their handshake.
     pub fn half_open(&self) -> usize {
-        self.shared.table.lock().half_open()
+        self.inner.table.lock().half_open()
     }
 
     /// The counters.
     pub fn counters(&self) -> &Counters<AdmissionEvent> {
-        &self.shared.counters
+        &self.inner.counters
     }
 }
 
-/// A place, given back by dropping it. It covers the handshake until [`Permit::establish`].
-#[must_use = "the place is given back when this is dropped"]
+/// An admitted client, which leaves when this is dropped. It is in its handshake until [`Permit::establish`].
+#[must_use = "the client leaves when this is dropped"]
 pub struct Permit<A: Eq + Hash + Clone> {
-    shared: Arc<Shared<A>>,
-    ticket: Option<Ticket>,
+    inner: Arc<AdmissionInner<A>>,
+    admitted: Option<Admitted>,
 }
 
 impl<A: Eq + Hash + Clone> Permit<A> {
     /// The handshake is completed. Only the first call counts.
     pub fn establish(&mut self) {
-        if let Some(ticket) = &mut self.ticket {
-            self.shared.table.lock().establish(ticket);
+        if let Some(admitted) = &mut self.admitted {
+            self.inner.table.lock().establish(admitted);
         }
     }
 }
 
 impl<A: Eq + Hash + Clone> Drop for Permit<A> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.shared.table.lock().release(ticket);
+        if let Some(admitted) = self.admitted.take() {
+            self.inner.table.lock().release(admitted);
         }
     }
 }
 
 impl<A: Eq + Hash + Clone> fmt::Debug for Permit<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("ticket", &self.ticket).finish_non_exhaustive()
+        f.debug_struct("Permit").field("admitted", &self.admitted).finish_non_exhaustive()
     }
 }
 
 impl<A> Clone for Admission<A> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self { inner: self.inner.clone() }
     }
 }
 
 impl<A> fmt::Debug for Admission<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admission").field("counters", &self.shared.counters).finish_non_exhaustive()
+        f.debug_struct("Admission").field("counters", &self.inner.counters).finish_non_exhaustive()
     }
 }
 
 impl<A: Eq + Hash + Clone + Send + 'static> Inspect for Admission<A> {
     fn inspect(&self) -> Details {
-        let mut details = self.shared.counters.inspect();
-        let table = self.shared.table.lock();
-        let name = self.shared.counters.name();
+        let mut details = self.inner.counters.inspect();
+        let table = self.inner.table.lock();
+        let name = self.inner.counters.name();
         details.counters.insert(format!("{name}_half_open"), table.half_open() as u64);
         details.counters.insert(format!("{name}_origins"), table.origins() as u64);
         details
@@ -339,10 +334,10 @@ impl<A: Eq + Hash + Clone + Send + 'static> Inspect for Admission<A> {
 
 impl<A: Eq + Hash + Clone> Compact for Admission<A> {
     fn footprint(&self) -> Footprint {
-        self.shared.table.lock().footprint()
+        self.inner.table.lock().footprint()
     }
 
     fn compact(&mut self, policy: &CompactPolicy) -> Compacted {
-        self.shared.table.lock().compact(policy)
+        self.inner.table.lock().compact(policy)
     }
 }

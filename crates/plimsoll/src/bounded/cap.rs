@@ -1,11 +1,11 @@
-//! Caps: the numbers that everything bounded is built with.
+//! Caps: the limits of bounded parts.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// The most entries that something may hold: 1 to [`Cap::MAX`].
+/// The maximum number of entries of a part: 1 to [`Cap::MAX`].
 ///
 /// In a configuration it is a number, or a text with digits (`"10_000"`); zero, `"unlimited"` and the like are refused.
 ///
@@ -21,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 #[serde(transparent)]
 pub struct Cap(u32);
 
-/// The most bytes that something may hold: 1 to [`ByteCap::MAX`].
+/// The maximum number of bytes of a part: 1 to [`ByteCap::MAX`].
 ///
 /// In a configuration it is a number of bytes, or a text with a unit (`"64 MiB"`); zero, `"unlimited"` and the like are
 /// refused.
@@ -37,25 +37,25 @@ pub struct Cap(u32);
 #[serde(transparent)]
 pub struct ByteCap(u64);
 
-/// Something that cannot be a cap.
+/// A value that is no valid cap.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidCap {
-    /// Zero: whatever it caps could hold nothing.
+    /// Zero: the part could hold nothing.
     #[error("a cap is at least 1; zero means neither \"off\" nor \"unlimited\"")]
     Zero,
-    /// So much that it would bound nothing.
-    #[error("a cap of {given} bounds nothing; the largest is {largest}")]
+    /// So large that it would limit nothing.
+    #[error("a cap of {given} limits nothing; the largest is {largest}")]
     TooLarge {
-        /// What was given.
+        /// The given value.
         given: u64,
         /// The largest cap of this kind.
         largest: u64,
     },
     /// Not a number, for instance `unlimited`.
-    #[error("{given:?} is not a cap: it takes a number, there is no \"unlimited\"")]
+    #[error("{given:?} is not a cap: a number is required, there is no \"unlimited\"")]
     NotANumber {
-        /// What was given, cut to 40 characters.
+        /// The given text, cut to 40 characters.
         given: String,
     },
 }
@@ -125,6 +125,22 @@ impl ByteCap {
     }
 }
 
+impl TryFrom<usize> for Cap {
+    type Error = InvalidCap;
+
+    fn try_from(entries: usize) -> Result<Self, InvalidCap> {
+        Self::new(entries)
+    }
+}
+
+impl TryFrom<u64> for ByteCap {
+    type Error = InvalidCap;
+
+    fn try_from(bytes: u64) -> Result<Self, InvalidCap> {
+        Self::new(bytes)
+    }
+}
+
 impl FromStr for Cap {
     type Err = InvalidCap;
 
@@ -167,9 +183,9 @@ impl fmt::Display for ByteCap {
 
 impl<'de> Deserialize<'de> for Cap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let given = deserializer.deserialize_any(Given)?;
+        let given = deserializer.deserialize_any(CapVisitor)?;
         match given {
-            Number::Is(entries) => Self::new(usize::try_from(entries).unwrap_or(usize::MAX)),
+            Number::Number(entries) => Self::new(usize::try_from(entries).unwrap_or(usize::MAX)),
             Number::Text(text) => text.parse(),
         }
         .map_err(de::Error::custom)
@@ -178,9 +194,9 @@ impl<'de> Deserialize<'de> for Cap {
 
 impl<'de> Deserialize<'de> for ByteCap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let given = deserializer.deserialize_any(Given)?;
+        let given = deserializer.deserialize_any(CapVisitor)?;
         match given {
-            Number::Is(bytes) => Self::new(bytes),
+            Number::Number(bytes) => Self::new(bytes),
             Number::Text(text) => text.parse(),
         }
         .map_err(de::Error::custom)
@@ -188,13 +204,13 @@ impl<'de> Deserialize<'de> for ByteCap {
 }
 
 enum Number {
-    Is(u64),
+    Number(u64),
     Text(String),
 }
 
-struct Given;
+struct CapVisitor;
 
-impl de::Visitor<'_> for Given {
+impl de::Visitor<'_> for CapVisitor {
     type Value = Number;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -202,12 +218,12 @@ impl de::Visitor<'_> for Given {
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
-        Ok(Number::Is(number))
+        Ok(Number::Number(number))
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<Number, E> {
         let number = u64::try_from(number).map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))?;
-        Ok(Number::Is(number))
+        Ok(Number::Number(number))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
@@ -241,12 +257,12 @@ mod tests {
         assert!(refusal("-1").contains("no \"unlimited\""));
         assert!(refusal("\"unlimited\"").contains("no \"unlimited\""));
         assert!(refusal("null").contains("a number from 1"));
-        assert!(refusal("18446744073709551615").contains("bounds nothing"));
+        assert!(refusal("18446744073709551615").contains("limits nothing"));
         assert!(serde_json::from_str::<ByteCap>("\"unlimited\"").is_err());
     }
 
     #[test]
-    fn caps_are_read_as_people_write_them() {
+    fn caps_are_parsed_with_units_and_separators() {
         assert_eq!("10_000".parse(), Ok(Cap::of::<10_000>()));
         assert_eq!(serde_json::from_str::<Cap>("7").unwrap().get(), 7);
         assert_eq!("64MiB".parse(), Ok(ByteCap::of::<{ 64 << 20 }>()));

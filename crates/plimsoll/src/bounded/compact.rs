@@ -1,16 +1,17 @@
-//! Giving back what a spike left behind.
+//! Releasing capacity that a load spike left unused.
 //!
-//! A collection keeps the capacity of its largest moment. [`Compact`] is run by whoever owns the collection, between two
-//! messages and never on a timer: a `&mut self` is all that it needs, so there is no lock and no race. A collection is
-//! shrunk when its capacity is more than `factor` times what it needs and at least `min_waste` bytes are to be had. The
-//! new storage is allocated fallibly: when that fails the old one stays, and the failure is in the result.
+//! A collection keeps the capacity of its largest size. The owner of the collection runs [`Compact`] between two messages:
+//! it needs `&mut self`, so there is no lock and no race. A collection is shrunk when its capacity is more than `factor`
+//! times its length and at least `min_waste` bytes would be released. The new storage is allocated fallibly: when that
+//! fails, the old storage stays, and the failure is in the result. Nothing here runs on a timer; when to compact is the
+//! owner's decision.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hash};
 
 use plimsoll_sync::slots::Slots;
 
-/// When something is worth shrinking.
+/// When a collection is shrunk.
 ///
 /// ```
 /// use plimsoll::bounded::{Compact, CompactPolicy};
@@ -24,9 +25,9 @@ use plimsoll_sync::slots::Slots;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactPolicy {
-    /// Shrink what holds room for more than this many times its entries. Default 2.
+    /// Shrink when the capacity is more than this many times the length. Default 2.
     pub factor: usize,
-    /// Leave alone what would free less than this many bytes. Default 4,096, a page: less cannot go back to the system.
+    /// Shrink only if at least this many bytes are released. Default 4,096, a page: less cannot be returned to the system.
     pub min_waste: usize,
 }
 
@@ -42,8 +43,8 @@ impl CompactPolicy {
         Self { factor: factor.max(1), min_waste }
     }
 
-    /// Whether something of this footprint is worth shrinking to its length.
-    pub fn wants(&self, footprint: Footprint) -> bool {
+    /// Whether a collection with this footprint is to be shrunk to its length.
+    pub fn applies_to(&self, footprint: Footprint) -> bool {
         let Footprint { len, capacity, bytes } = footprint;
         if capacity <= len.saturating_mul(self.factor) {
             return false;
@@ -53,25 +54,25 @@ impl CompactPolicy {
     }
 }
 
-/// What something holds: its entries, the room for entries, and the bytes of that room.
+/// The size of a collection: its entries, its capacity, and the bytes of that capacity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint {
     /// Entries.
     pub len: usize,
     /// Entries that fit without allocating.
     pub capacity: usize,
-    /// Bytes allocated for them; what entries point at is not included.
+    /// Bytes allocated for them, without what entries point to.
     pub bytes: usize,
 }
 
 impl Footprint {
-    /// Two together.
+    /// The sum of two.
     pub fn plus(self, other: Self) -> Self {
         Self { len: self.len + other.len, capacity: self.capacity + other.capacity, bytes: self.bytes + other.bytes }
     }
 }
 
-/// What a compaction did.
+/// The result of a compaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Compacted {
     /// Before.
@@ -83,12 +84,12 @@ pub struct Compacted {
 }
 
 impl Compacted {
-    /// Bytes given back to the allocator.
+    /// Bytes returned to the allocator.
     pub fn freed(&self) -> usize {
         self.before.bytes.saturating_sub(self.after.bytes)
     }
 
-    /// Two parts of one thing.
+    /// The sum of two parts.
     pub fn plus(self, other: Self) -> Self {
         Self {
             before: self.before.plus(other.before),
@@ -98,17 +99,17 @@ impl Compacted {
     }
 }
 
-/// Can give back room that it holds and does not need.
+/// A collection that can release unused capacity.
 pub trait Compact {
-    /// What it holds now. O(1).
+    /// Its present size. O(1).
     fn footprint(&self) -> Footprint;
 
-    /// Shrinks where the policy says that it is worth it. Leaves a valid state whatever happens. O(entries) where it
-    /// shrinks, O(1) where not.
+    /// Shrinks where the policy applies. The state stays valid when an allocation fails. O(entries) where it shrinks, O(1)
+    /// where not.
     fn compact(&mut self, policy: &CompactPolicy) -> Compacted;
 }
 
-/// Replaces `old` by what `shrink` makes of it, when the policy wants that.
+/// Runs `shrink` on `old` when the policy applies.
 fn shrink<C>(
     old: &mut C,
     policy: &CompactPolicy,
@@ -117,7 +118,7 @@ fn shrink<C>(
 ) -> Compacted {
     let before = footprint(old);
     let mut failed = 0;
-    if policy.wants(before) {
+    if policy.applies_to(before) {
         failed = usize::from(shrink(old).is_err());
     }
     Compacted { before, after: footprint(old), failed }
@@ -194,18 +195,14 @@ impl<T: Eq + Hash, S: BuildHasher + Clone> Compact for HashSet<T, S> {
     }
 }
 
-/// Slots stand where their keys say, so only the free ones at the end can go: entries in high slots hold on to the room.
+/// A key names a position, so only the free slots at the end can be released: an entry in a high slot keeps those below it.
 impl<T> Compact for Slots<T> {
     fn footprint(&self) -> Footprint {
         Footprint { len: self.len(), capacity: self.capacity(), bytes: self.capacity() * Self::slot_bytes() }
     }
 
     fn compact(&mut self, policy: &CompactPolicy) -> Compacted {
-        let before = self.footprint();
-        if policy.wants(before) {
-            Slots::compact(self, policy.factor);
-        }
-        Compacted { before, after: self.footprint(), failed: 0 }
+        shrink(self, policy, Self::footprint, |old| old.try_compact().map(drop))
     }
 }
 
@@ -223,9 +220,9 @@ mod tests {
         collection
     }
 
-    /// L-2: the capacity of 100,000 entries goes back when 10 are left.
+    /// L-2: the capacity of 100,000 entries is released when 10 are left.
     #[test]
-    fn what_a_spike_left_behind_goes_back() {
+    fn unused_capacity_is_released() {
         let mut list: Vec<u64> = (0..100_000).collect();
         list.truncate(10);
         assert_eq!(shrinks(list, 790_000), (0..10).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! What a bounded part counts, readable at any time without a turn of whoever owns it.
+//! The counters of a bounded part, readable at any time without a message to its owner.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,9 +12,9 @@ use super::log_throttle::LogThrottle;
 use super::{ByteCap, Cap};
 use crate::inspect::{Details, Inspect};
 
-/// The things that one kind of part counts, its refusals by reason among them.
+/// The events that one kind of part counts, including its refusals by reason.
 ///
-/// A name appears in the snapshot behind the part's own; those of refusals begin with `refused_`.
+/// In the snapshot a name follows the part's own; names of refusals begin with `refused_`.
 pub trait Event: Copy + Send + Sync + 'static {
     /// Every event's name, in the order of [`Event::index`].
     const NAMES: &'static [&'static str];
@@ -42,18 +42,18 @@ macro_rules! events {
 }
 pub(crate) use events;
 
-/// How much of something is used, how much there may be, and the most that ever was.
+/// One reading of a [`Gauge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GaugeReading {
     /// In use now.
     pub used: u64,
     /// The cap in force.
     pub cap: u64,
-    /// The most that was ever in use.
+    /// The most that was in use at any time.
     pub high_water: u64,
 }
 
-/// The gauge behind a [`GaugeReading`].
+/// What is in use of something, its cap, and its high-water mark.
 #[derive(Debug)]
 pub struct Gauge {
     used: AtomicU64,
@@ -68,7 +68,7 @@ impl Gauge {
 
     // ORDERING: relaxed, as nothing else is published through a gauge. A budget decides by the value of its gauge alone.
 
-    /// Sets what is in use. For parts with one owner, which know their own size.
+    /// Sets what is in use. For parts with one writer, which know their own size.
     pub fn set(&self, used: u64) {
         self.used.store(used, Relaxed);
         if used > self.high_water.load(Relaxed) {
@@ -113,10 +113,10 @@ impl Gauge {
 
 /// The counters of one bounded part: entries, bytes where it holds payloads, and its events. Cloning shares them.
 ///
-/// A refusal is logged as a warning with the part's name and the reason: the first one, and then one in ten seconds with
-/// the number of those between.
+/// A refusal is logged as a warning with the part's name and the reason: the first one, then one in ten seconds with the
+/// number suppressed.
 ///
-/// Whoever owns the part writes; anybody reads, also while the owner is busy or stuck. As an [`Inspect`] it shows
+/// The owner of the part writes; any task reads, also while the owner is busy or blocked. As an [`Inspect`] it shows
 /// `<name>_used`, `<name>_cap`, `<name>_high_water`, the same with `_bytes_`, and `<name>_<event>`.
 ///
 /// ```
@@ -138,11 +138,11 @@ impl Gauge {
 /// assert_eq!(counters.inspect().counters["shelf_refused_full"], 1);
 /// ```
 pub struct Counters<E> {
-    shared: Arc<Shared>,
+    inner: Arc<CountersInner>,
     events: PhantomData<fn(E)>,
 }
 
-struct Shared {
+struct CountersInner {
     name: Box<str>,
     entries: Gauge,
     bytes: Option<Gauge>,
@@ -151,10 +151,10 @@ struct Shared {
     refusals: Mutex<LogThrottle>,
 }
 
-impl Shared {
-    /// Tells that the part refuses, if it is worth a line.
+impl CountersInner {
+    /// Logs that the part refuses, unless that is throttled.
     #[cold]
-    fn tell_refusal(&self, reason: &'static str) {
+    fn log_refusal(&self, reason: &'static str) {
         if self.refusal_log_disabled.load(Relaxed) {
             return;
         }
@@ -182,7 +182,7 @@ impl<E: Event> Counters<E> {
 
     fn build(name: &str, cap: Cap, bytes: Option<Gauge>) -> Self {
         let counts = E::NAMES.iter().map(|_| AtomicU64::new(0)).collect();
-        let shared = Shared {
+        let inner = CountersInner {
             name: name.into(),
             entries: Gauge::new(cap.get() as u64),
             bytes,
@@ -190,27 +190,27 @@ impl<E: Event> Counters<E> {
             refusal_log_disabled: AtomicBool::new(false),
             refusals: Mutex::default(),
         };
-        Self { shared: Arc::new(shared), events: PhantomData }
+        Self { inner: Arc::new(inner), events: PhantomData }
     }
 
-    /// Refusals are not logged from now on: whatever the part belongs to tells of them in words of its own.
+    /// Refusals are not logged from now on: the owner logs them itself.
     pub fn disable_refusal_log(&self) {
-        self.shared.refusal_log_disabled.store(true, Relaxed);
+        self.inner.refusal_log_disabled.store(true, Relaxed);
     }
 
     /// The name of the part.
     pub fn name(&self) -> &str {
-        &self.shared.name
+        &self.inner.name
     }
 
     /// Entries in use.
     pub fn entries(&self) -> &Gauge {
-        &self.shared.entries
+        &self.inner.entries
     }
 
     /// Bytes in use, where the part holds payloads.
     pub fn bytes(&self) -> Option<&Gauge> {
-        self.shared.bytes.as_ref()
+        self.inner.bytes.as_ref()
     }
 
     /// Counts one event.
@@ -221,56 +221,56 @@ impl<E: Event> Counters<E> {
     /// Counts an event that happened `n` times.
     #[inline]
     pub fn count_many(&self, event: E, n: u64) {
-        if let Some(count) = self.shared.counts.get(event.index()) {
+        if let Some(count) = self.inner.counts.get(event.index()) {
             count.fetch_add(n, Relaxed);
         }
-        self.tell(event);
+        self.log_if_refusal(event);
     }
 
-    /// Counts one event of a part that has one owner, at the cost of a plain addition: of two that count the same at one
-    /// moment, one may be lost.
+    /// Counts one event of a part with one writer, at the cost of a plain addition: of two concurrent counts of the same event,
+    /// one may be lost.
     #[inline]
     pub fn count_by_owner(&self, event: E) {
-        if let Some(count) = self.shared.counts.get(event.index()) {
+        if let Some(count) = self.inner.counts.get(event.index()) {
             count.store(count.load(Relaxed) + 1, Relaxed);
         }
-        self.tell(event);
+        self.log_if_refusal(event);
     }
 
     #[inline]
-    fn tell(&self, event: E) {
+    fn log_if_refusal(&self, event: E) {
         if let Some(reason) = E::NAMES.get(event.index()).and_then(|name| name.strip_prefix(REFUSED)) {
-            self.shared.tell_refusal(reason);
+            self.inner.log_refusal(reason);
         }
     }
 
     /// How often `event` happened.
     pub fn counted(&self, event: E) -> u64 {
-        self.shared.counts.get(event.index()).map_or(0, |count| count.load(Relaxed))
+        self.inner.counts.get(event.index()).map_or(0, |count| count.load(Relaxed))
     }
 
     /// All refusals together, whatever their reason.
     pub fn refused(&self) -> u64 {
-        let refusals = E::NAMES.iter().zip(&self.shared.counts).filter(|(name, _)| name.starts_with(REFUSED));
+        let refusals = E::NAMES.iter().zip(&self.inner.counts).filter(|(name, _)| name.starts_with(REFUSED));
         refusals.map(|(_, count)| count.load(Relaxed)).sum()
     }
 
-    /// Adds the figures to those of whatever the part belongs to.
+    /// Adds the figures to those of the owner.
     pub fn add_to(&self, details: &mut Details) {
-        let shared = &*self.shared;
+        let inner = &*self.inner;
         let mut show = |what: &str, value: u64| {
-            details.counters.insert(format!("{}_{what}", shared.name), value);
+            details.counters.insert(format!("{}_{what}", inner.name), value);
         };
-        let level = shared.entries.read();
+        let level = inner.entries.read();
         show("used", level.used);
         show("cap", level.cap);
         show("high_water", level.high_water);
-        if let Some(bytes) = shared.bytes.as_ref().map(Gauge::read) {
+        if let Some(bytes) = inner.bytes.as_ref().map(Gauge::read) {
             show("bytes_used", bytes.used);
             show("bytes_cap", bytes.cap);
             show("bytes_high_water", bytes.high_water);
         }
-        for (name, count) in E::NAMES.iter().zip(&shared.counts) {
+        for (name, count) in E::NAMES.iter().zip(&inner.counts) {
             show(name, count.load(Relaxed));
         }
     }
@@ -286,7 +286,7 @@ impl<E: Event> Inspect for Counters<E> {
 
 impl<E> Clone for Counters<E> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), events: PhantomData }
+        Self { inner: self.inner.clone(), events: PhantomData }
     }
 }
 
@@ -338,8 +338,8 @@ mod tests {
         assert_eq!(counters.refused(), 3);
     }
 
-    /// M-20: whatever is bounded warns when it begins to refuse, with its name and the reason, and not at each refusal;
-    /// what is no refusal is no warning.
+    /// M-20: a bounded part logs a warning when it begins to refuse, with its name and the reason, and not at each
+    /// refusal; other events are not logged.
     #[test]
     fn a_part_warns_when_it_begins_to_refuse() {
         let log = Log::default();

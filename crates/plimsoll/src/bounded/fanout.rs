@@ -19,11 +19,13 @@ use crate::inspect::{Details, Inspect};
 
 mod backlog;
 mod budget;
+mod reservation;
 mod subscriber;
 mod subscription;
 
 pub use backlog::Disconnected;
-pub use budget::{BacklogBudget, BacklogEvent, Consumer};
+pub use budget::{BacklogBudget, Consumer};
+pub use reservation::BacklogEvent;
 pub use subscriber::Delivery;
 pub use subscription::Subscription;
 
@@ -189,8 +191,15 @@ struct FanoutInner {
 
 #[derive(Debug)]
 struct Table {
-    subscribers: Slots<Arc<Subscriber>>,
+    subscribers: Slots<Entry>,
     closed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    subscriber: Arc<Subscriber>,
+    /// Its key in the budget, once it is registered there.
+    registered: Option<SlotKey>,
 }
 
 impl Fanout {
@@ -233,13 +242,13 @@ impl Fanout {
     /// [`SubscribeError`]: the table or the budget's table is full, or the fanout closed.
     pub fn subscribe_as(&self, consumer: &Consumer, delivery: Delivery) -> Result<Subscription, SubscribeError> {
         let inner = &self.publisher.inner;
-        let subscriber = Arc::new(Subscriber::new(delivery, inner.limits, &inner.budget));
+        let subscriber = Arc::new(Subscriber::new(delivery, inner.limits, inner.budget.bytes()));
         let key = {
             let mut table = inner.table.lock();
             if table.closed {
                 return Err(SubscribeError::Closed);
             }
-            let Ok(key) = table.subscribers.insert(subscriber.clone()) else {
+            let Ok(key) = table.subscribers.insert(Entry { subscriber: subscriber.clone(), registered: None }) else {
                 inner.counters.count(FanoutEvent::RefusedFull);
                 return Err(SubscribeError::Full { cap: table.subscribers.limit() as usize });
             };
@@ -252,6 +261,10 @@ impl Fanout {
             let cap = inner.budget.counters().entries().read().cap;
             return Err(SubscribeError::Full { cap: usize::try_from(cap).unwrap_or(usize::MAX) });
         };
+        // One that was disconnected before it was registered is deregistered when its subscription is dropped.
+        if let Some(entry) = inner.table.lock().subscribers.get_mut(key) {
+            entry.registered = Some(registered);
+        }
         Ok(Subscription::new(subscriber, key, registered, inner.clone()))
     }
 
@@ -289,8 +302,9 @@ impl Fanout {
             inner.counters.count(FanoutEvent::Published);
             return Ok(Published::default());
         }
-        let charged = inner.budget.charge(message).inspect_err(|_| inner.counters.count(FanoutEvent::RefusedBudget))?;
-        Ok(self.publish_charged(&charged, now))
+        let reserved =
+            inner.budget.reserve(message).inspect_err(|_| inner.counters.count(FanoutEvent::RefusedBudget))?;
+        Ok(self.publish_reserved(&reserved, now))
     }
 
     fn check_weight(&self, message: &Bytes) -> Result<(), PublishError> {
@@ -303,7 +317,7 @@ impl Fanout {
         Ok(())
     }
 
-    fn publish_charged(&self, message: &Bytes, now: Instant) -> Published {
+    fn publish_reserved(&self, message: &Bytes, now: Instant) -> Published {
         let inner = &*self.publisher.inner;
         inner.counters.count(FanoutEvent::Published);
         let mut published = Published::default();
@@ -379,8 +393,8 @@ impl FanoutInner {
         let mut wakers = std::mem::take(&mut *self.wakers.lock());
         let mut disconnected = Vec::new();
         let mut table = self.table.lock();
-        for (key, subscriber) in table.subscribers.iter() {
-            if let Err(reason) = visit(subscriber, &mut wakers) {
+        for (key, entry) in table.subscribers.iter() {
+            if let Err(reason) = visit(&entry.subscriber, &mut wakers) {
                 disconnected.push(key);
                 self.counters.count(match reason {
                     Disconnected::TooSlow { .. } => FanoutEvent::DisconnectedTooSlow,
@@ -395,6 +409,7 @@ impl FanoutInner {
             self.update_gauge(&table);
         }
         drop(table);
+        removed.iter().flatten().filter_map(|entry| entry.registered).for_each(|key| self.budget.deregister(key));
         self.wake(wakers);
         removed.len()
     }
@@ -403,8 +418,8 @@ impl FanoutInner {
         let mut wakers = Vec::new();
         let mut table = self.table.lock();
         table.closed = true;
-        for (_, subscriber) in table.subscribers.drain() {
-            subscriber.close(&mut wakers);
+        for (_, entry) in table.subscribers.drain() {
+            entry.subscriber.close(&mut wakers);
         }
         self.update_gauge(&table);
         drop(table);
@@ -436,7 +451,8 @@ impl FanoutInner {
     }
 
     fn backlogs(&self) -> impl Iterator<Item = (usize, usize)> {
-        let subscribers: Vec<_> = self.table.lock().subscribers.iter().map(|(_, one)| one.clone()).collect();
+        let subscribers: Vec<_> =
+            self.table.lock().subscribers.iter().map(|(_, entry)| entry.subscriber.clone()).collect();
         subscribers.into_iter().map(|one| one.backlog())
     }
 

@@ -1,32 +1,28 @@
 //! The most recent events, within caps by number, by key and by bytes.
 //!
-//! Events are kept by sequence number, oldest first, and each key keeps the numbers of its own. Whatever takes an event
-//! out (the cap in all, the cap of its key, the cap in bytes) takes it out of both in the same step, and out of the
-//! [`Derived`] index that the owner keeps beside them: none of the three can outlive the others.
+//! Events are stored by sequence number, oldest first, and each key has the list of its numbers. When an event is removed
+//! (for the total cap, the cap of its key, or the cap in bytes) it is removed from both in the same step, and from the
+//! [`HistoryIndex`] that the owner adds: none of the three can outlive the others.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 
 use super::{ByteCap, Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, events};
 
-mod derived;
-
-pub use derived::Derived;
-
-/// A key's list with room for no more numbers than this is not worth shrinking.
+/// A key's list with capacity for no more numbers than this is not shrunk.
 const KEPT_NUMBERS: usize = 32;
 
 /// How much a [`History`] keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryCaps {
-    /// Events in all; default 10,000.
+    /// Events in total; default 10,000.
     pub events: Cap,
-    /// How many of the oldest go at once when the cap in all is reached; default 100. Trimming in batches costs a
-    /// hundredth of the trims, and because it comes before the push, the peak is the cap and never more.
+    /// How many of the oldest are removed at once when the total cap is reached; default 100. Removing batches needs a
+    /// hundredth of the trims, and because it is done before the push, the peak is the cap and never more.
     pub batch: Cap,
-    /// Events of one key; default 10,000, that is, no tighter than the cap in all. The key's own oldest goes first.
+    /// Events of one key; default 10,000, that is, no tighter than the total cap. The key's own oldest is removed first.
     pub per_key: Cap,
-    /// What all events may weigh; default 16 MiB.
+    /// Bytes of all events together; default 16 MiB.
     pub bytes: ByteCap,
 }
 
@@ -44,27 +40,45 @@ impl Default for HistoryCaps {
 events! {
     /// What a [`History`] counts.
     pub enum HistoryEvent {
-        /// An event came in.
+        /// An event was added.
         Pushed = "pushed",
-        /// An old event went for the cap in all.
+        /// An old event was removed for the total cap.
         TrimmedForEvents = "trimmed_for_events",
-        /// An old event went for the cap of its key.
+        /// An old event was removed for the cap of its key.
         TrimmedForKey = "trimmed_for_key",
-        /// An old event went for the cap in bytes.
+        /// An old event was removed for the cap in bytes.
         TrimmedForBytes = "trimmed_for_bytes",
-        /// An event that weighs more than all of them may was refused.
+        /// An event was refused: it alone is over the cap in bytes.
         RefusedTooLarge = "refused_too_large",
     }
 }
 
-/// An event that weighs more than the whole history may.
+/// An event that alone is over the history's cap in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event of {weight} bytes is over the history's cap of {cap}")]
 pub struct EventTooLarge {
-    /// What it weighs.
+    /// Its weight in bytes.
     pub weight: u64,
     /// The history's cap in bytes.
     pub cap: u64,
+}
+
+/// Something computed from the events of a [`History`]: counts by kind, the last event of each worker.
+///
+/// It is called for every event that is added and for every event that is removed, in the step in which that happens. `()`
+/// computes nothing.
+pub trait HistoryIndex<K, E> {
+    /// An event was added.
+    fn added(&mut self, key: &K, event: &E);
+
+    /// The same event is being removed.
+    fn removed(&mut self, key: &K, event: &E);
+}
+
+impl<K, E> HistoryIndex<K, E> for () {
+    fn added(&mut self, _key: &K, _event: &E) {}
+
+    fn removed(&mut self, _key: &K, _event: &E) {}
 }
 
 /// A history of events by key, oldest first.
@@ -82,22 +96,22 @@ pub struct EventTooLarge {
 /// }
 /// let kept: Vec<_> = history.iter().map(|(_, worker, event)| (*worker, *event)).collect();
 /// assert_eq!(kept, [("a", "failed"), ("a", "restarted")]);
-/// assert_eq!(history.of(&"b").count(), 0);
+/// assert_eq!(history.events_of(&"b").count(), 0);
 /// # Ok::<(), plimsoll::bounded::EventTooLarge>(())
 /// ```
 #[derive(Debug)]
-pub struct History<K, E, D = ()> {
+pub struct History<K, E, I = ()> {
     caps: HistoryCaps,
     next: u64,
-    events: BTreeMap<u64, Kept<K, E>>,
+    events: BTreeMap<u64, StoredEvent<K, E>>,
     keys: HashMap<K, VecDeque<u64>>,
     weight: u64,
-    derived: D,
+    index: I,
     counters: Counters<HistoryEvent>,
 }
 
 #[derive(Debug)]
-struct Kept<K, E> {
+struct StoredEvent<K, E> {
     key: K,
     event: E,
     weight: u64,
@@ -106,24 +120,24 @@ struct Kept<K, E> {
 impl<K: Eq + Hash + Clone, E> History<K, E> {
     /// An empty history called `name`.
     pub fn new(name: &str, caps: HistoryCaps) -> Self {
-        Self::deriving(name, caps, ())
+        Self::with_index(name, caps, ())
     }
 }
 
-impl<K: Eq + Hash + Clone, E, D: Derived<K, E>> History<K, E, D> {
-    /// An empty history that keeps `derived` in step with its events.
-    pub fn deriving(name: &str, caps: HistoryCaps, derived: D) -> Self {
+impl<K: Eq + Hash + Clone, E, I: HistoryIndex<K, E>> History<K, E, I> {
+    /// An empty history that updates `index` with each event that is added or removed.
+    pub fn with_index(name: &str, caps: HistoryCaps, index: I) -> Self {
         let counters = Counters::with_bytes(name, caps.events, caps.bytes);
-        Self { caps, next: 0, events: BTreeMap::new(), keys: HashMap::new(), weight: 0, derived, counters }
+        Self { caps, next: 0, events: BTreeMap::new(), keys: HashMap::new(), weight: 0, index, counters }
     }
 
-    /// Adds an event that weighs `weight` bytes and returns its number, which counts up from 0 and is never used again.
+    /// Adds an event of `weight` bytes and returns its number, which counts up from 0 and is never used again.
     ///
-    /// Makes room first: at the cap in all the oldest batch goes, at the cap of the key its oldest, for the bytes as many
-    /// of the oldest as it takes.
+    /// Makes room first: at the total cap the oldest batch is removed, at the cap of the key its oldest event, for the bytes
+    /// as many of the oldest as necessary.
     ///
     /// # Errors
-    /// [`EventTooLarge`] when no room could ever be enough; nothing was trimmed for it.
+    /// [`EventTooLarge`] when the event alone is over the cap in bytes; nothing is removed for it.
     pub fn push(&mut self, key: K, event: E, weight: u64) -> Result<u64, EventTooLarge> {
         let cap = self.caps.bytes.get();
         if weight > cap {
@@ -144,12 +158,12 @@ impl<K: Eq + Hash + Clone, E, D: Derived<K, E>> History<K, E, D> {
         }
         let number = self.next;
         self.next += 1;
-        self.derived.added(&key, &event);
+        self.index.added(&key, &event);
         self.keys.entry(key.clone()).or_default().push_back(number);
-        self.events.insert(number, Kept { key, event, weight });
+        self.events.insert(number, StoredEvent { key, event, weight });
         self.weight += weight;
         self.counters.count(HistoryEvent::Pushed);
-        self.show();
+        self.update_gauges();
         Ok(number)
     }
 
@@ -158,39 +172,39 @@ impl<K: Eq + Hash + Clone, E, D: Derived<K, E>> History<K, E, D> {
         self.events.iter().map(|(number, kept)| (*number, &kept.key, &kept.event))
     }
 
-    /// The events after the one with `number`, oldest first: what a reader who has seen that one has missed.
+    /// The events after the one with `number`, oldest first: those that a reader of that one has missed.
     ///
-    /// Numbers that are missing at the beginning were trimmed; the first number tells how many.
+    /// Numbers that are missing at the beginning were removed; the first number shows how many.
     pub fn after(&self, number: u64) -> impl DoubleEndedIterator<Item = (u64, &K, &E)> {
         let newer = self.events.range(number.saturating_add(1)..);
         newer.map(|(number, kept)| (*number, &kept.key, &kept.event))
     }
 
     /// The events of one key, oldest first.
-    pub fn of(&self, key: &K) -> impl DoubleEndedIterator<Item = (u64, &E)> {
+    pub fn events_of(&self, key: &K) -> impl DoubleEndedIterator<Item = (u64, &E)> {
         let numbers = self.keys.get(key).into_iter().flatten();
         numbers.filter_map(|number| Some((*number, &self.events.get(number)?.event)))
     }
 
-    /// Drops all events of one key and returns how many there were.
-    pub fn forget(&mut self, key: &K) -> usize {
+    /// Removes all events of one key and returns how many there were.
+    pub fn remove_key(&mut self, key: &K) -> usize {
         let numbers = self.keys.get(key).cloned().unwrap_or_default();
         numbers.iter().for_each(|number| self.remove(*number));
-        self.show();
+        self.update_gauges();
         numbers.len()
     }
 
-    /// What is derived from the events.
-    pub fn derived(&self) -> &D {
-        &self.derived
+    /// The index.
+    pub fn index(&self) -> &I {
+        &self.index
     }
 
-    /// What is derived from the events, for its owner to change: an index may collect what went, to be worked off.
-    pub fn derived_mut(&mut self) -> &mut D {
-        &mut self.derived
+    /// The index, for its owner to change: one may collect removed events for the owner to process.
+    pub fn index_mut(&mut self) -> &mut I {
+        &mut self.index
     }
 
-    /// Events kept.
+    /// The number of events.
     pub fn len(&self) -> usize {
         self.events.len()
     }
@@ -200,12 +214,12 @@ impl<K: Eq + Hash + Clone, E, D: Derived<K, E>> History<K, E, D> {
         self.events.is_empty()
     }
 
-    /// Keys that have events.
+    /// The number of keys that have events.
     pub fn keys(&self) -> usize {
         self.keys.len()
     }
 
-    /// What the events weigh.
+    /// Bytes of all events together.
     pub fn weight(&self) -> u64 {
         self.weight
     }
@@ -215,7 +229,7 @@ impl<K: Eq + Hash + Clone, E, D: Derived<K, E>> History<K, E, D> {
         &self.counters
     }
 
-    /// Drops up to `n` of the oldest.
+    /// Removes up to `n` of the oldest.
     fn trim(&mut self, n: usize) -> u64 {
         let mut trimmed = 0;
         while trimmed < n as u64
@@ -227,13 +241,13 @@ impl<K: Eq + Hash + Clone, E, D: Derived<K, E>> History<K, E, D> {
         trimmed
     }
 
-    /// The one place where an event goes, from everything that knows it.
+    /// Removes an event from the history, its key and the index: the only place where that is done.
     fn remove(&mut self, number: u64) {
         let Some(kept) = self.events.remove(&number) else { return };
         self.weight -= kept.weight;
-        self.derived.removed(&kept.key, &kept.event);
+        self.index.removed(&kept.key, &kept.event);
         if let Some(own) = self.keys.get_mut(&kept.key) {
-            // INVARIANT: whatever trims takes the oldest of its key, so that this is the front and costs O(1).
+            // INVARIANT: the oldest event of its key is removed first, so this is the front and costs O(1).
             debug_assert_eq!(own.front(), Some(&number));
             own.pop_front();
             if own.is_empty() {
@@ -244,7 +258,7 @@ impl<K: Eq + Hash + Clone, E, D: Derived<K, E>> History<K, E, D> {
         }
     }
 
-    fn show(&self) {
+    fn update_gauges(&self) {
         self.counters.entries().set(self.events.len() as u64);
         if let Some(bytes) = self.counters.bytes() {
             bytes.set(self.weight);
@@ -252,8 +266,8 @@ impl<K: Eq + Hash + Clone, E, D: Derived<K, E>> History<K, E, D> {
     }
 }
 
-/// The tree of events and the keys' lists give their room back as they shrink; the table of keys is left for this.
-impl<K: Eq + Hash + Clone, E, D> Compact for History<K, E, D> {
+/// The tree of events and the lists of the keys shrink by themselves; this shrinks the table of keys.
+impl<K: Eq + Hash + Clone, E, I> Compact for History<K, E, I> {
     fn footprint(&self) -> Footprint {
         self.keys.footprint()
     }

@@ -1,14 +1,14 @@
-//! A map that forgets what was used longest ago: for tables whose entries are worth keeping and not worth a refusal.
+//! A map that removes its least recently used entry at its cap, for tables that do not refuse.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use plimsoll_sync::slots::Slots;
 
-use super::list::{Links, List, linked, visits};
+use super::linked_list::{Links, List, linked, visits};
 use super::{Cap, Compact, CompactPolicy, Compacted, Footprint};
 
-/// At most `cap` entries; a further one takes the place of the one used longest ago.
+/// At most `cap` entries; a further one replaces the least recently used.
 #[derive(Debug)]
 pub(crate) struct LruMap<K, V> {
     rows: Slots<Row<K, V>>,
@@ -30,7 +30,6 @@ impl<K: Eq + Hash + Clone, V> LruMap<K, V> {
         Self { rows: Slots::with_limit(cap.slots()), index: HashMap::new(), order: List::default() }
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -41,34 +40,34 @@ impl<K: Eq + Hash + Clone, V> LruMap<K, V> {
         self.rows.at(*self.index.get(key)?).map(|(_, row)| &row.value)
     }
 
-    /// The value at `key`, put there by `make` if there was none, and marked used. What had to give way comes along.
+    /// The value at `key`, inserted by `make` if there was none, and marked used; with the entry that was removed for it.
     pub(crate) fn entry(&mut self, key: &K, make: impl FnOnce() -> V) -> (&mut V, Option<(K, V)>) {
         visits::count();
-        let (slot, gone) = match self.index.get(key) {
+        let (slot, removed) = match self.index.get(key) {
             Some(slot) => {
                 self.order.move_to_back(&mut self.rows, *slot);
                 (*slot, None)
             }
             None => {
                 let full = self.rows.len() >= self.rows.limit() as usize;
-                let gone = if full { self.pop_least_recent() } else { None };
+                let removed = if full { self.pop_least_recent() } else { None };
                 let row = Row { key: key.clone(), value: make(), links: Links::default() };
                 // INVARIANT: there is a free slot, as the cap is at least one and a full table has just lost a row.
-                let Ok(slot) = self.rows.insert(row) else { unreachable!("a row was taken out above") };
+                let Ok(slot) = self.rows.insert(row) else { unreachable!("a row was removed above") };
                 self.index.insert(key.clone(), slot.index());
                 self.order.push_back(&mut self.rows, slot.index());
-                (slot.index(), gone)
+                (slot.index(), removed)
             }
         };
         match self.rows.at_mut(slot) {
-            Some((_, row)) => (&mut row.value, gone),
+            Some((_, row)) => (&mut row.value, removed),
             None => unreachable!("the index names rows that exist"),
         }
     }
 
-    /// Takes out what is at `key`.
+    /// Removes the value at `key`.
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        // The usual case, told without a hash of the key.
+        // The usual case, decided without hashing the key.
         if self.index.is_empty() {
             return None;
         }
@@ -79,8 +78,13 @@ impl<K: Eq + Hash + Clone, V> LruMap<K, V> {
         self.rows.remove(key).map(|row| row.value)
     }
 
-    /// Takes out the entry used longest ago.
-    fn pop_least_recent(&mut self) -> Option<(K, V)> {
+    /// The least recently used entry.
+    pub(crate) fn least_recent(&self) -> Option<(&K, &V)> {
+        self.rows.at(self.order.front()?).map(|(_, row)| (&row.key, &row.value))
+    }
+
+    /// Removes the least recently used entry.
+    pub(crate) fn pop_least_recent(&mut self) -> Option<(K, V)> {
         let slot = self.order.pop_front(&mut self.rows)?;
         let (key, _) = self.rows.at(slot)?;
         let row = self.rows.remove(key)?;
@@ -104,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_entry_used_longest_ago_gives_way() {
+    fn the_least_recently_used_entry_is_removed() {
         let mut recent = LruMap::new(Cap::of::<2>());
         assert_eq!(recent.entry(&1, || 'a').1, None);
         recent.entry(&2, || 'b');

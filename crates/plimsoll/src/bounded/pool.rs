@@ -1,23 +1,23 @@
-//! A pool of handles, one for each key: it makes room by closing the idle one used longest ago.
+//! A pool of handles by key, which makes room by closing the least recently used idle handle.
 //!
-//! [`LruPool`] decides and does nothing: it is asked with the time in hand, and what has to be done it leaves in a queue
-//! of [`PoolAction`]s that its owner works off. [`DialPool`] is the thin asynchronous shell around it for callers that
-//! wait: for a connection to be made, or for one to come free.
+//! [`LruPool`] decides and performs nothing: it takes the time as an argument and leaves what has to be done in a queue of
+//! [`PoolAction`]s, which its owner performs. [`DialPool`] is the thin asynchronous shell around it for callers that wait,
+//! for a connection to be made or for one to be released.
 //!
-//! Each handle that was ever opened takes one *place* from before it is opened until it is closed, so that there are at
-//! no time more open handles than places. A handle that is leased is never closed under its user: told to go, it first
-//! leaves the index, so that nobody new finds it, and is closed when the last lease comes back. Rows keep their own
-//! links, so that a use or an eviction visits a handful of rows however many there are.
+//! Each open handle takes one *place*, from before it is opened until it is closed, so there are never more open handles
+//! than places. A leased handle is never closed: when it is retired it leaves the index, so that no caller finds it, and it
+//! is closed when the last lease is released. Rows hold their own list links, so a use or an eviction visits a few rows
+//! however many there are.
 
-mod actions;
+mod action;
 mod dial;
 mod settings;
 mod table;
 #[cfg(test)]
 mod tests;
-mod waiting;
+mod waiters;
 
-pub use actions::{CloseOutcome, Closing, Creation, EntryKey, Lease, PoolAction, PoolEvent, PoolRefusal, WaitKey};
-pub use dial::{Connect, DialLease, DialPool, Key, LeaseError};
+pub use action::{CloseOutcome, Closing, Creation, EntryKey, Lease, PoolAction, PoolEvent, PoolRefusal, WaitKey};
+pub use dial::{Connect, DialLease, DialPool, Exclusive, Key, LeaseError, LeaseMode, Shared};
 pub use settings::{PoolSettings, Sharing};
 pub use table::{LruPool, Requested, WhenFull};

@@ -1,8 +1,8 @@
-//! Working space that is used again for every message.
+//! A buffer that is reused for every message.
 //!
-//! Space that is reused keeps the capacity of the largest message it ever saw: 300 actors with reused buffers have been
-//! seen to hold 600 MiB where the messages needed 5. A [`Scratch`] is emptied after each use, and gives its room back when
-//! that is above its keep size.
+//! A reused buffer keeps the capacity of the largest message: 300 actors with reused buffers were measured to hold 600 MiB
+//! where the messages needed 5. A [`Scratch`] is emptied after each use, and releases its capacity when that is above its
+//! keep size.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, Hash};
@@ -14,113 +14,113 @@ use crate::inspect::Details;
 
 /// A collection that can be emptied and used again.
 pub trait Reusable: Default {
-    /// Drops the contents, keeps the room.
+    /// Drops the contents, keeps the capacity.
     fn clear(&mut self);
 
     /// Whether there are no contents.
     fn is_empty(&self) -> bool;
 
-    /// Bytes of room.
-    fn room(&self) -> usize;
+    /// Bytes of capacity.
+    fn capacity_bytes(&self) -> usize;
 }
 
-/// Working space of one actor or task, which owns it and shows it with its own figures ([`Scratch::add_to`]). It refuses
-/// nothing: what is above the keep size goes back after each use, and is counted.
+/// A reused buffer of one actor or task, which owns it and shows it with its own figures ([`Scratch::add_to`]). It refuses
+/// nothing: capacity above the keep size is released after each use, and that is counted.
 ///
 /// ```
 /// use plimsoll::bounded::Scratch;
 ///
-/// let mut scratch: Scratch<Vec<u8>> = Scratch::keeping(4096);
+/// let mut scratch: Scratch<Vec<u8>> = Scratch::with_keep_size(4096);
 /// let sum = scratch.with(|bytes| {
 ///     bytes.resize(1 << 20, 1);
 ///     bytes.drain(..).map(u64::from).sum::<u64>()
 /// });
 /// assert_eq!(sum, 1 << 20);
-/// assert_eq!(scratch.room(), 0, "above the keep size it goes back");
+/// assert_eq!(scratch.capacity_bytes(), 0, "above the keep size it is released");
 /// ```
 #[derive(Debug)]
 pub struct Scratch<C> {
-    space: C,
+    buffer: C,
     keep: usize,
     largest: usize,
-    given_back: u64,
+    released: u64,
 }
 
 impl<C: Reusable> Scratch<C> {
-    /// Space that keeps up to `keep` bytes of room from one use to the next.
-    pub fn keeping(keep: usize) -> Self {
-        Self { space: C::default(), keep, largest: 0, given_back: 0 }
+    /// A buffer that keeps up to `keep` bytes of capacity from one use to the next.
+    pub fn with_keep_size(keep: usize) -> Self {
+        Self { buffer: C::default(), keep, largest: 0, released: 0 }
     }
 
-    /// Lends the space to `work`, which finds it empty and leaves it empty.
+    /// Passes the buffer to `work`, which finds it empty and has to leave it empty.
     ///
     /// # Panics
-    /// In debug builds, when `work` leaves something behind: the next message must not see it. Release builds drop it.
+    /// In debug builds, when `work` leaves contents, which the next message must not see. Release builds drop them.
     pub fn with<R>(&mut self, work: impl FnOnce(&mut C) -> R) -> R {
-        // What a panic left behind is dropped here; the space is empty on every way in.
-        self.space.clear();
-        let result = work(&mut self.space);
-        debug_assert!(self.space.is_empty(), "scratch must be empty between messages");
-        self.settle();
+        // Contents that a panic left are dropped here.
+        self.buffer.clear();
+        let result = work(&mut self.buffer);
+        debug_assert!(self.buffer.is_empty(), "scratch must be empty between messages");
+        self.release_excess();
         result
     }
 
-    /// Bytes of room held between two uses.
-    pub fn room(&self) -> usize {
-        self.space.room()
+    /// Bytes of capacity held between two uses.
+    pub fn capacity_bytes(&self) -> usize {
+        self.buffer.capacity_bytes()
     }
 
-    /// How often the room was above the keep size and went back.
-    pub fn given_back(&self) -> u64 {
-        self.given_back
+    /// How often the capacity was above the keep size and was released.
+    pub fn released(&self) -> u64 {
+        self.released
     }
 
-    /// The most bytes of room that a use ended with.
+    /// The largest capacity at the end of a use, in bytes.
     pub fn largest(&self) -> usize {
         self.largest
     }
 
-    /// Adds its figures to those of whoever owns it, as `<name>_bytes_used`, `_bytes_cap`, `_bytes_high_water` and
-    /// `<name>_given_back`. In use is the room held between two messages, the cap is the keep size.
+    /// Adds its figures to those of its owner, as `<name>_bytes_used`, `_bytes_cap`, `_bytes_high_water` and
+    /// `<name>_released`. In use is the capacity held between two messages, the cap is the keep size.
     pub fn add_to(&self, name: &str, details: &mut Details) {
         let figures = [
-            ("bytes_used", self.room() as u64),
+            ("bytes_used", self.capacity_bytes() as u64),
             ("bytes_cap", self.keep as u64),
             ("bytes_high_water", self.largest as u64),
-            ("given_back", self.given_back),
+            ("released", self.released),
         ];
         details.counters.extend(figures.map(|(what, value)| (format!("{name}_{what}"), value)));
     }
 
-    fn settle(&mut self) {
-        self.largest = self.largest.max(self.space.room());
-        if self.space.room() > self.keep {
-            self.space = C::default();
-            self.given_back += 1;
+    fn release_excess(&mut self) {
+        self.largest = self.largest.max(self.buffer.capacity_bytes());
+        if self.buffer.capacity_bytes() > self.keep {
+            self.buffer = C::default();
+            self.released += 1;
         } else {
-            self.space.clear();
+            self.buffer.clear();
         }
     }
 }
 
-/// Scratch is empty between messages, so that under pressure all its room can go.
+/// It is empty between messages, so under pressure all its capacity can be released.
 impl<C: Reusable> Compact for Scratch<C> {
     fn footprint(&self) -> Footprint {
-        let bytes = self.space.room();
+        let bytes = self.buffer.capacity_bytes();
         Footprint { len: 0, capacity: bytes, bytes }
     }
 
     fn compact(&mut self, policy: &CompactPolicy) -> Compacted {
         let before = self.footprint();
-        if policy.wants(before) {
-            self.space = C::default();
+        if policy.applies_to(before) {
+            self.buffer = C::default();
         }
         Compacted { before, after: self.footprint(), failed: 0 }
     }
 }
 
 macro_rules! reusable {
-    ($([$($generics:tt)*] $collection:ty, $room:expr;)+) => {
+    ($([$($generics:tt)*] $collection:ty, $bytes:expr;)+) => {
         $(impl<$($generics)*> Reusable for $collection {
             fn clear(&mut self) {
                 self.clear();
@@ -130,9 +130,9 @@ macro_rules! reusable {
                 self.is_empty()
             }
 
-            fn room(&self) -> usize {
-                let room: fn(&Self) -> usize = $room;
-                room(self)
+            fn capacity_bytes(&self) -> usize {
+                let bytes: fn(&Self) -> usize = $bytes;
+                bytes(self)
             }
         })+
     };
@@ -145,7 +145,7 @@ reusable! {
     [T] VecDeque<T>, |deque| Compact::footprint(deque).bytes;
     [K: Eq + Hash, V, S: BuildHasher + Clone + Default] HashMap<K, V, S>, |map| Compact::footprint(map).bytes;
     [T: Eq + Hash, S: BuildHasher + Clone + Default] HashSet<T, S>, |set| Compact::footprint(set).bytes;
-    // A tree holds no room beyond its contents.
+    // A tree has no capacity beyond its contents.
     [K: Ord, V] BTreeMap<K, V>, |_| 0;
 }
 
@@ -153,10 +153,10 @@ reusable! {
 mod tests {
     use super::*;
 
-    /// L-6, R-16: room within the keep size is used again, room above it goes back.
+    /// L-6, R-16: capacity within the keep size is reused, capacity above it is released.
     #[test]
-    fn small_room_stays_and_large_room_goes_back() {
-        let mut scratch: Scratch<Vec<u8>> = Scratch::keeping(1000);
+    fn small_capacity_is_kept_and_large_is_released() {
+        let mut scratch: Scratch<Vec<u8>> = Scratch::with_keep_size(1000);
         let grow = |scratch: &mut Scratch<Vec<u8>>, n| {
             scratch.with(|list| {
                 list.resize(n, 0);
@@ -166,30 +166,30 @@ mod tests {
             })
         };
         let first = grow(&mut scratch, 1000);
-        assert_eq!(grow(&mut scratch, 500), first, "the same room again");
-        assert_eq!((scratch.room(), scratch.given_back()), (1000, 0));
+        assert_eq!(grow(&mut scratch, 500), first, "the same buffer");
+        assert_eq!((scratch.capacity_bytes(), scratch.released()), (1000, 0));
         grow(&mut scratch, 1001);
-        assert_eq!((scratch.room(), scratch.given_back()), (0, 1));
+        assert_eq!((scratch.capacity_bytes(), scratch.released()), (0, 1));
         let mut details = Details::default();
         scratch.add_to("text", &mut details);
-        let shown = ["bytes_used", "bytes_cap", "bytes_high_water", "given_back"]
+        let shown = ["bytes_used", "bytes_cap", "bytes_high_water", "released"]
             .map(|figure| details.counters[&format!("text_{figure}")]);
         assert_eq!(shown, [0, 1000, scratch.largest() as u64, 1]);
         assert!(scratch.largest() >= 1001);
     }
 
-    /// L-7: whoever leaves something behind for the next message is told in debug builds.
+    /// L-7: leaving contents for the next message panics in debug builds.
     #[test]
     #[cfg(debug_assertions)]
     #[should_panic(expected = "empty between messages")]
-    fn leaving_something_behind_is_told() {
-        Scratch::<String>::keeping(100).with(|text| text.push('x'));
+    fn leaving_contents_panics_in_debug_builds() {
+        Scratch::<String>::with_keep_size(100).with(|text| text.push('x'));
     }
 
-    /// L-7: a message that panicked leaves nothing for the next one.
+    /// L-7: contents that a panic left do not reach the next message.
     #[test]
-    fn a_panic_leaves_nothing_behind() {
-        let mut scratch: Scratch<HashMap<u8, u8>> = Scratch::keeping(1 << 20);
+    fn contents_left_by_a_panic_are_dropped() {
+        let mut scratch: Scratch<HashMap<u8, u8>> = Scratch::with_keep_size(1 << 20);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             scratch.with(|map| {
                 map.insert(1, 1);
@@ -200,16 +200,16 @@ mod tests {
         assert!(scratch.with(|map| map.is_empty()));
     }
 
-    /// L-6: under pressure even room within the keep size goes.
+    /// L-6: under pressure also capacity within the keep size is released.
     #[test]
-    fn compaction_takes_all_the_room() {
-        let mut scratch: Scratch<VecDeque<u64>> = Scratch::keeping(1 << 20);
+    fn compaction_releases_all_capacity() {
+        let mut scratch: Scratch<VecDeque<u64>> = Scratch::with_keep_size(1 << 20);
         scratch.with(|deque| {
             deque.extend(0..10_000);
             deque.clear();
         });
-        assert!(scratch.room() >= 80_000);
+        assert!(scratch.capacity_bytes() >= 80_000);
         assert!(scratch.compact(&CompactPolicy::default()).freed() >= 80_000);
-        assert_eq!(scratch.room(), 0);
+        assert_eq!(scratch.capacity_bytes(), 0);
     }
 }

@@ -1,9 +1,9 @@
-//! Clients with everything that belongs to them, as one structure.
+//! Clients with all their resources, in one structure.
 //!
-//! A stream, a subscription or an advertisement is attached to a session and is there as long as the session is, unless it
-//! is detached before. [`Sessions::remove`] takes out a client with all of it and hands it over; it may be called by
-//! whoever notices first that a client is gone, in any order and any number of times, as its key stands for this session
-//! and never for a later one of the same client.
+//! A stream, a subscription or an advertisement is attached to a session and exists as long as the session, unless it is
+//! detached before. [`Sessions::remove`] removes a client with all its resources and returns them. Several tasks may call
+//! it, in any order and any number of times, when a client disconnects: a key identifies one session and never a later one
+//! of the same client.
 
 mod table;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use std::fmt;
 use super::{Cap, Counters, events};
 use crate::inspect::{Details, Inspect};
 
-/// What can belong to a client.
+/// A kind of resource of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ResourceKind {
@@ -47,10 +47,10 @@ impl fmt::Display for ResourceKind {
     }
 }
 
-/// How much of one kind there may be.
+/// The caps on one kind of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResourceCaps {
-    /// Of all clients.
+    /// Of all clients together.
     pub total: Cap,
     /// Of one client.
     pub per_client: Cap,
@@ -67,11 +67,11 @@ pub struct ResourceCaps {
 pub struct SessionSettings {
     /// Clients at once. Default 10,000.
     pub clients: Cap,
-    /// Streams. Default 64 a client, as its connection is allowed, and 100,000 in all.
+    /// Streams. Default 64 a client, the limit of its connection, and 100,000 in total.
     pub streams: ResourceCaps,
-    /// Subscriptions. Default 64 a client, as each holds a stream, and 10,000 in all.
+    /// Subscriptions. Default 64 a client, as each uses a stream, and 10,000 in total.
     pub subscriptions: ResourceCaps,
-    /// Advertisements. Default 1,000 a client and 10,000 in all.
+    /// Advertisements. Default 1,000 a client and 10,000 in total.
     pub advertisements: ResourceCaps,
 }
 
@@ -96,7 +96,7 @@ impl SessionSettings {
     }
 }
 
-/// Why a client or something of it is refused.
+/// Why a client or a resource is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionRefusal {
@@ -106,18 +106,18 @@ pub enum SessionRefusal {
         /// The cap in force.
         cap: usize,
     },
-    /// There is as much of this kind as may be.
+    /// There are as many resources of this kind as may be.
     #[error("there are {cap} {kind} already")]
     Full {
-        /// Of what.
+        /// The kind.
         kind: ResourceKind,
         /// The cap in force.
         cap: usize,
     },
-    /// The client has as much of this kind as it may.
+    /// The client has as many resources of this kind as it may.
     #[error("the client has {cap} {kind} already")]
     ClientFull {
-        /// Of what.
+        /// The kind.
         kind: ResourceKind,
         /// The cap in force.
         cap: usize,
@@ -127,16 +127,16 @@ pub enum SessionRefusal {
     Ended,
 }
 
-/// A client that was taken out, with everything that belonged to it: whoever took it out ends that.
+/// A client that was removed, with its resources, which the caller has to end.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Removed<K, C, R> {
-    /// Which session it was.
+    /// The session.
     pub session: SessionKey,
-    /// Who it was.
+    /// The client's identity.
     pub id: K,
-    /// What was kept about it.
+    /// The client's data.
     pub client: C,
-    /// What belonged to it, in the order in which it was attached.
+    /// Its resources, in the order in which they were attached.
     pub resources: Vec<(ResourceKind, R)>,
 }
 
@@ -145,11 +145,11 @@ events! {
     pub enum SessionEvent {
         /// Sessions that began.
         Connected = "connected",
-        /// Of these, those that took the place of an earlier one of the same client.
+        /// Of these, those that replaced an earlier one of the same client.
         Replaced = "replaced",
-        /// Sessions that were taken out.
+        /// Sessions that were removed.
         Removed = "removed",
-        /// Removals of sessions that were gone already.
+        /// Removals of sessions that had been removed before.
         Stale = "stale_removals",
         /// [`SessionRefusal::MaxClientsReached`].
         RefusedMaxClients = "refused_max_clients",
@@ -157,13 +157,13 @@ events! {
 }
 
 events! {
-    /// What each kind of resource counts: `attached = in place + detached + removed`.
+    /// What each kind of resource counts: `attached = in use + detached + removed`.
     pub enum ResourceEvent {
-        /// Those that were attached.
+        /// Resources that were attached.
         Attached = "attached",
-        /// Those that were detached by themselves.
+        /// Resources that were detached one by one.
         Detached = "detached",
-        /// Those that went with their client.
+        /// Resources that were removed with their client.
         Removed = "removed",
         /// [`SessionRefusal::Full`].
         RefusedFull = "refused_full",

@@ -1,8 +1,7 @@
 //! Background work with a cap.
 //!
-//! The permit comes first: a job that gets none within the waiting time is dropped where it is, together with whatever
-//! it holds, and nothing was spawned for it. Every job has a time limit and belongs to its pool, which ends it when it
-//! closes.
+//! The permit comes first: a job that gets none within the waiting time is dropped without a task having been spawned for
+//! it. Every job has a time limit and belongs to its pool, which ends it when the pool closes.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -34,36 +33,36 @@ impl Default for TaskPoolCaps {
 }
 
 events! {
-    /// What a [`TaskPool`] counts. `offered = started + refused` and `started = done + failed + panicked + overdue +
-    /// stopped + in use`, at all times.
+    /// What a [`TaskPool`] counts. `offered = started + refused` and `started = done + failed + panicked +
+    /// timed_out + stopped + in use`, at all times.
     pub enum JobEvent {
-        /// A job was brought to the pool.
+        /// A job was offered to the pool.
         Offered = "offered",
         /// It got its permit and was spawned.
         Started = "started",
-        /// It ended well.
+        /// It returned `Ok`.
         Done = "done",
-        /// It ended with an error.
+        /// It returned an error.
         Failed = "failed",
         /// It panicked.
         Panicked = "panicked",
         /// It was ended at its time limit.
-        Overdue = "overdue",
-        /// It was ended by the pool's closing, or with the runtime.
+        TimedOut = "timed_out",
+        /// It was ended because the pool closed or its runtime shut down.
         Stopped = "stopped",
-        /// It was skipped: no permit within the waiting time.
+        /// It was refused: no permit within the waiting time.
         RefusedFull = "refused_full",
-        /// It was skipped: the pool is closed.
+        /// It was refused: the pool is closed.
         RefusedClosed = "refused_closed",
-        /// Whoever brought it left while it waited for its permit.
+        /// Its offer was dropped while it waited for its permit.
         RefusedAbandoned = "refused_abandoned",
     }
 }
 
-/// Why a job was skipped.
+/// Why a job was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Skipped {
+pub enum JobRefused {
     /// All permits were taken for as long as it waited.
     #[error("all {cap} jobs of the pool are running")]
     Full {
@@ -75,7 +74,7 @@ pub enum Skipped {
     Closed,
 }
 
-/// A pool for work that nobody waits for. Cloning shares it.
+/// A pool for background work whose result no caller waits for. Cloning shares it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -92,15 +91,14 @@ pub enum Skipped {
 /// Under a supervisor it is a child like any other: `ChildSpec::task("store", move |stop| pool.clone().run(stop))` ends
 /// the jobs with the tree.
 ///
-/// It keeps no table and no payload of its own: there are no bytes to cap and nothing to compact, and each job's owner is
-/// its time limit.
+/// It has no table and no payload of its own, so there are no bytes to cap and nothing to compact.
 #[derive(Debug, Clone)]
 pub struct TaskPool {
-    shared: Arc<Shared>,
+    inner: Arc<TaskPoolInner>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct TaskPoolInner {
     caps: TaskPoolCaps,
     permits: Arc<Semaphore>,
     running: watch::Sender<Running>,
@@ -111,80 +109,86 @@ struct Shared {
 impl TaskPool {
     /// A pool called `name`.
     pub fn new(name: &str, caps: TaskPoolCaps) -> Self {
-        let shared = Shared {
+        let inner = TaskPoolInner {
             caps,
             permits: Arc::new(Semaphore::new(caps.jobs.get())),
             running: watch::Sender::default(),
             stop: CancellationToken::new(),
             counters: Counters::new(name, caps.jobs),
         };
-        Self { shared: Arc::new(shared) }
+        Self { inner: Arc::new(inner) }
     }
 
-    /// Waits for a permit and spawns `job`, which begins when it is polled and not before it has the permit.
+    /// Waits for a permit and spawns `job` on the current runtime.
     ///
     /// # Errors
-    /// [`Skipped`] when there was no permit within the waiting time, or the pool is closed; `job` is dropped.
+    /// [`JobRefused`] when there was no permit within the waiting time, or the pool is closed; `job` is dropped.
     ///
-    /// Cancel safe: a job whose owner leaves before it got a permit is dropped and counted.
-    pub async fn spawn<J, F, E>(&self, job: J) -> Result<(), Skipped>
+    /// Cancel safe: a job that has no permit yet when this is dropped is dropped and counted.
+    pub async fn spawn<J, F, E>(&self, job: J) -> Result<(), JobRefused>
     where
         J: FnOnce() -> F,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Send + 'static,
     {
-        let waiting = Waiting::new(&self.shared.counters);
-        let permit =
-            match tokio::time::timeout(self.shared.caps.wait, self.shared.permits.clone().acquire_owned()).await {
-                Ok(Ok(permit)) => Ok(permit),
-                Ok(Err(_)) => Err(Skipped::Closed),
-                Err(_) => Err(self.full()),
-            };
-        waiting.settle(permit).map(|permit| self.start(permit, job))
+        let offer = OfferGuard::new(&self.inner.counters);
+        let permit = match tokio::time::timeout(self.inner.caps.wait, self.inner.permits.clone().acquire_owned()).await
+        {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(JobRefused::Closed),
+            Err(_) => Err(self.full()),
+        };
+        offer.settle(permit).map(|permit| self.start(permit, job))
     }
 
     /// Spawns `job` if there is a permit right now.
     ///
     /// # Errors
-    /// [`Skipped`] when there is none, or the pool is closed; `job` is dropped.
-    pub fn try_spawn<J, F, E>(&self, job: J) -> Result<(), Skipped>
+    /// [`JobRefused`] when there is none, or the pool is closed; `job` is dropped.
+    pub fn try_spawn<J, F, E>(&self, job: J) -> Result<(), JobRefused>
     where
         J: FnOnce() -> F,
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Send + 'static,
     {
-        let waiting = Waiting::new(&self.shared.counters);
-        let permit = self.shared.permits.clone().try_acquire_owned().map_err(|error| match error {
+        let offer = OfferGuard::new(&self.inner.counters);
+        let permit = self.inner.permits.clone().try_acquire_owned().map_err(|error| match error {
             TryAcquireError::NoPermits => self.full(),
-            TryAcquireError::Closed => Skipped::Closed,
+            TryAcquireError::Closed => JobRefused::Closed,
         });
-        waiting.settle(permit).map(|permit| self.start(permit, job))
+        offer.settle(permit).map(|permit| self.start(permit, job))
     }
 
-    /// Waits for a moment at which no job runs. Others get their permits meanwhile, as it takes none: where jobs never stop
-    /// coming it may wait for ever.
+    /// Waits until no job runs. It takes no permit, so other jobs go on being started: where they overlap without a pause it
+    /// waits for ever. Use [`idle_within`](Self::idle_within) for a limit.
     ///
     /// Cancel safe.
     pub async fn idle(&self) {
-        let mut running = self.shared.running.subscribe();
-        let lulls = running.borrow().lulls;
+        let mut running = self.inner.running.subscribe();
+        let times_idle = running.borrow().times_idle;
         // The sender lives as long as the pool does.
-        let _ = running.wait_for(|running| running.jobs == 0 || running.lulls != lulls).await;
+        let _ = running.wait_for(|running| running.jobs == 0 || running.times_idle != times_idle).await;
     }
 
-    /// Takes no more jobs, ends those that run, and waits until they are gone.
+    /// [`idle`](Self::idle) for at most `time`. Returns whether no job ran at some point.
+    ///
+    /// Cancel safe.
+    pub async fn idle_within(&self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.idle()).await.is_ok()
+    }
+
+    /// Refuses further jobs, ends those that run, and waits until they have ended.
     ///
     /// Cancel safe: the jobs end all the same.
     pub async fn close(&self) {
-        self.shared.stop.cancel();
-        // Held until the pool is closed: nobody can be about to start a job. There are none any more when another has
-        // closed it.
-        let all = u32::try_from(self.shared.caps.jobs.get()).unwrap_or(u32::MAX);
-        let _all = self.shared.permits.acquire_many(all).await;
-        self.shared.permits.close();
+        self.inner.stop.cancel();
+        // All permits are held until the pool is closed, so no job is about to start. Fails when the pool is closed already.
+        let all = u32::try_from(self.inner.caps.jobs.get()).unwrap_or(u32::MAX);
+        let _all = self.inner.permits.acquire_many(all).await;
+        self.inner.permits.close();
     }
 
-    /// Serves until `stop`, then [closes](Self::close): a task child of a supervisor.
+    /// Waits for `stop`, then [closes](Self::close): a task child of a supervisor.
     ///
     /// Not cancel safe: dropped early, the pool stays open.
     pub async fn run(self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
@@ -195,11 +199,11 @@ impl TaskPool {
 
     /// The counters; entries are running jobs.
     pub fn counters(&self) -> &Counters<JobEvent> {
-        &self.shared.counters
+        &self.inner.counters
     }
 
-    fn full(&self) -> Skipped {
-        Skipped::Full { cap: self.shared.caps.jobs.get() }
+    fn full(&self) -> JobRefused {
+        JobRefused::Full { cap: self.inner.caps.jobs.get() }
     }
 
     fn start<J, F, E>(&self, permit: OwnedSemaphorePermit, job: J)
@@ -208,11 +212,11 @@ impl TaskPool {
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: Send + 'static,
     {
-        let running = Job::new(self.clone(), permit);
-        let (stop, limit) = (self.shared.stop.clone(), self.shared.caps.limit);
+        let running = JobGuard::new(self.clone(), permit);
+        let (stop, limit) = (self.inner.stop.clone(), self.inner.caps.limit);
         let job = AssertUnwindSafe(job()).catch_unwind();
         tokio::spawn(async move {
-            // The job's future ends with this statement, so that the permit comes back after whatever the job held.
+            // The job's future is dropped with this statement, so the permit is released after all that the job held.
             let outcome = tokio::select! {
                 biased;
                 () = stop.cancelled() => JobEvent::Stopped,
@@ -220,7 +224,7 @@ impl TaskPool {
                     Ok(Ok(Ok(()))) => JobEvent::Done,
                     Ok(Ok(Err(_))) => JobEvent::Failed,
                     Ok(Err(_)) => JobEvent::Panicked,
-                    Err(_) => JobEvent::Overdue,
+                    Err(_) => JobEvent::TimedOut,
                 },
             };
             running.end(outcome);
@@ -235,29 +239,29 @@ impl Inspect for TaskPool {
 }
 
 /// A job that has been offered and is neither started nor refused.
-struct Waiting<'a> {
+struct OfferGuard<'a> {
     counters: &'a Counters<JobEvent>,
     settled: bool,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> OfferGuard<'a> {
     fn new(counters: &'a Counters<JobEvent>) -> Self {
         counters.count(JobEvent::Offered);
         Self { counters, settled: false }
     }
 
-    fn settle<P>(mut self, permit: Result<P, Skipped>) -> Result<P, Skipped> {
+    fn settle<P>(mut self, permit: Result<P, JobRefused>) -> Result<P, JobRefused> {
         self.settled = true;
         self.counters.count(match permit {
             Ok(_) => JobEvent::Started,
-            Err(Skipped::Full { .. }) => JobEvent::RefusedFull,
-            Err(Skipped::Closed) => JobEvent::RefusedClosed,
+            Err(JobRefused::Full { .. }) => JobEvent::RefusedFull,
+            Err(JobRefused::Closed) => JobEvent::RefusedClosed,
         });
         permit
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for OfferGuard<'_> {
     fn drop(&mut self) {
         if !self.settled {
             self.counters.count(JobEvent::RefusedAbandoned);
@@ -265,25 +269,25 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The jobs that run, for those who wait until there is none.
+/// The jobs that run, for [`TaskPool::idle`].
 #[derive(Debug, Default)]
 struct Running {
     jobs: usize,
-    /// How often the last one ended.
-    lulls: u64,
+    /// How often the last job ended.
+    times_idle: u64,
 }
 
-/// A job that holds a permit. However its task ends, it is counted once, and then the permit goes back.
-struct Job {
+/// A job that holds a permit. However its task ends, also unpolled, it is counted once, and then the permit is released.
+struct JobGuard {
     pool: TaskPool,
     outcome: JobEvent,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Job {
+impl JobGuard {
     fn new(pool: TaskPool, permit: OwnedSemaphorePermit) -> Self {
         pool.counters().entries().add(1);
-        pool.shared.running.send_modify(|running| running.jobs += 1);
+        pool.inner.running.send_modify(|running| running.jobs += 1);
         Self { pool, outcome: JobEvent::Stopped, permit: Some(permit) }
     }
 
@@ -292,14 +296,14 @@ impl Job {
     }
 }
 
-impl Drop for Job {
+impl Drop for JobGuard {
     fn drop(&mut self) {
         self.pool.counters().count(self.outcome);
         self.pool.counters().entries().sub(1);
         drop(self.permit.take());
-        self.pool.shared.running.send_modify(|running| {
+        self.pool.inner.running.send_modify(|running| {
             running.jobs -= 1;
-            running.lulls += u64::from(running.jobs == 0);
+            running.times_idle += u64::from(running.jobs == 0);
         });
     }
 }

@@ -1,9 +1,9 @@
-//! A stream that goes on to its reader while a capped copy of it is kept.
+//! A stream that is passed to its reader while a capped copy of it is made.
 //!
-//! The reader gets every piece as it comes, as a reference to the same bytes. The copy grows beside it up to its cap; one
-//! byte more and it is dropped. What has been copied is handed over once, at the clean end of the stream: at its last
-//! piece when the length was known, at its end otherwise. A stream that failed, fell short of its announced length, or
-//! whose reader left, hands over nothing.
+//! The reader receives every piece as it arrives, as a reference to the same bytes. The copy grows up to its cap and is
+//! dropped with the first byte beyond it. The complete copy is passed to a callback once: at the last piece when the length
+//! was known, at the end of the stream otherwise. For a stream that failed, did not have its announced length, or whose
+//! reader was dropped, the callback gets the reason and no copy.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -14,32 +14,31 @@ use futures::Stream;
 
 use super::ByteCap;
 
-/// What became of the copy.
+/// The result of a [`Tee`], passed to its callback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Copied {
-    /// The stream ended well and the copy is whole.
-    Whole(Bytes),
+pub enum TeeOutcome {
+    /// The stream ended without an error and the copy is complete.
+    Complete(Bytes),
     /// The stream is, or was announced, larger than the cap.
     TooLarge,
     /// The stream ended with an error.
     Failed,
-    /// The stream ended well before or after its announced length.
+    /// The stream ended without an error before or after its announced length.
     WrongLength {
-        /// What was announced.
+        /// The announced length.
         announced: u64,
-        /// What came; when more came than was announced, what had come by then.
-        came: u64,
+        /// Bytes received; when more arrived than was announced, those received by then.
+        received: u64,
     },
-    /// The reader left before the end.
+    /// The stream was dropped before its end.
     Abandoned,
 }
 
-/// The stream with the copy beside it.
+/// A stream and its copy.
 ///
-/// It belongs to its reader and ends with the stream: in use is what it [holds](Tee::held), the most is its cap, and each
-/// refusal is handed over by its reason ([`Copied`]), for whoever makes tees to count. It keeps no room to compact, and its
-/// place in the snapshot is its maker's.
+/// It belongs to its reader and ends with the stream. Its use is [`held`](Tee::held), its limit the cap, and each outcome is
+/// passed to the callback as a [`TeeOutcome`], for its maker to count and to show.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -50,33 +49,33 @@ pub enum Copied {
 ///
 /// let origin = stream::iter([Ok::<_, std::io::Error>(Bytes::from("ab")), Ok(Bytes::from("c"))]);
 /// let (done, copy) = std::sync::mpsc::sync_channel(1);
-/// let tee = Tee::new(origin, ByteCap::of::<100>(), Some(3), move |copied| drop(done.send(copied)));
+/// let tee = Tee::new(origin, ByteCap::of::<100>(), Some(3), move |outcome| drop(done.send(outcome)));
 /// assert_eq!(tee.map(Result::unwrap).collect::<Vec<_>>().await.concat(), b"abc");
-/// assert_eq!(copy.recv().unwrap(), Copied::Whole("abc".into()));
+/// assert_eq!(copy.recv().unwrap(), TeeOutcome::Complete("abc".into()));
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct Tee<S, F: FnOnce(Copied)> {
+pub struct Tee<S, F: FnOnce(TeeOutcome)> {
     stream: S,
     copy: BytesMut,
     cap: u64,
     announced: Option<u64>,
-    came: u64,
-    hand_over: Option<F>,
+    received: u64,
+    on_end: Option<F>,
 }
 
-impl<S, F: FnOnce(Copied)> Tee<S, F> {
+impl<S, F: FnOnce(TeeOutcome)> Tee<S, F> {
     /// Copies `stream` up to `cap`; `announced` is its length, if it is known.
     ///
-    /// `hand_over` is called exactly once, with what became of the copy, in the reader's task. It must not block and has no
-    /// way to wait, so that no store can delay the reader: give slow work to a [`TaskPool`](super::TaskPool) with
-    /// `try_spawn`. If it panics the reader does not notice.
-    pub fn new(stream: S, cap: ByteCap, announced: Option<u64>, hand_over: F) -> Self {
+    /// `on_end` is called exactly once, with the outcome, in the reader's task. It must not block, so that no store delays
+    /// the reader: give slow work to a [`TaskPool`](super::TaskPool) with `try_spawn`. A panic in it does not reach the
+    /// reader.
+    pub fn new(stream: S, cap: ByteCap, announced: Option<u64>, on_end: F) -> Self {
         let mut tee =
-            Self { stream, copy: BytesMut::new(), cap: cap.get(), announced, came: 0, hand_over: Some(hand_over) };
+            Self { stream, copy: BytesMut::new(), cap: cap.get(), announced, received: 0, on_end: Some(on_end) };
         match announced {
-            Some(length) if length > tee.cap => tee.finish(Copied::TooLarge),
-            Some(0) => tee.finish(Copied::Whole(Bytes::new())),
+            Some(length) if length > tee.cap => tee.finish(TeeOutcome::TooLarge),
+            Some(0) => tee.finish(TeeOutcome::Complete(Bytes::new())),
             Some(_) | None => {}
         }
         tee
@@ -87,48 +86,48 @@ impl<S, F: FnOnce(Copied)> Tee<S, F> {
         self.copy.len()
     }
 
-    /// Takes note of a piece on its way to the reader.
+    /// Copies a piece that is passed to the reader.
     fn piece(&mut self, piece: &Bytes) {
-        if self.hand_over.is_none() {
+        if self.on_end.is_none() {
             return;
         }
-        let came = self.came + piece.len() as u64;
+        let received = self.received + piece.len() as u64;
         match self.announced {
-            Some(announced) if came > announced => self.finish(Copied::WrongLength { announced, came }),
-            _ if came > self.cap => self.finish(Copied::TooLarge),
+            Some(announced) if received > announced => self.finish(TeeOutcome::WrongLength { announced, received }),
+            _ if received > self.cap => self.finish(TeeOutcome::TooLarge),
             announced => {
                 self.reserve(piece.len());
                 self.copy.extend_from_slice(piece);
-                self.came = came;
-                if announced == Some(came) {
-                    self.whole();
+                self.received = received;
+                if announced == Some(received) {
+                    self.complete();
                 }
             }
         }
     }
 
-    /// One allocation when the length is known; otherwise room doubles, but not beyond the cap.
+    /// One allocation when the length is known; otherwise the capacity doubles, but not beyond the cap.
     fn reserve(&mut self, more: usize) {
         let needed = self.copy.len() + more;
         if needed <= self.copy.capacity() {
             return;
         }
-        let room = self.announced.unwrap_or_else(|| (2 * needed as u64).min(self.cap));
-        self.copy.reserve(usize::try_from(room).unwrap_or(needed).max(needed) - self.copy.len());
+        let capacity = self.announced.unwrap_or_else(|| (2 * needed as u64).min(self.cap));
+        self.copy.reserve(usize::try_from(capacity).unwrap_or(needed).max(needed) - self.copy.len());
     }
 
-    fn whole(&mut self) {
+    fn complete(&mut self) {
         let copy = std::mem::take(&mut self.copy);
-        // Room that doubling left over would be held for as long as the copy is.
+        // Capacity that doubling left unused would be held for as long as the copy.
         let exact = copy.capacity() <= copy.len() + copy.len() / 4;
-        self.finish(Copied::Whole(if exact { copy.freeze() } else { Bytes::copy_from_slice(&copy) }));
+        self.finish(TeeOutcome::Complete(if exact { copy.freeze() } else { Bytes::copy_from_slice(&copy) }));
     }
 
-    fn finish(&mut self, copied: Copied) {
+    fn finish(&mut self, outcome: TeeOutcome) {
         self.copy = BytesMut::new();
-        if let Some(hand_over) = self.hand_over.take() {
-            // The panic hook has reported it; what it left behind is its own.
-            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| hand_over(copied)));
+        if let Some(on_end) = self.on_end.take() {
+            // The panic hook has reported it.
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| on_end(outcome)));
         }
     }
 }
@@ -136,7 +135,7 @@ impl<S, F: FnOnce(Copied)> Tee<S, F> {
 impl<S, F, E> Stream for Tee<S, F>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
-    F: FnOnce(Copied) + Unpin,
+    F: FnOnce(TeeOutcome) + Unpin,
 {
     type Item = Result<Bytes, E>;
 
@@ -144,10 +143,12 @@ where
         let next = ready!(Pin::new(&mut self.stream).poll_next(context));
         match &next {
             Some(Ok(piece)) => self.piece(piece),
-            Some(Err(_)) => self.finish(Copied::Failed),
-            None => match (self.announced, self.came) {
-                (Some(announced), came) if announced != came => self.finish(Copied::WrongLength { announced, came }),
-                (Some(_) | None, _) if self.hand_over.is_some() => self.whole(),
+            Some(Err(_)) => self.finish(TeeOutcome::Failed),
+            None => match (self.announced, self.received) {
+                (Some(announced), received) if announced != received => {
+                    self.finish(TeeOutcome::WrongLength { announced, received });
+                }
+                (Some(_) | None, _) if self.on_end.is_some() => self.complete(),
                 _ => {}
             },
         }
@@ -159,8 +160,8 @@ where
     }
 }
 
-impl<S, F: FnOnce(Copied)> Drop for Tee<S, F> {
+impl<S, F: FnOnce(TeeOutcome)> Drop for Tee<S, F> {
     fn drop(&mut self) {
-        self.finish(Copied::Abandoned);
+        self.finish(TeeOutcome::Abandoned);
     }
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
-use plimsoll_sync::level::LevelCell;
+use plimsoll_sync::level_cell::LevelCell;
 use plimsoll_sync::mailbox::Mailbox;
+use plimsoll_sync::occupancy::Occupancy;
 use plimsoll_sync::permits::{Load, MAX_BYTES, MAX_COUNT, PermitGate};
-use plimsoll_sync::tide::Tide;
 use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorCell, ActorName, SpawnErr};
 
@@ -109,7 +109,7 @@ impl<M: Send + 'static> MailboxBuilder<M> {
             Overflow::DropOldest => Queue::Own(Mailbox::new(self.limit, 0)),
             overflow => {
                 let gated = overflow == Overflow::Wait || self.weigh.is_some();
-                Queue::Ractor { tide: Tide::new(), gate: gated.then(|| PermitGate::new(self.limit, waiting)) }
+                Queue::Ractor { occupancy: Occupancy::new(), gate: gated.then(|| PermitGate::new(self.limit, waiting)) }
             }
         };
         Arc::new(Core {

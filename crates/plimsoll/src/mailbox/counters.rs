@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use plimsoll_sync::mailbox::Traffic;
+use plimsoll_sync::occupancy::OccupancyReading;
 use plimsoll_sync::permits::{Load, PermitGate};
-use plimsoll_sync::tide::Level;
 
 use super::BoundedRef;
 use super::delivery::{Core, Queue, RETURNED, TAKEN, UNSERVED};
@@ -16,8 +16,8 @@ impl<M> Core<M> {
     pub(crate) fn traffic(&self) -> (Traffic, Load) {
         match &self.queue {
             Queue::Own(mailbox) => (mailbox.traffic(), mailbox.gate.used()),
-            Queue::Ractor { tide, gate } => {
-                let Level { entered, left, inside, high_water } = tide.read();
+            Queue::Ractor { occupancy, gate } => {
+                let OccupancyReading { entered, left, inside, high_water } = occupancy.read();
                 let traffic = Traffic {
                     sent: entered,
                     taken: left[TAKEN],

@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
-use plimsoll_sync::level::LevelCell;
+use plimsoll_sync::level_cell::LevelCell;
 use plimsoll_sync::mailbox::{Leaves, Mailbox};
+use plimsoll_sync::occupancy::Occupancy;
 use plimsoll_sync::permits::{Load, PermitGate};
-use plimsoll_sync::tide::Tide;
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorRef, MessagingErr};
 
@@ -61,9 +61,9 @@ pub(crate) struct Core<M> {
 
 /// Where messages wait for the actor.
 pub(crate) enum Queue<M> {
-    /// In ractor's own queue, each with its credit. The tide counts them, and bounds them where they are
+    /// In ractor's own queue, each with its credit. The occupancy counts them, and bounds them where they are
     /// bounded by number and nobody waits; else the gate does.
-    Ractor { tide: Tide<WAYS>, gate: Option<PermitGate<Waker>> },
+    Ractor { occupancy: Occupancy<WAYS>, gate: Option<PermitGate<Waker>> },
     /// In a queue of our own, from which the oldest can be taken; ractor's then holds an announcement for each.
     Own(Mailbox<(M, SentAt), Waker>),
 }
@@ -83,8 +83,8 @@ pub(crate) type Weigh<M> = Box<dyn Fn(&M) -> u64 + Send + Sync>;
 impl<M> Core<M> {
     /// A message that waited in ractor's queue is there no longer.
     fn left(&self, way: usize, bytes: u64) {
-        if let Queue::Ractor { tide, gate } = &self.queue {
-            tide.leave(way);
+        if let Queue::Ractor { occupancy, gate } = &self.queue {
+            occupancy.leave(way);
             if let Some(gate) = gate {
                 gate.release(bytes, Waker::wake);
             }
@@ -186,7 +186,7 @@ impl<M> Bounded<M> {
                 Some(Delivery::Message(message))
             }
             Payload::Pressure => {
-                let level = core.level.hear()?;
+                let level = core.level.take_change()?;
                 PressureLevel::ALL.get(usize::from(level)).copied().map(Delivery::Pressure)
             }
             Payload::Nothing => None,

@@ -8,8 +8,8 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use plimsoll_sync::mailbox::{Mailbox, NotSent};
+use plimsoll_sync::occupancy::Occupancy;
 use plimsoll_sync::permits::{Load, PermitGate, Place, Refused, Scarce};
-use plimsoll_sync::tide::Tide;
 use ractor::ActorCell;
 use ractor::concurrency::JoinHandle;
 
@@ -89,7 +89,7 @@ impl<M: Send + 'static> BoundedRef<M> {
         let bytes = self.core.weigh.as_ref().map_or(0, |weigh| weigh(&message));
         let (n, message) = match &self.core.queue {
             Queue::Own(mailbox) => return self.send_to_own_queue(mailbox, message, bytes),
-            Queue::Ractor { tide, gate: None } => match tide.enter(u64::from(self.core.limit.count)) {
+            Queue::Ractor { occupancy, gate: None } => match occupancy.enter(u64::from(self.core.limit.count)) {
                 Ok(n) => (n, message),
                 Err(in_flight) => {
                     let used = Load { count: u32::try_from(in_flight).unwrap_or(u32::MAX), bytes: 0 };
@@ -97,8 +97,8 @@ impl<M: Send + 'static> BoundedRef<M> {
                     return self.over(message, refused, bytes);
                 }
             },
-            Queue::Ractor { tide, gate: Some(gate) } => match gate.try_acquire(bytes) {
-                Ok(()) => (counted(tide), message),
+            Queue::Ractor { occupancy, gate: Some(gate) } => match gate.try_acquire(bytes) {
+                Ok(()) => (counted(occupancy), message),
                 Err(refused) => return self.over(message, refused, bytes),
             },
         };
@@ -147,7 +147,7 @@ impl<M: Send + 'static> BoundedRef<M> {
             done => return done,
         };
         let core = &self.core;
-        let Queue::Ractor { tide, gate: Some(gate) } = &core.queue else {
+        let Queue::Ractor { occupancy, gate: Some(gate) } = &core.queue else {
             return Err(SendError::NoProcess(message));
         };
         let bytes = core.weigh.as_ref().map_or(0, |weigh| weigh(&message));
@@ -169,7 +169,7 @@ impl<M: Send + 'static> BoundedRef<M> {
                 Err(SendError::TimedOut(message))
             }
             Ok(()) => {
-                let sent_at = SentAt::now(counted(tide));
+                let sent_at = SentAt::now(counted(occupancy));
                 core.deliver(message, bytes, sent_at).map_err(SendError::NoProcess).map(|()| Sent::Queued)
             }
         }
@@ -196,7 +196,7 @@ impl<M: Send + 'static> BoundedRef<M> {
 
     /// Sets how scarce memory is for the actor. It always gets through, takes no credit, and only the latest counts.
     pub fn set_pressure(&self, level: PressureLevel) {
-        if self.core.level.tell(level as u8) {
+        if self.core.level.set(level as u8) {
             self.core.announce(Payload::Pressure);
         }
     }
@@ -241,8 +241,8 @@ impl<M: Send + 'static> BoundedRef<M> {
 }
 
 /// Counts a message that has its credit from the gate; which number it has.
-fn counted(tide: &Tide<WAYS>) -> u64 {
-    tide.enter(u64::MAX).unwrap_or_default()
+fn counted(occupancy: &Occupancy<WAYS>) -> u64 {
+    occupancy.enter(u64::MAX).unwrap_or_default()
 }
 
 /// A place among the senders that wait; given up when dropped.

@@ -24,7 +24,10 @@ const INSERTED: Law = Law {
 
 fn cache(bytes: u64, entry: u64) -> ByteCache<u8> {
     let (bytes, entry) = (ByteCap::new(bytes).unwrap(), ByteCap::new(entry).unwrap());
-    ByteCache::new("images", ByteCacheCaps { bytes, entry, ttl: TTL, fills: Cap::of::<2>() })
+    ByteCache::new(
+        "images",
+        ByteCacheCaps { bytes, entry, ttl: TTL, fills: Cap::of::<2>(), ..ByteCacheCaps::default() },
+    )
 }
 
 #[derive(Debug, Clone)]

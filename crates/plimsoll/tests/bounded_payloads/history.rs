@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use plimsoll::bounded::{
-    ByteCap, Cap, Compact, CompactPolicy, Derived, EventTooLarge, History, HistoryCaps, HistoryEvent,
+    ByteCap, Cap, Compact, CompactPolicy, EventTooLarge, History, HistoryCaps, HistoryEvent, HistoryIndex,
 };
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 #[derive(Debug, Default, PartialEq)]
 struct Tally(BTreeMap<u8, Vec<u32>>);
 
-impl Derived<u8, u32> for Tally {
+impl HistoryIndex<u8, u32> for Tally {
     fn added(&mut self, key: &u8, event: &u32) {
         self.0.entry(*key).or_default().push(*event);
     }
@@ -84,12 +84,12 @@ fn check(history: &History<u8, u32, Tally>, model: &Model, caps: &HistoryCaps) {
     assert!(history.weight() <= caps.bytes.get());
     let mut tally = Tally::default();
     for key in 0..6 {
-        let own: Vec<_> = history.of(&key).map(|(number, event)| (number, key, *event)).collect();
+        let own: Vec<_> = history.events_of(&key).map(|(number, event)| (number, key, *event)).collect();
         assert!(own.len() <= caps.per_key.get());
         assert_eq!(own, expected.iter().filter(|row| row.1 == key).copied().collect::<Vec<_>>());
         own.iter().for_each(|row| tally.added(&row.1, &row.2));
     }
-    assert_eq!(history.derived(), &tally);
+    assert_eq!(history.index(), &tally);
     assert_eq!(history.keys(), tally.0.len(), "a key without events is forgotten");
     let middle = model.next / 2;
     assert!(history.after(middle).map(|row| row.0).eq(expected.iter().map(|row| row.0).filter(|n| *n > middle)));
@@ -105,7 +105,7 @@ proptest! {
     /// F-4, F-5, F-9, F-10, M-13: caps in all, by key and by bytes; indexes equal rows after every step.
     #[test]
     fn history_keeps_what_the_model_keeps(caps in caps(), ops in prop::collection::vec(op(), 1..60)) {
-        let mut history = History::deriving("events", caps, Tally::default());
+        let mut history = History::with_index("events", caps, Tally::default());
         let mut model = Model::default();
         let (mut forgotten, mut refused) = (0, 0);
         for (step, op) in ops.into_iter().enumerate() {
@@ -118,7 +118,7 @@ proptest! {
                 Op::Forget { key } => {
                     let before = model.events.len();
                     model.events.retain(|row| row.1 != key);
-                    prop_assert_eq!(history.forget(&key), before - model.events.len());
+                    prop_assert_eq!(history.remove_key(&key), before - model.events.len());
                     forgotten += (before - model.events.len()) as u64;
                 }
                 Op::Compact => drop(history.compact(&CompactPolicy::new(1, 1))),
@@ -156,6 +156,6 @@ fn one_key_cannot_push_out_the_others() {
     for event in 1..100_000 {
         history.push("talkative", event, 1).unwrap();
     }
-    assert_eq!((history.of(&"quiet").count(), history.of(&"talkative").count()), (1, 100));
+    assert_eq!((history.events_of(&"quiet").count(), history.events_of(&"talkative").count()), (1, 100));
     assert_eq!(history.len(), 101);
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use plimsoll::bounded::{Cap, JobEvent, Skipped, TaskPool, TaskPoolCaps};
+use plimsoll::bounded::{Cap, JobEvent, JobRefused, TaskPool, TaskPoolCaps};
 use plimsoll::inspect::Inspect;
 use plimsoll_testkit::gate::Gate;
 use plimsoll_testkit::law::Law;
@@ -17,7 +17,7 @@ const OFFERED: Law = Law {
 const STARTED: Law = Law {
     name: "jobs started",
     whole: "store_started",
-    parts: &["store_done", "store_failed", "store_panicked", "store_overdue", "store_stopped", "store_used"],
+    parts: &["store_done", "store_failed", "store_panicked", "store_timed_out", "store_stopped", "store_used"],
 };
 
 fn check(pool: &TaskPool) {
@@ -64,7 +64,7 @@ async fn without_a_permit_nothing_is_spawned() {
             }
         })
         .await;
-    assert_eq!(skipped, Err(Skipped::Full { cap: 10 }));
+    assert_eq!(skipped, Err(JobRefused::Full { cap: 10 }));
     assert_eq!(from.elapsed(), Duration::from_millis(100));
     assert!(!called, "the job did not even begin to exist");
     assert_eq!((alive_tasks(), Arc::strong_count(&image)), (before, 1));
@@ -107,7 +107,7 @@ async fn a_job_is_ended_at_its_limit() {
     .unwrap();
     pool.idle().await;
     assert_eq!(from.elapsed(), Duration::from_secs(5));
-    assert_eq!(pool.counters().counted(JobEvent::Overdue), 1);
+    assert_eq!(pool.counters().counted(JobEvent::TimedOut), 1);
     assert_eq!(running_at_drop.load(SeqCst), 1, "what the job held was gone before its permit came back");
     check(&pool);
 }
@@ -144,8 +144,8 @@ async fn closing_ends_the_jobs_and_takes_no_more() {
     }
     pool.close().await;
     assert_eq!(pool.counters().counted(JobEvent::Stopped), 10);
-    assert_eq!(pool.spawn(|| async { Ok::<_, ()>(()) }).await, Err(Skipped::Closed));
-    assert_eq!(pool.try_spawn(|| async { Ok::<_, ()>(()) }), Err(Skipped::Closed));
+    assert_eq!(pool.spawn(|| async { Ok::<_, ()>(()) }).await, Err(JobRefused::Closed));
+    assert_eq!(pool.try_spawn(|| async { Ok::<_, ()>(()) }), Err(JobRefused::Closed));
     tokio::task::yield_now().await;
     assert_eq!(alive_tasks(), before);
     check(&pool);

@@ -3,13 +3,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use parking_lot::Mutex;
-use plimsoll::bounded::{ByteCap, Copied, Tee};
+use plimsoll::bounded::{ByteCap, Tee, TeeOutcome};
 use proptest::prelude::*;
 
 /// What was handed over, and how often.
-type Handed = Arc<Mutex<Vec<Copied>>>;
+type Handed = Arc<Mutex<Vec<TeeOutcome>>>;
 
-fn tee<S>(stream: S, cap: u64, announced: Option<u64>) -> (Tee<S, impl FnOnce(Copied)>, Handed) {
+fn tee<S>(stream: S, cap: u64, announced: Option<u64>) -> (Tee<S, impl FnOnce(TeeOutcome)>, Handed) {
     let handed = Handed::default();
     let copied = {
         let handed = handed.clone();
@@ -31,29 +31,29 @@ fn end() -> impl Strategy<Value = End> {
 }
 
 /// The rules, from the whole of what the reader got.
-fn expected(read: &[Bytes], end: &End, cap: u64, announced: Option<u64>) -> Copied {
+fn expected(read: &[Bytes], end: &End, cap: u64, announced: Option<u64>) -> TeeOutcome {
     let mut came = 0;
     if announced.is_some_and(|announced| announced > cap) {
-        return Copied::TooLarge;
+        return TeeOutcome::TooLarge;
     }
     if announced == Some(0) {
-        return Copied::Whole(Bytes::new());
+        return TeeOutcome::Complete(Bytes::new());
     }
     for (index, piece) in read.iter().enumerate() {
         came += piece.len() as u64;
         match announced {
-            Some(announced) if came > announced => return Copied::WrongLength { announced, came },
-            _ if came > cap => return Copied::TooLarge,
+            Some(announced) if came > announced => return TeeOutcome::WrongLength { announced, received: came },
+            _ if came > cap => return TeeOutcome::TooLarge,
             // The first moment at which all that was announced is there.
-            Some(announced) if came == announced => return Copied::Whole(read[..=index].concat().into()),
+            Some(announced) if came == announced => return TeeOutcome::Complete(read[..=index].concat().into()),
             _ => {}
         }
     }
     match (end, announced) {
-        (End::Error, _) => Copied::Failed,
-        (End::Leaves(_), _) => Copied::Abandoned,
-        (End::Well, Some(announced)) => Copied::WrongLength { announced, came },
-        (End::Well, None) => Copied::Whole(read.concat().into()),
+        (End::Error, _) => TeeOutcome::Failed,
+        (End::Leaves(_), _) => TeeOutcome::Abandoned,
+        (End::Well, Some(announced)) => TeeOutcome::WrongLength { announced, received: came },
+        (End::Well, None) => TeeOutcome::Complete(read.concat().into()),
     }
 }
 
@@ -116,7 +116,7 @@ async fn a_known_length_is_whole_with_its_last_piece() {
     tee.next().await;
     assert!(handed.lock().is_empty());
     tee.next().await;
-    assert_eq!(*handed.lock(), [Copied::Whole("abcd".into())]);
+    assert_eq!(*handed.lock(), [TeeOutcome::Complete("abcd".into())]);
 }
 
 /// a store that panics takes nothing from the reader.
@@ -135,7 +135,7 @@ async fn a_stream_over_the_cap_holds_nothing() {
     assert_eq!(tee.held(), 3);
     tee.next().await;
     assert_eq!(tee.held(), 0);
-    assert_eq!(*handed.lock(), [Copied::TooLarge]);
+    assert_eq!(*handed.lock(), [TeeOutcome::TooLarge]);
     assert_eq!(tee.map(Result::unwrap).collect::<Vec<_>>().await, ["ghi"]);
 }
 
@@ -148,7 +148,7 @@ async fn a_copy_is_exact() {
         let (tee, handed) = tee(stream, 1 << 20, announced);
         tee.for_each(|_| async {}).await;
         let copied = handed.lock().pop();
-        let Some(Copied::Whole(whole)) = copied else { panic!("{copied:?}") };
+        let Some(TeeOutcome::Complete(whole)) = copied else { panic!("{copied:?}") };
         let whole = whole.try_into_mut().expect("nobody else holds it");
         assert_eq!((whole.len(), whole.capacity()), (70 << 10, 70 << 10));
     }

@@ -3,6 +3,7 @@
 //! `PLIMSOLL_E2E=full` sends 10,000 requests, otherwise a tenth. The figures go to `target/e2e/bounded.json`: each fix
 //! with what becomes of its figure without it, and memory, latency and throughput before and after all eight.
 
+mod caching;
 mod clients;
 mod origin;
 mod process;

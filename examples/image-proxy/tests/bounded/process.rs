@@ -53,9 +53,19 @@ impl Proxy {
     ///
     /// A write to its folder takes `store_delay` longer.
     pub(crate) async fn start(origin: SocketAddr, off: &[&str], store_delay: Duration) -> Self {
-        let folder = tempfile::tempdir().unwrap();
         let program = if off.is_empty() { PathBuf::from(PROGRAM) } else { controls_program() };
-        let mut command = Command::new(program);
+        Self::launch(Command::new(program), origin, off, store_delay).await
+    }
+
+    /// Starts a proxy that may have so many descriptors.
+    pub(crate) async fn start_limited(origin: SocketAddr, descriptors: u32) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), PROGRAM]);
+        Self::launch(command, origin, &[], Duration::ZERO).await
+    }
+
+    async fn launch(mut command: Command, origin: SocketAddr, off: &[&str], store_delay: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         command.env("PLIMSOLL_CONTROLS_OFF", off.join(",")).arg("--store").arg(folder.path());
         command.args(["--origin", &origin.to_string(), "--patience-ms", "3000"]);
         command.args(["--store-delay-ms", &store_delay.as_millis().to_string()]);

@@ -1,4 +1,4 @@
-//! Where an attempt comes from: the prefix of its address.
+//! The origin of an attempt: the prefix of its address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,7 +11,7 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// The prefix of `address`, of `ipv4` or `ipv6` bits. An IPv4 address in IPv6's clothes counts as IPv4.
+    /// The prefix of `address`, of `ipv4` or `ipv6` bits. An IPv4 address mapped into IPv6 counts as IPv4.
     pub fn of(address: IpAddr, ipv4: u8, ipv6: u8) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => {

@@ -7,22 +7,22 @@ use std::time::Instant;
 
 use plimsoll_sync::slots::{SlotKey, Slots};
 
-use super::{AdmissionEvent, AdmissionRefusal, AdmissionSettings, Bucket, Origin, Refused};
-use crate::bounded::list::{Links, List, linked};
+use super::{AdmissionEvent, AdmissionRefusal, AdmissionSettings, Origin, Refused};
+use crate::bounded::linked_list::{Links, List, linked};
 use crate::bounded::lru_map::LruMap;
-use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint};
+use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, TokenBucket};
 
 #[derive(Debug)]
-pub(super) struct Table<A> {
+pub(super) struct AdmissionTable<A> {
     settings: AdmissionSettings,
     clients: usize,
     half_open: usize,
-    bucket: Bucket,
-    /// Origins with clients, and the last ones without.
+    bucket: TokenBucket,
+    /// Origins with clients, and the latest ones without.
     rows: Slots<Row>,
     index: HashMap<Origin, SlotKey>,
-    /// Origins without a client, quiet for longest first.
-    quiet: List<0>,
+    /// Origins without a client, least recently used first.
+    idle: List<0>,
     refused: LruMap<A, AdmissionRefusal>,
     open: bool,
     counters: Counters<AdmissionEvent>,
@@ -32,29 +32,29 @@ pub(super) struct Table<A> {
 struct Row {
     origin: Origin,
     clients: usize,
-    bucket: Bucket,
+    bucket: TokenBucket,
     links: Links,
 }
 
 linked!([] Row, 0, links);
 
-/// A place that is taken. Goes back by [`Table::release`].
+/// An admitted client. It leaves by [`AdmissionTable::release`].
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Ticket {
+pub(super) struct Admitted {
     row: SlotKey,
     half_open: bool,
 }
 
-impl<A: Eq + Hash + Clone> Table<A> {
+impl<A: Eq + Hash + Clone> AdmissionTable<A> {
     pub(super) fn new(settings: AdmissionSettings) -> Self {
         Self {
             clients: 0,
             half_open: 0,
-            bucket: Bucket::default(),
+            bucket: TokenBucket::default(),
             rows: Slots::with_limit(settings.clients.slots() + settings.origins.slots()),
             index: HashMap::new(),
-            quiet: List::default(),
+            idle: List::default(),
             refused: LruMap::new(settings.remembered),
             open: true,
             counters: Counters::new(&settings.name, settings.clients),
@@ -62,7 +62,7 @@ impl<A: Eq + Hash + Clone> Table<A> {
         }
     }
 
-    pub(super) fn admit(&mut self, address: IpAddr, attempt: Option<A>, now: Instant) -> Result<Ticket, Refused> {
+    pub(super) fn admit(&mut self, address: IpAddr, attempt: Option<A>, now: Instant) -> Result<Admitted, Refused> {
         if let Some(refusal) = attempt.as_ref().and_then(|attempt| self.refused.peek(attempt)) {
             self.counters.count_by_owner(AdmissionEvent::Repeated);
             return Err(Refused { refusal: refusal.clone(), repeated: true });
@@ -112,8 +112,8 @@ impl<A: Eq + Hash + Clone> Table<A> {
         Ok(())
     }
 
-    /// Takes a place and a token of each bucket.
-    fn take(&mut self, origin: Origin, now: Instant) -> Ticket {
+    /// Counts a client and takes a token of each bucket.
+    fn take(&mut self, origin: Origin, now: Instant) -> Admitted {
         self.bucket.take(self.settings.rate, now);
         self.clients += 1;
         self.half_open += 1;
@@ -121,12 +121,12 @@ impl<A: Eq + Hash + Clone> Table<A> {
         let key = match self.index.get(&origin) {
             Some(key) => *key,
             None => {
-                let row = Row { origin, clients: 0, bucket: Bucket::default(), links: Links::default() };
-                // INVARIANT: rows with clients are at most as many as clients, and of the quiet ones the oldest goes when
-                // there is one too many.
-                let Ok(key) = self.rows.insert(row) else { unreachable!("rows are bounded by clients and quiet ones") };
+                let row = Row { origin, clients: 0, bucket: TokenBucket::default(), links: Links::default() };
+                // INVARIANT: rows with clients are at most as many as clients, and of the idle ones the least recently used is
+                // removed when there is one too many.
+                let Ok(key) = self.rows.insert(row) else { unreachable!("rows are bounded by clients and idle ones") };
                 self.index.insert(origin, key);
-                self.quiet.push_back(&mut self.rows, key.index());
+                self.idle.push_back(&mut self.rows, key.index());
                 key
             }
         };
@@ -134,36 +134,36 @@ impl<A: Eq + Hash + Clone> Table<A> {
             row.bucket.take(self.settings.origin_rate, now);
             row.clients += 1;
             if row.clients == 1 {
-                self.quiet.unlink(&mut self.rows, key.index());
+                self.idle.unlink(&mut self.rows, key.index());
             }
         }
-        Ticket { row: key, half_open: true }
+        Admitted { row: key, half_open: true }
     }
 
-    pub(super) fn establish(&mut self, ticket: &mut Ticket) {
-        if std::mem::take(&mut ticket.half_open) {
+    pub(super) fn establish(&mut self, admitted: &mut Admitted) {
+        if std::mem::take(&mut admitted.half_open) {
             self.half_open -= 1;
             self.counters.count_by_owner(AdmissionEvent::Established);
         }
     }
 
-    pub(super) fn release(&mut self, ticket: Ticket) {
+    pub(super) fn release(&mut self, admitted: Admitted) {
         self.clients -= 1;
         self.counters.entries().set(self.clients as u64);
-        if ticket.half_open {
+        if admitted.half_open {
             self.half_open -= 1;
             self.counters.count_by_owner(AdmissionEvent::FailedHandshake);
         } else {
-            self.counters.count_by_owner(AdmissionEvent::Gone);
+            self.counters.count_by_owner(AdmissionEvent::Left);
         }
-        let Some(row) = self.rows.get_mut(ticket.row) else { return };
+        let Some(row) = self.rows.get_mut(admitted.row) else { return };
         row.clients -= 1;
         if row.clients > 0 {
             return;
         }
-        self.quiet.push_back(&mut self.rows, ticket.row.index());
-        if self.quiet.len() > self.settings.origins.get()
-            && let Some(index) = self.quiet.pop_front(&mut self.rows)
+        self.idle.push_back(&mut self.rows, admitted.row.index());
+        if self.idle.len() > self.settings.origins.get()
+            && let Some(index) = self.idle.pop_front(&mut self.rows)
             && let Some((key, _)) = self.rows.at(index)
             && let Some(row) = self.rows.remove(key)
         {
@@ -197,20 +197,20 @@ impl<A: Eq + Hash + Clone> Table<A> {
         &self.counters
     }
 
-    /// Index = rows; clients = sum over origins; quiet = origins without a client, bounded; the counters add up.
+    /// Index = rows; clients = sum over origins; idle = origins without a client, bounded; the counters add up.
     #[cfg(test)]
-    pub(super) fn check_law(&self) {
+    pub(super) fn check_invariants(&self) {
         assert_eq!(self.index.len(), self.rows.len());
         for (origin, key) in &self.index {
             assert_eq!(self.rows.get(*key).map(|row| row.origin), Some(*origin));
         }
         assert_eq!(self.rows.iter().map(|(_, row)| row.clients).sum::<usize>(), self.clients);
-        assert_eq!(self.quiet.len(), self.rows.iter().filter(|(_, row)| row.clients == 0).count());
-        assert_eq!(self.quiet.iter(&self.rows).count(), self.quiet.len());
-        assert!(self.quiet.len() <= self.settings.origins.get());
+        assert_eq!(self.idle.len(), self.rows.iter().filter(|(_, row)| row.clients == 0).count());
+        assert_eq!(self.idle.iter(&self.rows).count(), self.idle.len());
+        assert!(self.idle.len() <= self.settings.origins.get());
         assert!(self.refused.len() <= self.settings.remembered.get());
         let counted = |event| self.counters.counted(event);
-        let ended = counted(AdmissionEvent::FailedHandshake) + counted(AdmissionEvent::Gone);
+        let ended = counted(AdmissionEvent::FailedHandshake) + counted(AdmissionEvent::Left);
         assert_eq!(counted(AdmissionEvent::Offered), counted(AdmissionEvent::Admitted) + self.counters.refused());
         assert_eq!(counted(AdmissionEvent::Admitted), self.clients as u64 + ended);
         let decided = counted(AdmissionEvent::Established) + counted(AdmissionEvent::FailedHandshake);
@@ -219,7 +219,7 @@ impl<A: Eq + Hash + Clone> Table<A> {
     }
 }
 
-impl<A: Eq + Hash> Compact for Table<A> {
+impl<A: Eq + Hash> Compact for AdmissionTable<A> {
     fn footprint(&self) -> Footprint {
         self.rows.footprint().plus(self.index.footprint()).plus(self.refused.footprint())
     }

@@ -5,7 +5,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
-use crate::bounded::list::visits;
+use crate::bounded::linked_list::visits;
 
 fn settings(clients: usize, per_origin: usize, half_open: usize) -> AdmissionSettings {
     AdmissionSettings {
@@ -166,17 +166,17 @@ proptest! {
                 }
                 Op::SetOpen(set) => {
                     open = set;
-                    if open { admission.open() } else { admission.shut() }
+                    if open { admission.open() } else { admission.close() }
                 }
                 Op::Establish(_) | Op::Release(_) => {}
             }
             prop_assert_eq!(admission.clients(), model.clients.len());
             prop_assert_eq!(admission.half_open(), model.clients.iter().filter(|(_, half_open)| *half_open).count());
-            admission.shared.table.lock().check_law();
+            admission.inner.table.lock().check_invariants();
         }
         drop(permits);
         prop_assert_eq!((admission.clients(), admission.half_open()), (0, 0));
-        admission.shared.table.lock().check_law();
+        admission.inner.table.lock().check_invariants();
     }
 }
 
@@ -232,7 +232,7 @@ fn a_storm_is_counted_exactly() {
     assert_eq!(admission.inspect().counters["clients_high_water"], 10_000);
     drop(permits);
     assert_eq!(admission.clients(), 0);
-    admission.shared.table.lock().check_law();
+    admission.inner.table.lock().check_invariants();
 }
 
 /// M-4: admitting and releasing visits as many rows among 10,000 origins as among 10.

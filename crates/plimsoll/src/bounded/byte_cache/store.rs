@@ -15,13 +15,13 @@ use crate::bounded::Counters;
 /// What an entry weighs beyond its payload: key, slot and index of the storage, rounded up.
 pub(super) const OVERHEAD: u64 = 128;
 
-/// Slices below this do not pin enough to be worth a copy.
+/// Buffers up to this size are not worth a copy.
 const PINNED: usize = 4096;
 
-/// At most this many parts of the storage have a lock of their own.
+/// The storage has at most this many shards, each with its own lock.
 const SHARDS: u64 = 8;
 
-/// A payload with its weight and the end of its time, both fixed when it came in.
+/// A payload with its weight and expiry, both fixed when it was inserted.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     payload: Bytes,
@@ -34,7 +34,7 @@ impl Entry {
         Self { payload, weight: pinned as u64 + OVERHEAD, expires }
     }
 
-    pub(super) fn is_good(&self, now: Instant) -> bool {
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
         now < self.expires
     }
 
@@ -45,12 +45,12 @@ impl Entry {
 
 #[derive(Debug)]
 pub(super) struct Store<K> {
-    cache: Cache<K, Entry, Fixed, DefaultHashBuilder, Evictions>,
+    cache: Cache<K, Entry, StoredWeight, DefaultHashBuilder, Evictions>,
 }
 
 impl<K: Eq + Hash> Store<K> {
     pub(super) fn new(bytes: u64, entry: u64, counters: Counters<CacheEvent>) -> Self {
-        // A part takes entries up to its own share: each has to hold a few of the largest.
+        // A shard holds entries up to its own share of the cap: each has to hold a few of the largest.
         let shards = (bytes / (4 * (entry + OVERHEAD))).clamp(1, SHARDS);
         let shards = 1 << shards.ilog2();
         let entries =
@@ -62,7 +62,7 @@ impl<K: Eq + Hash> Store<K> {
             .build()
             .expect("both required options are set");
         let evictions = Evictions { counters };
-        Self { cache: Cache::with_options(options, Fixed, DefaultHashBuilder::default(), evictions) }
+        Self { cache: Cache::with_options(options, StoredWeight, DefaultHashBuilder::default(), evictions) }
     }
 
     pub(super) fn get<Q>(&self, key: &Q) -> Option<Entry>
@@ -74,10 +74,10 @@ impl<K: Eq + Hash> Store<K> {
     }
 
     pub(super) fn insert(&self, key: K, entry: Entry) {
-        let mut gone = Gone { replacing: true, ..Gone::default() };
-        if let Err((key, entry)) = self.cache.replace_with_lifecycle(key, entry, false, &mut gone) {
-            gone.replacing = false;
-            self.cache.insert_with_lifecycle(key, entry, &mut gone);
+        let mut removed = RemovedEntries { replacing: true, ..RemovedEntries::default() };
+        if let Err((key, entry)) = self.cache.replace_with_lifecycle(key, entry, false, &mut removed) {
+            removed.replacing = false;
+            self.cache.insert_with_lifecycle(key, entry, &mut removed);
         }
     }
 
@@ -89,20 +89,20 @@ impl<K: Eq + Hash> Store<K> {
         self.cache.remove(key).map(|(_, entry)| entry.payload)
     }
 
-    /// Removes `key` if its time is up: it may have come in anew since it was looked at.
+    /// Removes `key` if it has expired: it may have been inserted again since the look-up.
     pub(super) fn remove_expired<Q>(&self, key: &Q, now: Instant) -> bool
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.cache.remove_if(key, |entry| !entry.is_good(now)).is_some()
+        self.cache.remove_if(key, |entry| !entry.is_fresh(now)).is_some()
     }
 
     pub(super) fn sweep(&self, now: Instant) -> usize {
         let expired = Cell::new(0);
         self.cache.retain(|_, entry| {
-            expired.set(expired.get() + usize::from(!entry.is_good(now)));
-            entry.is_good(now)
+            expired.set(expired.get() + usize::from(!entry.is_fresh(now)));
+            entry.is_fresh(now)
         });
         expired.get()
     }
@@ -120,51 +120,51 @@ impl<K: Eq + Hash> Store<K> {
     }
 }
 
-/// Reads the weight that an entry came in with.
+/// Returns the weight that an entry was inserted with.
 #[derive(Debug, Clone)]
-struct Fixed;
+struct StoredWeight;
 
-impl<K> Weighter<K, Entry> for Fixed {
+impl<K> Weighter<K, Entry> for StoredWeight {
     fn weight(&self, _key: &K, entry: &Entry) -> u64 {
         entry.weight
     }
 }
 
-/// What went in one request; it is dropped after the storage's lock is released.
+/// The entries that one request removed; dropped after the lock of the storage is released.
 #[derive(Debug, Default)]
-pub(super) struct Gone {
-    /// The next that goes is what a key had before.
+pub(super) struct RemovedEntries {
+    /// The next removed entry is the former one of the key.
     replacing: bool,
     entries: Vec<Entry>,
 }
 
-/// Counts what goes by itself.
+/// Counts the entries that the storage removes.
 #[derive(Debug, Clone)]
 struct Evictions {
     counters: Counters<CacheEvent>,
 }
 
 impl<K> Lifecycle<K, Entry> for Evictions {
-    type RequestState = Gone;
+    type RequestState = RemovedEntries;
 
-    fn on_evict(&self, gone: &mut Gone, _key: K, entry: Entry) {
-        let replaced = std::mem::take(&mut gone.replacing);
+    fn on_evict(&self, removed: &mut RemovedEntries, _key: K, entry: Entry) {
+        let replaced = std::mem::take(&mut removed.replacing);
         self.counters.count(if replaced { CacheEvent::Replaced } else { CacheEvent::Evicted });
-        gone.entries.push(entry);
+        removed.entries.push(entry);
     }
 }
 
-/// Whether a piece of `len` bytes is too short to be allowed to hold on to a buffer of `whole`.
+/// Whether a piece of `len` bytes is too short to keep a buffer of `whole` bytes.
 pub(super) fn is_short(len: usize, whole: usize) -> bool {
     whole > PINNED && len < whole / 4
 }
 
-/// The payload, the bytes that it holds on to, and whether it had to be copied out of its buffer: one that it is a short
-/// piece of, or that is over `cap`, which the payload itself is not.
+/// The payload, the size of its buffer, and whether it had to be copied out of a buffer of which it is a short piece, or
+/// which is over `cap`.
 ///
-/// [`Bytes`] does not tell how large its buffer is. The only reference to a buffer can be turned into its mutable form and
-/// back without copying, and that form can be asked whether it has room for so much more.
-pub(super) fn own(payload: Bytes, cap: u64) -> (Bytes, usize, bool) {
+/// [`Bytes`] does not expose the size of its buffer. The only reference to a buffer can be converted into its mutable form
+/// and back without copying, and that form shows whether it has capacity for a given number of bytes more.
+pub(super) fn detach(payload: Bytes, cap: u64) -> (Bytes, usize, bool) {
     let len = payload.len();
     match payload.try_into_mut() {
         Err(shared) => (shared, len, false),

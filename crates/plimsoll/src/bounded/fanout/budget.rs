@@ -1,7 +1,7 @@
 //! The bytes of all backlogs together, and which consumer is disconnected when there are too many.
 //!
-//! A published payload is charged once, however many queues hold a reference to it, and released when the last reference
-//! is dropped: also one that a reader has taken and is still writing to its connection. A queue's own storage is charged as
+//! The bytes of a published payload are reserved once, however many queues reference it, and released when the last reference
+//! is dropped: also one that a reader has taken and is still writing to its connection. A queue's own storage is reserved as
 //! it grows. When a message does not fit, the consumer that holds the most is disconnected with all its subscriptions, then
 //! the next, until the message fits (as in Redis client eviction).
 
@@ -14,25 +14,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use plimsoll_sync::slots::{SlotKey, Slots};
 
+use super::reservation::{BacklogEvent, BudgetBytes, ReservedPayload};
 use super::subscriber::Subscriber;
 use super::{Disconnected, Fanout, FanoutInner, PublishError, Published};
 use crate::bounded::time::now;
-use crate::bounded::{ByteCap, Cap, Counters, events};
+use crate::bounded::{ByteCap, Cap, Counters};
 use crate::inspect::{Details, Inspect};
-
-events! {
-    /// What a [`BacklogBudget`] counts.
-    pub enum BacklogEvent {
-        /// A consumer was disconnected because it held the most when the budget was exceeded.
-        ConsumersDisconnected = "consumers_disconnected",
-        /// A message was refused: the payloads of disconnected consumers are not released yet.
-        RefusedFull = "refused_full",
-        /// A message was refused: it alone is over the budget.
-        RefusedTooLarge = "refused_too_large",
-        /// A subscription was refused: there are as many as may be.
-        RefusedSubscription = "refused_subscription",
-    }
-}
 
 /// A cap in bytes over the backlogs of all fanouts that share it. Cloning shares it.
 ///
@@ -65,9 +52,7 @@ pub struct BacklogBudget {
 struct BudgetInner {
     subscriptions: Mutex<Slots<Registered>>,
     consumers: AtomicU64,
-    /// Bytes in the hands of readers that were disconnected and have not dropped them yet.
-    releasing: AtomicU64,
-    counters: Counters<BacklogEvent>,
+    bytes: Arc<BudgetBytes>,
 }
 
 #[derive(Debug)]
@@ -90,8 +75,7 @@ impl BacklogBudget {
         let inner = BudgetInner {
             subscriptions: Mutex::new(Slots::with_limit(subscriptions.slots())),
             consumers: AtomicU64::new(0),
-            releasing: AtomicU64::new(0),
-            counters: Counters::with_bytes(name, subscriptions, bytes),
+            bytes: Arc::new(BudgetBytes::new(name, subscriptions, bytes)),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -101,7 +85,7 @@ impl BacklogBudget {
         Consumer { id: self.inner.consumers.fetch_add(1, Relaxed) }
     }
 
-    /// Publishes a message to several fanouts of this budget; its payload is charged once. Takes O(their subscribers) and
+    /// Publishes a message to several fanouts of this budget; its payload is counted once. Takes O(their subscribers) and
     /// never waits.
     ///
     /// # Errors
@@ -125,17 +109,17 @@ impl BacklogBudget {
         message: Bytes,
         now: Instant,
     ) -> Result<Published, PublishError> {
-        let (mut charged, mut sum) = (None, Published::default());
+        let (mut reserved, mut sum) = (None, Published::default());
         for fanout in fanouts {
             let published = if !Arc::ptr_eq(&self.inner, &fanout.budget().inner) || fanout.is_empty() {
                 fanout.publish_at(message.clone(), now)?
             } else {
                 fanout.check_weight(&message)?;
-                let message = match &charged {
-                    Some(charged) => charged,
-                    None => charged.insert(self.charge(message.clone())?),
+                let message = match &reserved {
+                    Some(reserved) => reserved,
+                    None => reserved.insert(self.reserve(message.clone())?),
                 };
-                fanout.publish_charged(message, now)
+                fanout.publish_reserved(message, now)
             };
             sum.reached += published.reached;
             sum.disconnected += published.disconnected;
@@ -145,66 +129,59 @@ impl BacklogBudget {
 
     /// Changes the cap. Over a lowered one, the heaviest consumers are disconnected at once.
     pub fn set_cap(&self, bytes: ByteCap) {
-        self.gauge().set_cap(bytes.get());
-        while !self.fits(0) && self.disconnect_heaviest(0) {}
+        self.inner.bytes.gauge().set_cap(bytes.get());
+        self.enforce();
     }
 
-    /// Bytes charged now.
+    /// Bytes reserved now.
     pub fn used(&self) -> u64 {
-        self.gauge().read().used
+        self.inner.bytes.gauge().read().used
     }
 
     /// The counters: entries are subscriptions.
     pub fn counters(&self) -> &Counters<BacklogEvent> {
-        &self.inner.counters
+        self.inner.bytes.counters()
     }
 
-    fn gauge(&self) -> &crate::bounded::Gauge {
-        // INVARIANT: made with a cap in bytes.
-        self.inner.counters.bytes().unwrap_or_else(|| self.inner.counters.entries())
+    pub(super) fn bytes(&self) -> &Arc<BudgetBytes> {
+        &self.inner.bytes
     }
 
-    /// The message as a reference that releases its charge with its last clone.
-    pub(super) fn charge(&self, message: Bytes) -> Result<Bytes, PublishError> {
-        let bytes = message.len() as u64;
-        let cap = self.gauge().read().cap;
-        if bytes > cap {
-            self.inner.counters.count(BacklogEvent::RefusedTooLarge);
-            return Err(PublishError::OverBudget { bytes, budget: cap });
+    /// Reserves the bytes of a message, and returns a reference to it that releases them with its last clone.
+    pub(super) fn reserve(&self, message: Bytes) -> Result<Bytes, PublishError> {
+        let (bytes, gauge) = (message.len() as u64, self.inner.bytes.gauge());
+        let budget = gauge.read().cap;
+        if bytes > budget {
+            self.counters().count(BacklogEvent::RefusedTooLarge);
+            return Err(PublishError::OverBudget { bytes, budget });
         }
-        while let Err(used) = self.gauge().try_add(bytes) {
+        while let Err(used) = gauge.try_add(bytes) {
             if !self.disconnect_heaviest(bytes) {
-                self.inner.counters.count(BacklogEvent::RefusedFull);
-                return Err(PublishError::BudgetFull { bytes, used, budget: cap });
+                self.counters().count(BacklogEvent::RefusedFull);
+                return Err(PublishError::BudgetFull { bytes, used, budget });
             }
         }
-        Ok(Bytes::from_owner(ChargedPayload { bytes: message, budget: self.clone() }))
+        Ok(ReservedPayload::reference(message, self.inner.bytes.clone()))
     }
 
-    /// Disconnects consumers until no more than the cap is charged. For charges that are known only afterwards.
+    /// Disconnects consumers until no more than the cap is reserved: for bytes that are known only afterwards.
     pub(super) fn enforce(&self) {
-        while !self.fits(0) && self.disconnect_heaviest(0) {}
-    }
-
-    fn fits(&self, more: u64) -> bool {
-        let reading = self.gauge().read();
-        reading.used + more <= reading.cap
+        while !self.inner.bytes.fits(0) && self.disconnect_heaviest(0) {}
     }
 
     /// Makes room for `more` bytes: `true` when there is room now, or a consumer was disconnected.
     ///
-    /// `false` when nothing is to be gained: every consumer's backlog is empty, or the payloads that disconnected readers
-    /// have yet to drop would make room by themselves.
+    /// `false` when a further disconnection would gain nothing: every backlog is empty, or the payloads that disconnected
+    /// readers have yet to drop will make room by themselves.
     fn disconnect_heaviest(&self, more: u64) -> bool {
         let mut wakers = Vec::new();
         let disconnected = {
             let mut subscriptions = self.inner.subscriptions.lock();
             // Another publisher may have made room.
-            if self.fits(more) {
+            if self.inner.bytes.fits(more) {
                 return true;
             }
-            let reading = self.gauge().read();
-            if (reading.used + more).saturating_sub(self.inner.releasing.load(Relaxed)) <= reading.cap {
+            if self.inner.bytes.fits_after_release(more) {
                 return false;
             }
             let mut weights: HashMap<u64, usize> = HashMap::new();
@@ -215,13 +192,13 @@ impl BacklogBudget {
             let Some((consumer, bytes)) = heaviest.filter(|(_, bytes)| *bytes > 0) else { return false };
             let keys: Vec<_> =
                 subscriptions.iter().filter(|(_, one)| one.consumer == consumer).map(|(key, _)| key).collect();
-            let reason = Disconnected::OverBudget { bytes, budget: reading.cap };
+            let reason = Disconnected::OverBudget { bytes, budget: self.inner.bytes.gauge().read().cap };
             let removed: Vec<_> = keys.into_iter().filter_map(|key| subscriptions.remove(key)).collect();
             removed.iter().for_each(|one| one.subscriber.disconnect(reason, &mut wakers));
-            self.inner.counters.entries().set(subscriptions.len() as u64);
+            self.counters().entries().set(subscriptions.len() as u64);
             removed
         };
-        self.inner.counters.count(BacklogEvent::ConsumersDisconnected);
+        self.counters().count(BacklogEvent::ConsumersDisconnected);
         for one in disconnected {
             if let Some(fanout) = one.fanout.upgrade() {
                 fanout.disconnected_over_budget(one.key);
@@ -241,9 +218,9 @@ impl BacklogBudget {
         let mut subscriptions = self.inner.subscriptions.lock();
         let one = Registered { consumer: consumer.id, subscriber, fanout: Arc::downgrade(fanout), key };
         let registered = subscriptions.insert(one).ok();
-        self.inner.counters.entries().set(subscriptions.len() as u64);
+        self.counters().entries().set(subscriptions.len() as u64);
         if registered.is_none() {
-            self.inner.counters.count(BacklogEvent::RefusedSubscription);
+            self.counters().count(BacklogEvent::RefusedSubscription);
         }
         registered
     }
@@ -251,71 +228,14 @@ impl BacklogBudget {
     pub(super) fn deregister(&self, key: SlotKey) {
         let mut subscriptions = self.inner.subscriptions.lock();
         let removed = subscriptions.remove(key);
-        self.inner.counters.entries().set(subscriptions.len() as u64);
+        self.counters().entries().set(subscriptions.len() as u64);
         drop(subscriptions);
         drop(removed);
-    }
-
-    /// A reader was disconnected while it holds a message of this weight.
-    pub(super) fn expect_release(&self, bytes: usize) {
-        self.inner.releasing.fetch_add(bytes as u64, Relaxed);
-    }
-
-    /// It has dropped that message.
-    pub(super) fn released(&self, bytes: usize) {
-        self.inner.releasing.fetch_sub(bytes as u64, Relaxed);
     }
 }
 
 impl Inspect for BacklogBudget {
     fn inspect(&self) -> Details {
-        self.inner.counters.inspect()
-    }
-}
-
-/// A payload whose charge is released when its last reference is dropped.
-struct ChargedPayload {
-    bytes: Bytes,
-    budget: BacklogBudget,
-}
-
-impl AsRef<[u8]> for ChargedPayload {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for ChargedPayload {
-    fn drop(&mut self) {
-        self.budget.gauge().sub(self.bytes.len() as u64);
-    }
-}
-
-/// The charge of one queue's own storage.
-#[derive(Debug)]
-pub(super) struct StorageCharge {
-    budget: BacklogBudget,
-    bytes: usize,
-}
-
-impl StorageCharge {
-    pub(super) fn new(budget: &BacklogBudget) -> Self {
-        Self { budget: budget.clone(), bytes: 0 }
-    }
-
-    /// Charges `bytes` in place of what was charged. Touches the shared gauge only when that differs.
-    pub(super) fn set(&mut self, bytes: usize) {
-        if bytes > self.bytes {
-            self.budget.gauge().add((bytes - self.bytes) as u64);
-        } else if bytes < self.bytes {
-            self.budget.gauge().sub((self.bytes - bytes) as u64);
-        }
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for StorageCharge {
-    fn drop(&mut self) {
-        self.set(0);
+        self.counters().inspect()
     }
 }

@@ -1,5 +1,6 @@
 //! One subscriber: what waits for it, which tasks to wake, and why it was disconnected.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::backlog::{Backlog, BacklogLimits, Disconnected, weight};
-use super::budget::{BacklogBudget, StorageCharge};
+use super::reservation::{BudgetBytes, StorageReservation};
 
 /// Which of the messages a subscriber receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,15 +25,15 @@ pub enum Delivery {
 #[derive(Debug)]
 pub(super) struct Subscriber {
     state: Mutex<State>,
-    budget: BacklogBudget,
+    budget: Arc<BudgetBytes>,
 }
 
 #[derive(Debug)]
 struct State {
     queue: Queue,
-    storage: StorageCharge,
+    storage: StorageReservation,
     /// Weight of the message that the reader took last and may still hold: until it asks for the next one.
-    in_hand: usize,
+    taken: usize,
     reader: Option<Waker>,
     watcher: Option<Waker>,
     end: Option<Disconnected>,
@@ -62,13 +63,13 @@ pub(super) enum Next {
 }
 
 impl Subscriber {
-    pub(super) fn new(delivery: Delivery, limits: BacklogLimits, budget: &BacklogBudget) -> Self {
+    pub(super) fn new(delivery: Delivery, limits: BacklogLimits, budget: &Arc<BudgetBytes>) -> Self {
         let queue = match delivery {
             Delivery::Every => Queue::Every(Backlog::new(limits)),
             Delivery::Latest => Queue::Latest(None),
         };
-        let storage = StorageCharge::new(budget);
-        let state = State { queue, storage, in_hand: 0, reader: None, watcher: None, end: None };
+        let storage = StorageReservation::new(budget.clone());
+        let state = State { queue, storage, taken: 0, reader: None, watcher: None, end: None };
         Self { state: Mutex::new(state), budget: budget.clone() }
     }
 
@@ -88,7 +89,7 @@ impl Subscriber {
         match offered {
             Offered::Disconnected(reason) => self.end_with(&mut state, reason, wakers),
             Offered::Queued | Offered::Replaced => {
-                state.charge_storage();
+                state.reserve_storage();
                 wakers.extend(state.reader.take());
             }
         }
@@ -117,14 +118,14 @@ impl Subscriber {
     /// The next message or the end; registers `waker` when there is neither.
     pub(super) fn take(&self, waker: Option<&Waker>) -> Next {
         let mut state = self.state.lock();
-        self.release_in_hand(&mut state);
+        self.release_taken(&mut state);
         let message = match &mut state.queue {
             Queue::Every(backlog) => backlog.pop(),
             Queue::Latest(value) => value.take(),
         };
         if let Some(message) = message {
-            state.in_hand = weight(&message);
-            state.charge_storage();
+            state.taken = weight(&message);
+            state.reserve_storage();
             return Next::Message(message);
         }
         if let Some(end) = state.end {
@@ -136,7 +137,7 @@ impl Subscriber {
 
     /// The reader has dropped its subscription.
     pub(super) fn left(&self) {
-        self.release_in_hand(&mut self.state.lock());
+        self.release_taken(&mut self.state.lock());
     }
 
     /// Why the subscriber was disconnected, if it was; otherwise registers `waker` for that.
@@ -156,7 +157,7 @@ impl Subscriber {
     /// Bytes that a disconnection would release: those that wait and those of the message in the reader's hands.
     pub(super) fn weight(&self) -> usize {
         let state = self.state.lock();
-        if state.is_disconnected() { 0 } else { state.backlog().0 + state.in_hand }
+        if state.is_disconnected() { 0 } else { state.backlog().0 + state.taken }
     }
 
     fn end_with(&self, state: &mut State, reason: Disconnected, wakers: &mut Vec<Waker>) {
@@ -164,16 +165,16 @@ impl Subscriber {
             Queue::Every(backlog) => backlog.clear(),
             Queue::Latest(value) => *value = None,
         }
-        state.charge_storage();
+        state.reserve_storage();
         if !state.is_disconnected() {
-            self.budget.expect_release(state.in_hand);
+            self.budget.expect_release(state.taken);
             state.end = Some(reason);
         }
         state.wake(wakers);
     }
 
-    fn release_in_hand(&self, state: &mut State) {
-        let released = std::mem::take(&mut state.in_hand);
+    fn release_taken(&self, state: &mut State) {
+        let released = std::mem::take(&mut state.taken);
         if released > 0 && state.is_disconnected() {
             self.budget.released(released);
         }
@@ -193,7 +194,7 @@ impl State {
         }
     }
 
-    fn charge_storage(&mut self) {
+    fn reserve_storage(&mut self) {
         if let Queue::Every(backlog) = &self.queue {
             self.storage.set(backlog.storage());
         }

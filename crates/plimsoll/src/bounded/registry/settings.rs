@@ -1,4 +1,4 @@
-//! What a registry is built with, what it refuses and what it counts.
+//! The settings, refusals and events of a registry.
 
 use std::time::Duration;
 
@@ -16,25 +16,25 @@ use crate::bounded::{Cap, Rate, events};
 pub struct RegistrySettings {
     /// The name in the snapshot. Default `registry`.
     pub name: String,
-    /// Entries in all. Default 10,000.
+    /// Entries in total. Default 10,000.
     pub entries: Cap,
     /// Entries of one name. Default 1,000.
     pub per_name: Cap,
     /// Entries of one owner. Default 1,000.
     pub per_owner: Cap,
-    /// Advertisements and refreshments of one owner. Default 1,000 at once, then 10 a second: at a refreshment every third
-    /// of the default lease that is what 1,000 entries need.
+    /// Advertisements and renewals of one owner. Default 1,000 at once, then 10 a second: what 1,000 entries need that are
+    /// renewed after each third of the default lease.
     pub owner_rate: Rate,
-    /// The lease of an entry that asks for none of its own. Default 300 s.
+    /// The lease of an entry that is advertised without one. Default 300 s.
     pub ttl: Duration,
-    /// The shortest lease that may be asked for. Default 1 s.
+    /// The shortest lease. Default 1 s.
     pub shortest_ttl: Duration,
-    /// The longest lease that may be asked for. Default 300 s.
+    /// The longest lease. Default 300 s.
     pub longest_ttl: Duration,
     /// The longest time between two sweeps. Default 60 s.
     pub sweep: Duration,
-    /// By how much of itself the time between two sweeps is shortened at random, so that nodes do not sweep in step. Default
-    /// a fifth (0.2).
+    /// The fraction by which the time between two sweeps is shortened at random, so that nodes do not sweep in step. Default
+    /// 0.2.
     pub jitter: f64,
 }
 
@@ -77,7 +77,7 @@ pub enum RegistryRefusal {
         /// The cap in force.
         cap: usize,
     },
-    /// The owner advertises or refreshes too fast.
+    /// The owner advertises or renews too fast.
     #[error("too many advertisements by this owner; try again in {retry_after:?}")]
     RateLimited {
         /// When to try again.
@@ -86,7 +86,7 @@ pub enum RegistryRefusal {
     /// A lease that is too short or too long.
     #[error("a lease of {asked:?} is outside of {shortest:?} to {longest:?}")]
     InvalidTtl {
-        /// What was asked for.
+        /// The lease asked for.
         asked: Duration,
         /// The shortest lease.
         shortest: Duration,
@@ -96,17 +96,17 @@ pub enum RegistryRefusal {
 }
 
 events! {
-    /// What a registry counts: `added = entries + withdrawn + owner_gone + expired`.
+    /// What a registry counts: `added = entries + withdrawn + owner_removed + expired`.
     pub enum RegistryEvent {
-        /// Entries that came to be.
+        /// Entries added.
         Added = "added",
-        /// Refreshments, those of all entries of an owner counted as one.
+        /// Renewals; one of all entries of an owner counts once.
         Refreshed = "refreshed",
-        /// Entries that their owner took out.
+        /// Entries withdrawn by their owner.
         Withdrawn = "withdrawn",
-        /// Entries that went with their owner.
+        /// Entries removed with their owner.
         OwnerRemoved = "owner_removed",
-        /// Entries whose lease ran out.
+        /// Entries whose lease expired.
         Expired = "expired",
         /// Sweeps.
         Swept = "sweeps",

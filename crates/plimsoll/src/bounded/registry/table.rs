@@ -1,8 +1,8 @@
-//! The decisions of a registry: who may advertise what, and who is found.
+//! The decisions of a registry: what may be advertised, and what is found.
 
+mod expiry;
 #[cfg(test)]
-mod laws;
-mod leases;
+mod invariants;
 mod rows;
 
 use std::collections::HashMap;
@@ -11,17 +11,16 @@ use std::time::{Duration, Instant};
 
 use plimsoll_sync::slots::{SlotKey, Slots};
 
-use self::leases::Leases;
+use self::expiry::ExpiryWheel;
 use super::{RegistryEvent, RegistryRefusal, RegistrySettings};
-use crate::bounded::admission::Bucket;
-use crate::bounded::list::{Links, List, linked, visits};
+use crate::bounded::linked_list::{Links, List, linked, visits};
 use crate::bounded::time::NEVER;
-use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint};
+use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, TokenBucket};
 
 /// At most [`RegistrySettings::entries`] providers by name. See the [module](super) for how it works.
 ///
-/// `N` names what is provided, `O` who provides it, `V` is what there is to know about it. One owner has at most one entry
-/// of a name.
+/// `N` is the name, `O` the owner, `V` the value of an entry. One owner has at most one entry of a name. A clock is an
+/// argument of each operation; [`ActorRegistry`](super::ActorRegistry) has one, and monitors its owners.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -45,23 +44,23 @@ pub struct TtlRegistry<N, O, V> {
     by_owner: HashMap<O, SlotKey>,
     /// Rows by name and owner.
     pairs: HashMap<(SlotKey, SlotKey), SlotKey>,
-    /// Owners without an entry, whose rate is remembered; those longest so first.
-    quiet: List<0>,
-    /// When the lease of each row runs out.
-    leases: Leases,
+    /// Owners without an entry, whose rate is remembered; least recently used first.
+    idle_owners: List<0>,
+    /// When the lease of each row expires.
+    expiry: ExpiryWheel,
     counters: Counters<RegistryEvent>,
 }
 
-/// Names one entry of one registry, for ever.
+/// Identifies one entry of one registry; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseKey(SlotKey);
 
-/// What an advertisement did.
+/// The result of an advertisement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advertised {
     /// There was none: it was added.
     Added(LeaseKey),
-    /// There was one of this name and owner: its lease begins anew and its value is replaced.
+    /// There was one of this name and owner: its lease is renewed and its value is replaced.
     Refreshed(LeaseKey),
 }
 
@@ -84,7 +83,7 @@ linked!([V] Row<V>, 2, of_lease);
 #[derive(Debug)]
 struct Name<N> {
     name: N,
-    /// Those refreshed last are last.
+    /// The most recently renewed is last.
     rows: List<0>,
 }
 
@@ -92,7 +91,7 @@ struct Name<N> {
 struct Owner<O> {
     owner: O,
     rows: List<1>,
-    bucket: Bucket,
+    bucket: TokenBucket,
     links: Links,
 }
 
@@ -105,22 +104,22 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         Self {
             rows: Slots::with_limit(entries),
             names: Slots::with_limit(entries),
-            // Those with entries, and as many without.
+            // Owners with entries, and as many without.
             owners: Slots::with_limit(entries * 2),
             by_name: HashMap::new(),
             by_owner: HashMap::new(),
             pairs: HashMap::new(),
-            quiet: List::default(),
-            leases: Leases::new(settings.longest_ttl),
+            idle_owners: List::default(),
+            expiry: ExpiryWheel::new(settings.longest_ttl),
             counters: Counters::new(&settings.name, settings.entries),
             settings,
         }
     }
 
-    /// Adds the entry of `owner` at `name`, or begins its lease anew and replaces its value.
+    /// Adds the entry of `owner` at `name`, or renews its lease and replaces its value.
     ///
     /// # Errors
-    /// [`RegistryRefusal`]; nothing is changed then.
+    /// [`RegistryRefusal`]; nothing is changed.
     pub fn advertise(
         &mut self,
         name: N,
@@ -153,7 +152,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         }
     }
 
-    /// The row to be refreshed, if there is one; otherwise there is room for another.
+    /// The row to be renewed, if there is one; otherwise there is room for another.
     fn decide(&mut self, name: &N, owner: &O, ttl: Duration, now: Instant) -> Result<Option<SlotKey>, RegistryRefusal> {
         let RegistrySettings { shortest_ttl: shortest, longest_ttl: longest, .. } = self.settings;
         if ttl < shortest || ttl > longest {
@@ -163,7 +162,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         let row = self.row_of(name, owner);
         if row.is_none() {
             if self.rows.len() >= self.settings.entries.get() {
-                // What has run out is no reason to refuse.
+                // Expired entries are no reason to refuse.
                 self.expire(now, |_| ());
             }
             let RegistrySettings { entries, per_name, per_owner, .. } = self.settings;
@@ -190,8 +189,8 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         bucket.check(self.settings.owner_rate, now).map_err(|retry_after| RegistryRefusal::RateLimited { retry_after })
     }
 
-    /// Begins the leases of all entries of `owner` anew, each with its own length; that counts as one refreshment. Returns
-    /// how many there are. Without any it costs nothing. O(its entries).
+    /// Renews the leases of all entries of `owner`, each for its own length; that counts as one renewal. Returns how many there
+    /// are; without any, no token is taken. O(its entries).
     ///
     /// # Errors
     /// [`RegistryRefusal::RateLimited`].
@@ -214,7 +213,7 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         Ok(entries)
     }
 
-    /// Takes out the entry of `owner` at `name`.
+    /// Removes the entry of `owner` at `name`.
     pub fn withdraw(&mut self, name: &N, owner: &O) -> Option<V> {
         let row_key = self.row_of(name, owner)?;
         let (_, _, value) = self.remove_row(row_key)?;
@@ -222,30 +221,30 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         Some(value)
     }
 
-    /// Takes out this very entry; one that came later is never meant.
+    /// Removes this entry; a later one of the same name and owner is never meant.
     pub fn remove(&mut self, entry: LeaseKey) -> Option<(N, O, V)> {
         let removed = self.remove_row(entry.0)?;
         self.counters.count_by_owner(RegistryEvent::Withdrawn);
         Some(removed)
     }
 
-    /// Takes out everything of an owner that is gone, its rate included. O(its entries).
+    /// Removes an owner with all its entries and its rate. O(its entries).
     pub fn remove_owner(&mut self, owner: &O) -> Vec<(N, V)> {
         let Some(owner_key) = self.by_owner.get(owner).copied() else { return Vec::new() };
-        let mut gone = Vec::new();
+        let mut removed = Vec::new();
         while let Some(index) = self.owners.get(owner_key).and_then(|owner| owner.rows.front()) {
             let Some((row_key, _)) = self.rows.at(index) else { break };
             let Some((name, _, value)) = self.remove_row(row_key) else { break };
             self.counters.count_by_owner(RegistryEvent::OwnerRemoved);
-            gone.push((name, value));
+            removed.push((name, value));
         }
-        self.quiet.unlink(&mut self.owners, owner_key.index());
+        self.idle_owners.unlink(&mut self.owners, owner_key.index());
         self.owners.remove(owner_key);
         self.by_owner.remove(owner);
-        gone
+        removed
     }
 
-    /// Everybody who provides `name` at `now`, those refreshed last first. The first is found in O(1) where all leases of a
+    /// The providers of `name` at `now`, the most recently renewed first. The first is found in O(1) where all leases of a
     /// name have one length.
     pub fn providers(&self, name: &N, now: Instant) -> impl Iterator<Item = (&O, &V)> {
         visits::count();
@@ -259,12 +258,12 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         })
     }
 
-    /// The entry of `owner` at `name`, if its lease has not run out at `now`.
+    /// The entry of `owner` at `name`, if its lease has not expired at `now`.
     pub fn get(&self, name: &N, owner: &O, now: Instant) -> Option<&V> {
         self.rows.get(self.row_of(name, owner)?).filter(|row| row.ends > now).map(|row| &row.value)
     }
 
-    /// All entries whose lease has not run out at `now`. O(entries).
+    /// All entries whose lease has not expired at `now`. O(entries).
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = (&N, &O, &V)> {
         self.rows.iter().filter(move |(_, row)| row.ends > now).filter_map(|(_, row)| {
             let name = self.names.get(row.name)?;
@@ -273,8 +272,8 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         })
     }
 
-    /// Takes out everything whose lease has run out at `now`. O(those): only leases that run out within
-    /// the same thousandth of the longest one are put in order.
+    /// Removes all entries whose lease has expired at `now`. O(those): only leases that expire within the same thousandth of the
+    /// longest one are sorted.
     pub fn sweep(&mut self, now: Instant) -> Vec<(N, O, V)> {
         self.counters.count_by_owner(RegistryEvent::Swept);
         let mut expired = Vec::new();
@@ -283,27 +282,27 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
     }
 
     fn expire(&mut self, now: Instant, mut each: impl FnMut((N, O, V))) {
-        while let Some(row_key) = self.leases.due(&mut self.rows, now) {
+        while let Some(row_key) = self.expiry.due(&mut self.rows, now) {
             let Some(row) = self.remove_row(row_key) else { break };
             self.counters.count_by_owner(RegistryEvent::Expired);
             each(row);
         }
     }
 
-    /// How long nothing may go unswept: the smaller of [`RegistrySettings::sweep`] and a fifth of the shortest lease held.
+    /// The longest time between two sweeps: the smaller of [`RegistrySettings::sweep`] and a fifth of the shortest lease held.
     pub fn tick(&self) -> Duration {
-        let shortest = self.leases.shortest().map(|ttl| ttl / 5);
+        let shortest = self.expiry.shortest().map(|ttl| ttl / 5);
         shortest.map_or(self.settings.sweep, |tick| tick.min(self.settings.sweep))
     }
 
-    /// How long to wait for the next sweep, with `random` from 0 to 1: a tick, less up to the jitter. To be asked again after
-    /// each sweep and whenever [`TtlRegistry::tick`] has become shorter; sweeps that were missed are not made up for.
+    /// The time until the next sweep, with `random` from 0 to 1: a tick, less up to the jitter. To be called again after each
+    /// sweep and whenever [`TtlRegistry::tick`] has become shorter; sweeps that were missed are not made up for.
     pub fn sweep_after(&self, random: f64) -> Duration {
         let shortened = self.settings.jitter.clamp(0.0, 0.9) * random.clamp(0.0, 1.0);
         self.tick().min(NEVER).mul_f64(1.0 - shortened)
     }
 
-    /// Entries, those included whose lease has run out since the last sweep.
+    /// Entries, including those whose lease has expired since the last sweep.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -313,8 +312,8 @@ impl<N: Eq + Hash + Clone, O: Eq + Hash + Clone, V> TtlRegistry<N, O, V> {
         self.rows.is_empty()
     }
 
-    /// Changes the cap on all entries, up to the one that the registry was built with. Those over a lowered one stay until
-    /// they end; nothing is added meanwhile.
+    /// Changes the cap on all entries, up to the one that the registry was built with. Entries over a lowered one stay until
+    /// they end; none is added meanwhile.
     pub fn set_entries(&mut self, cap: Cap) {
         self.settings.entries = cap.min(Cap::new(self.rows.limit() as usize).unwrap_or(cap));
         self.counters.entries().set_cap(self.settings.entries.get() as u64);
@@ -345,7 +344,7 @@ impl<N: Eq + Hash, O: Eq + Hash, V> Compact for TtlRegistry<N, O, V> {
     fn footprint(&self) -> Footprint {
         let tables = self.rows.footprint().plus(self.names.footprint()).plus(self.owners.footprint());
         let indexes = self.by_name.footprint().plus(self.by_owner.footprint()).plus(self.pairs.footprint());
-        tables.plus(indexes).plus(self.leases.footprint())
+        tables.plus(indexes).plus(self.expiry.footprint())
     }
 
     fn compact(&mut self, policy: &CompactPolicy) -> Compacted {
@@ -353,6 +352,6 @@ impl<N: Eq + Hash, O: Eq + Hash, V> Compact for TtlRegistry<N, O, V> {
             .plus(Compact::compact(&mut self.names, policy))
             .plus(Compact::compact(&mut self.owners, policy));
         let indexes = self.by_name.compact(policy).plus(self.by_owner.compact(policy)).plus(self.pairs.compact(policy));
-        tables.plus(indexes).plus(self.leases.compact())
+        tables.plus(indexes).plus(self.expiry.compact())
     }
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
-use crate::bounded::list::visits;
+use crate::bounded::linked_list::visits;
 use crate::bounded::{Cap, Compact, CompactPolicy, Rate};
 
 fn settings() -> RegistrySettings {
@@ -197,7 +197,7 @@ proptest! {
                 }
                 Op::Remove(_) => {}
             }
-            registry.check_law();
+            registry.check_invariants();
             prop_assert_eq!(registry.len(), model.rows.len());
             for name in 0..4 {
                 let found: Vec<_> = registry.providers(&name, now).map(|(owner, value)| (*owner, *value)).collect();

@@ -1,4 +1,4 @@
-//! The table of clients and of what belongs to them.
+//! The table of clients and their resources.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -6,21 +6,21 @@ use std::hash::Hash;
 use plimsoll_sync::slots::{SlotKey, Slots};
 
 use super::{Removed, ResourceEvent, ResourceKind, SessionCounters, SessionEvent, SessionRefusal, SessionSettings};
-use crate::bounded::list::{Links, List, linked, visits};
+use crate::bounded::linked_list::{Links, List, linked, visits};
 use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Footprint};
 
-/// Names one session of one client, for ever: never a later one of the same client.
+/// Identifies one session of one client; never a later one of the same client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionKey(SlotKey);
 
-/// Names one resource of one session, for ever.
+/// Identifies one resource of one session; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceKey(SlotKey);
 
 /// At most [`SessionSettings::clients`] clients with their resources. See the [module](super) for how it works.
 ///
-/// `K` is who a client is, `C` what is kept about it, `R` stands for a resource (a task's abort handle, a topic, a name).
-/// Connecting, attaching and detaching are O(1), a removal is O(what belongs to the client).
+/// `K` is the identity of a client, `C` its data, `R` a resource (a task's abort handle, a topic, a name). Connecting,
+/// attaching and detaching are O(1), a removal is O(resources of the client).
 ///
 /// ```
 /// use plimsoll::bounded::{ResourceKind, SessionSettings, Sessions};
@@ -28,7 +28,7 @@ pub struct ResourceKey(SlotKey);
 /// let mut sessions = Sessions::new(SessionSettings::default());
 /// let (old, _) = sessions.connect("client", "first connection").unwrap();
 /// sessions.attach(old, ResourceKind::Stream, 4).unwrap();
-/// // The client connects anew before the end of its first connection is noticed.
+/// // The client reconnects before the end of its first connection is noticed.
 /// let (new, replaced) = sessions.connect("client", "second connection").unwrap();
 /// assert_eq!(replaced.unwrap().resources, [(ResourceKind::Stream, 4)]);
 /// assert!(sessions.remove(old).is_none());
@@ -64,7 +64,7 @@ struct Resource<R> {
 linked!([R] Resource<R>, 0, links);
 
 impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
-    /// Without a client. Allocates nothing yet.
+    /// Without clients. Allocates nothing yet.
     pub fn new(settings: SessionSettings) -> Self {
         let resources: u64 = ResourceKind::ALL.iter().map(|kind| settings.caps(*kind).total.get() as u64).sum();
         Self {
@@ -77,11 +77,11 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         }
     }
 
-    /// Begins a session of the client `id`. An earlier one of the same client ends and comes along, with what belonged to it.
+    /// Starts a session of the client `id`. An earlier one of the same client is removed and returned with its resources.
     ///
     /// # Errors
-    /// [`SessionRefusal::MaxClientsReached`]; nothing is changed then.
-    #[expect(clippy::type_complexity, reason = "the new session and what it replaced, in one step")]
+    /// [`SessionRefusal::MaxClientsReached`]; nothing is changed.
+    #[expect(clippy::type_complexity, reason = "the new session and the one it replaced, in one step")]
     pub fn connect(&mut self, id: K, client: C) -> Result<(SessionKey, Option<Removed<K, C, R>>), SessionRefusal> {
         visits::count();
         let earlier = self.index.get(&id).map(|key| SessionKey(*key));
@@ -102,10 +102,10 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         Ok((SessionKey(key), replaced))
     }
 
-    /// Lets `resource` belong to the session.
+    /// Attaches `resource` to the session.
     ///
     /// # Errors
-    /// [`SessionRefusal`], with the resource: the session has ended, or there is too much of its kind.
+    /// [`SessionRefusal`], with the resource: the session has ended, or there are too many of its kind.
     pub fn attach(
         &mut self,
         session: SessionKey,
@@ -138,7 +138,7 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         Ok(ResourceKey(key))
     }
 
-    /// Takes a resource from its session, if it still belongs to it.
+    /// Detaches a resource from its session, if it is still attached.
     pub fn detach(&mut self, resource: ResourceKey) -> Option<R> {
         visits::count();
         let row = self.resources.get(resource.0)?;
@@ -151,8 +151,8 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         Some(row.resource)
     }
 
-    /// Ends a session: takes out the client with everything that belongs to it. `None` when it has ended before; a later
-    /// session of the same client is never meant.
+    /// Ends a session: removes the client with all its resources. `None` when it has ended before; a later session of the same
+    /// client is never meant.
     pub fn remove(&mut self, session: SessionKey) -> Option<Removed<K, C, R>> {
         visits::count();
         let Some(mut client) = self.clients.remove(session.0) else {
@@ -166,7 +166,7 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
             self.count_out(row.kind, ResourceEvent::Removed);
             resources.push((row.kind, row.resource));
         }
-        // INVARIANT: the index names the last session of a client, and an earlier one is taken out before that begins.
+        // INVARIANT: the index has the latest session of a client; an earlier one is removed before that starts.
         self.index.remove(&client.id);
         self.counters.clients.count_by_owner(SessionEvent::Removed);
         self.counters.clients.entries().set(self.clients.len() as u64);
@@ -185,22 +185,22 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         self.index.get(id).map(|key| SessionKey(*key))
     }
 
-    /// Who a client is and what is kept about it, while its session lasts.
+    /// The identity and data of a client, while its session exists.
     pub fn client(&self, session: SessionKey) -> Option<(&K, &C)> {
         self.clients.get(session.0).map(|row| (&row.id, &row.client))
     }
 
-    /// What is kept about a client, while its session lasts.
+    /// The data of a client, while its session exists.
     pub fn client_mut(&mut self, session: SessionKey) -> Option<&mut C> {
         self.clients.get_mut(session.0).map(|row| &mut row.client)
     }
 
-    /// A resource, while it belongs to its session.
+    /// A resource, while it is attached.
     pub fn resource(&self, resource: ResourceKey) -> Option<&R> {
         self.resources.get(resource.0).map(|row| &row.resource)
     }
 
-    /// What belongs to a session, in the order in which it was attached. O(that).
+    /// The resources of a session, in the order in which they were attached. O(those).
     pub fn resources(&self, session: SessionKey) -> impl Iterator<Item = (ResourceKey, ResourceKind, &R)> {
         let first = self.clients.get(session.0).and_then(|client| client.resources.front());
         let indexes = std::iter::successors(first, |index| List::<0>::next(&self.resources, *index));
@@ -215,7 +215,7 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         self.clients.iter().map(|(key, row)| (SessionKey(key), &row.id, &row.client))
     }
 
-    /// Clients.
+    /// The number of clients.
     pub fn len(&self) -> usize {
         self.clients.len()
     }
@@ -225,15 +225,15 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         self.clients.is_empty()
     }
 
-    /// Resources of one kind.
+    /// The number of resources of one kind.
     pub fn count(&self, kind: ResourceKind) -> usize {
         self.totals[kind as usize]
     }
 
-    /// Changes the cap on clients. Those over a lowered one stay; nobody new is let in meanwhile.
+    /// Changes the cap on clients. Clients over a lowered cap stay; no further one is admitted meanwhile.
     pub fn set_clients(&mut self, cap: Cap) {
         self.settings.clients = cap;
-        // A client that connects anew takes the place of itself, over a lowered cap as well.
+        // A client that reconnects replaces its earlier session, also over a lowered cap.
         self.clients.set_limit(self.clients.limit().max(cap.slots()));
         self.counters.clients.entries().set_cap(cap.get() as u64);
     }
@@ -243,9 +243,9 @@ impl<K: Eq + Hash + Clone, C, R> Sessions<K, C, R> {
         &self.counters
     }
 
-    /// Index = clients; resources = what the clients hold; totals by kind = those; the counters add up.
+    /// Index = clients; resources = those of the clients; totals by kind = those; the counters add up.
     #[cfg(test)]
-    pub(super) fn check_law(&self) {
+    pub(super) fn check_invariants(&self) {
         assert_eq!(self.index.len(), self.clients.len());
         for (id, key) in &self.index {
             assert!(self.clients.get(*key).is_some_and(|client| client.id == *id));

@@ -1,6 +1,6 @@
 //! Rows by key: four bytes an entry, the keys stay in the rows.
 //!
-//! The keys may come from the network, so they are hashed with a seed of this index's own. Foldhash resists those who
+//! The keys may come from the network, so they are hashed with a seed of this index's own. Foldhash resists an attacker
 //! cannot watch the hashes; who can do no more than choose keys and time answers across a network cannot. A key is hashed
 //! once: its row keeps the hash.
 
@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use plimsoll_sync::slots::Slots;
 
 use super::Row;
-use crate::bounded::list::visits;
+use crate::bounded::linked_list::visits;
 use crate::bounded::{CompactPolicy, Compacted, Footprint};
 
 /// The slots of the rows that can be found, by their keys.
@@ -22,7 +22,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// What this index knows `key` by.
+    /// The hash of `key` in this index.
     pub(super) fn hash<K: Hash>(&self, key: &K) -> u64 {
         self.seed.hash_one(key)
     }
@@ -34,13 +34,13 @@ impl Index {
         self.slots.find(hash, is_it).copied()
     }
 
-    /// Enters the row in `slot`, whose key is not in it.
+    /// Adds the row in `slot`, whose key is not in it.
     pub(super) fn insert<K, V>(&mut self, rows: &Slots<Row<K, V>>, slot: u32) {
         let hash = |slot: &u32| rows.at(*slot).map_or(0, |(_, row)| row.hash);
         self.slots.insert_unique(hash(&slot), slot, hash);
     }
 
-    /// Takes out the row in `slot`, whose key has this hash.
+    /// Removes the row in `slot`, whose key has this hash.
     pub(super) fn remove(&mut self, hash: u64, slot: u32) {
         if let Ok(entry) = self.slots.find_entry(hash, |other| *other == slot) {
             entry.remove();
@@ -61,7 +61,7 @@ impl Index {
     pub(super) fn compact<K, V>(&mut self, rows: &Slots<Row<K, V>>, policy: &CompactPolicy) -> Compacted {
         let before = self.footprint();
         let mut failed = 0;
-        if policy.wants(before) {
+        if policy.applies_to(before) {
             let hash = |slot: &u32| rows.at(*slot).map_or(0, |(_, row)| row.hash);
             let mut smaller = HashTable::new();
             match smaller.try_reserve(self.slots.len(), hash) {

@@ -13,17 +13,17 @@ use crate::bounded::{Cap, Compact, CompactPolicy};
 #[derive(Debug, Clone)]
 enum Op {
     Request { key: u8, wait: bool },
-    GiveBack(usize),
+    Release(usize),
     Discard(usize),
     Created(usize),
     Failed(usize),
-    GaveUp(usize),
+    Abandoned(usize),
     Closed(usize),
     Insert(u8),
     Replace(u8),
     Lease(usize),
     Retire(usize),
-    Forget(usize),
+    Cancel(usize),
     Advance(u64),
     SetCap(usize),
     Compact,
@@ -34,17 +34,17 @@ fn op() -> impl Strategy<Value = Op> {
     let pick = || 0_usize..64;
     prop_oneof![
         10 => (0_u8..6, any::<bool>()).prop_map(|(key, wait)| Op::Request { key, wait }),
-        6 => pick().prop_map(Op::GiveBack),
+        6 => pick().prop_map(Op::Release),
         1 => pick().prop_map(Op::Discard),
         6 => pick().prop_map(Op::Created),
         2 => pick().prop_map(Op::Failed),
-        2 => pick().prop_map(Op::GaveUp),
+        2 => pick().prop_map(Op::Abandoned),
         4 => pick().prop_map(Op::Closed),
         2 => (0_u8..6).prop_map(Op::Insert),
         2 => (0_u8..6).prop_map(Op::Replace),
         2 => pick().prop_map(Op::Lease),
         2 => pick().prop_map(Op::Retire),
-        2 => pick().prop_map(Op::Forget),
+        2 => pick().prop_map(Op::Cancel),
         3 => (1_u64..400).prop_map(Op::Advance),
         1 => (1_usize..6).prop_map(Op::SetCap),
         1 => Just(Op::Compact),
@@ -67,10 +67,11 @@ struct World {
 }
 
 impl World {
-    fn new(sharing: Sharing, cap: usize) -> Self {
+    fn new(sharing: Sharing, per_key: usize, cap: usize) -> Self {
         let settings = PoolSettings {
             cap: Cap::new(cap).unwrap(),
             sharing,
+            per_key: Cap::new(per_key).unwrap(),
             waiting: Cap::of::<5>(),
             idle_time: Duration::from_millis(700),
             retry_first: Duration::from_millis(100),
@@ -107,7 +108,7 @@ impl World {
     fn step(&mut self, op: &Op) {
         match *op {
             Op::Request { key, wait } => self.request(key, if wait { WhenFull::Wait } else { WhenFull::Refuse }),
-            Op::GiveBack(n) => {
+            Op::Release(n) => {
                 if let Some((lease, handle)) = take(&mut self.leases, n) {
                     self.pool.release(lease, self.now);
                     self.model.release(handle, self.now);
@@ -124,18 +125,18 @@ impl World {
             Op::Failed(n) => {
                 if let Some((creation, key, evicted)) = take(&mut self.creations, n) {
                     self.closings.extend(evicted);
-                    let taken_over = self.is_taken_over(&creation);
-                    let told = self.pool.failed(creation, self.now);
-                    let expected = if taken_over { Vec::new() } else { self.model.failed(key, self.now) };
-                    assert_eq!(told, expected);
-                    self.waiting.retain(|waiter, _| !told.contains(waiter));
+                    let nth = self.rank(&creation, key);
+                    let failed = self.pool.failed(creation, self.now);
+                    let expected = nth.map_or(Vec::new(), |nth| self.model.failed(key, nth, self.now));
+                    assert_eq!(failed, expected);
+                    self.waiting.retain(|waiter, _| !failed.contains(waiter));
                 }
             }
-            Op::GaveUp(n) => {
+            Op::Abandoned(n) => {
                 if let Some((creation, key, evicted)) = take(&mut self.creations, n) {
                     self.closings.extend(evicted);
-                    if !self.is_taken_over(&creation) {
-                        self.model.creation_abandoned(key);
+                    if let Some(nth) = self.rank(&creation, key) {
+                        self.model.creation_abandoned(key, nth);
                     }
                     self.pool.creation_abandoned(creation);
                 }
@@ -177,7 +178,7 @@ impl World {
                     assert_eq!(self.pool.retire(entry), self.model.retire(handle));
                 }
             }
-            Op::Forget(n) => {
+            Op::Cancel(n) => {
                 let waiter = self.waiting.keys().nth(n % self.waiting.len().max(1)).copied();
                 if let Some(waiter) = waiter {
                     let wait = self.waiting.remove(&waiter).unwrap();
@@ -202,7 +203,7 @@ impl World {
                 self.model.close();
             }
         }
-        self.work_off();
+        self.perform_actions();
         self.check();
     }
 
@@ -235,9 +236,9 @@ impl World {
         self.closings.extend(evicted);
         let handle = self.number();
         self.open.insert(handle);
-        let taken_over = self.is_taken_over(&creation);
+        let nth = self.rank(&creation, key);
         let result = self.pool.created(creation, handle, self.now);
-        let kept = !taken_over && self.model.created(key, handle, self.now);
+        let kept = nth.is_some_and(|nth| self.model.created(key, nth, handle, self.now));
         assert_eq!(result.is_ok(), kept);
         if let Err((closing, value)) = result {
             assert!(value == handle && self.open.remove(&handle));
@@ -245,12 +246,16 @@ impl World {
         }
     }
 
-    /// Whether a handle that was put in has taken the creation's row over.
-    fn is_taken_over(&self, creation: &Creation) -> bool {
-        self.entries.iter().any(|(entry, _)| *entry == creation.entry())
+    /// Which of the key's creations in progress this is, in the order of their rows. `None` when an inserted handle has taken
+    /// its row.
+    fn rank(&self, creation: &Creation, key: u8) -> Option<usize> {
+        let taken = |entry: EntryKey| self.entries.iter().any(|(other, _)| *other == entry);
+        let others = self.creations.iter().filter(|(other, of, _)| *of == key && !taken(other.entry()));
+        let before = others.filter(|(other, ..)| other.entry() < creation.entry()).count();
+        (!taken(creation.entry())).then_some(before)
     }
 
-    fn work_off(&mut self) {
+    fn perform_actions(&mut self) {
         let mut acts = Vec::new();
         while let Some(action) = self.pool.next_action() {
             acts.push(match action {
@@ -303,7 +308,7 @@ impl World {
         for key in 0..6 {
             assert_eq!(self.pool.find(&key).map(|(_, handle)| *handle), self.model.find(key));
         }
-        self.pool.check_law();
+        self.pool.check_invariants();
         self.pool.check_counters(self.leases.len());
     }
 }
@@ -315,23 +320,25 @@ fn take<T>(list: &mut Vec<T>, n: usize) -> Option<T> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// M-2, M-5, M-13, M-16, M-19, R-1: whatever happens in whatever order, the pool does what lists searched from end to
-    /// end would do: it evicts the idle handle used longest ago, closes each exactly once and none under its user, makes one
-    /// for all that wait, and its index, lists and counters agree with its rows after every step.
+    /// M-2, M-5, M-13, M-16, M-19, R-1: after any sequence of operations the pool has done what lists searched from end to
+    /// end would do: it evicts the least recently used idle handle, closes each handle exactly once and none under its user,
+    /// makes one for all callers that share it and up to `per_key` where they do not, and its index, lists and counters
+    /// agree with its rows after every step.
     #[test]
     fn a_pool_does_what_the_naive_model_does(
         exclusive in any::<bool>(),
+        per_key in 1_usize..4,
         cap in 1_usize..5,
         ops in prop::collection::vec(op(), 1..60),
     ) {
-        let mut world = World::new(if exclusive { Sharing::Exclusive } else { Sharing::Shared }, cap);
+        let mut world = World::new(if exclusive { Sharing::Exclusive } else { Sharing::Shared }, per_key, cap);
         for op in &ops {
             world.step(op);
         }
         // At the end everything comes back and nothing is left.
         world.step(&Op::Close);
         while !world.pool.is_drained() {
-            for op in [Op::GiveBack(0), Op::Created(0), Op::Closed(0)] {
+            for op in [Op::Release(0), Op::Created(0), Op::Closed(0)] {
                 world.step(&op);
             }
         }

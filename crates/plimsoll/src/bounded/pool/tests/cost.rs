@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use crate::bounded::Cap;
-use crate::bounded::list::visits;
+use crate::bounded::linked_list::visits;
 use crate::bounded::pool::{CloseOutcome, LruPool, PoolAction, PoolSettings, Requested, WhenFull};
 
 fn filled(entries: u32) -> (LruPool<u32, u32, ()>, Instant) {

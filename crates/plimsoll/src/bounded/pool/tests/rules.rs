@@ -36,7 +36,7 @@ fn the_end_of_an_old_handle_leaves_the_new_one() {
     assert_eq!(pool.find(&"a"), Some((new, &2)));
 }
 
-/// a handle told to go while it is used is closed after its last lease and not before.
+/// a handle that is retired while it is used is closed after its last lease and not before.
 #[test]
 fn a_retired_handle_is_closed_after_its_last_lease() {
     let (mut pool, now) = pool(2);
@@ -64,7 +64,7 @@ fn a_place_is_free_when_its_handle_is_closed() {
     assert!(matches!(pool.request(&"b", WhenFull::Refuse, "me", now), Requested::Waiting(_)));
 }
 
-/// a failed attempt is told to all that waited for it, and the key is left alone for longer each time.
+/// a failed attempt fails all callers that waited for it, and no attempt is made for longer each time.
 #[test]
 fn a_failing_key_is_backed_off() {
     let (mut pool, mut now) = pool(2);
@@ -99,12 +99,12 @@ fn idle_handles_are_closed() {
 
 /// a success ends the backing off.
 #[test]
-fn a_key_that_answered_is_not_backed_off_any_more() {
+fn a_success_ends_the_backing_off() {
     let (mut pool, now) = pool(2);
     let fail = |pool: &mut LruPool<_, _, _>, now| {
         assert!(matches!(pool.request(&"a", WhenFull::Refuse, "me", now), Requested::Waiting(_)));
         let Some(PoolAction::Create { creation, .. }) = pool.next_action() else { panic!() };
-        let _told: Vec<&str> = pool.failed(creation, now);
+        let _failed: Vec<&str> = pool.failed(creation, now);
     };
     fail(&mut pool, now);
     let entry = pool.insert("a", 1, now).unwrap();

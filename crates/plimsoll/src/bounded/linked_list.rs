@@ -1,7 +1,7 @@
-//! Lists through the slots of a table: their order stands for time, and every operation on them is O(1).
+//! Intrusive doubly linked lists through the slots of a table. Every operation is O(1).
 //!
-//! The links are part of the rows, so that a row that is found by its key is found in its lists as well, and that a move
-//! to the end allocates nothing. A row has one pair of links for each list that it can be in.
+//! The links are part of the rows, so a row that is found by its key is found in its lists too, and a move to the end
+//! allocates nothing. A row has one pair of links for each list that it can be in.
 
 use plimsoll_sync::slots::Slots;
 
@@ -9,7 +9,7 @@ use super::{Compact, CompactPolicy, Compacted, Footprint};
 
 const NONE: u32 = u32::MAX;
 
-/// A row's place in one list.
+/// The links of a row in one list.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Links {
     previous: u32,
@@ -28,15 +28,15 @@ pub(crate) trait Linked<const LIST: usize> {
     fn place(&self) -> Links;
 }
 
-/// Makes rows linked: `linked!(Row<T>, 0, links)`.
+/// Implements [`Linked`]: `linked!(Row<T>, 0, links)`.
 macro_rules! linked {
     ([$($generics:tt)*] $row:ty, $list:literal, $field:ident) => {
-        impl<$($generics)*> $crate::bounded::list::Linked<$list> for $row {
-            fn links(&mut self) -> &mut $crate::bounded::list::Links {
+        impl<$($generics)*> $crate::bounded::linked_list::Linked<$list> for $row {
+            fn links(&mut self) -> &mut $crate::bounded::linked_list::Links {
                 &mut self.$field
             }
 
-            fn place(&self) -> $crate::bounded::list::Links {
+            fn place(&self) -> $crate::bounded::linked_list::Links {
                 self.$field
             }
         }
@@ -60,8 +60,8 @@ impl<T: Linked<LIST>, const LIST: usize> Chain<LIST> for Slots<T> {
     }
 }
 
-/// Links by slot, apart from the rows: at eight bytes each they stay in the processor's cache where the rows do not, and a
-/// row that moves touches the links of its neighbours and not the neighbours.
+/// Links by slot, apart from the rows: at eight bytes each they stay in the processor's cache where the rows do not, and
+/// moving a row touches the links of its neighbours and not their rows.
 #[derive(Debug, Default)]
 pub(crate) struct Places(Vec<Links>);
 
@@ -200,7 +200,7 @@ fn links_at<const LIST: usize>(rows: &mut impl Chain<LIST>, index: u32) -> Optio
     if index == NONE { None } else { links(rows, index) }
 }
 
-/// How many rows were visited, counted in tests: cost that does not depend on the size is shown by it and not by a clock.
+/// Counts in tests how many rows are visited, to show without a clock that a cost does not depend on the size.
 pub(crate) mod visits {
     #[cfg(test)]
     thread_local! {

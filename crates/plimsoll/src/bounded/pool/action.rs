@@ -1,4 +1,4 @@
-//! What goes in and out of a pool: tokens, actions, refusals and events.
+//! What goes in and out of a pool: keys, duties, actions, refusals and events.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use plimsoll_sync::slots::SlotKey;
 
 use crate::bounded::events;
 
-/// Names one handle of one pool, for ever: it never stands for a later handle of the same key.
+/// Identifies one handle of one pool; never reused for a later handle of the same key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryKey(pub(super) SlotKey);
 
-/// Names one caller that waits.
+/// Identifies one caller that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaitKey(pub(super) SlotKey);
 
-/// The right to use a handle. It goes back by [`LruPool::release`](super::LruPool::release) or
+/// The right to use a handle. It ends in [`LruPool::release`](super::LruPool::release) or
 /// [`LruPool::discard`](super::LruPool::discard); until then the handle stays open.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "a lease that is not given back keeps its handle for ever"]
+#[must_use = "a lease that is not released keeps its handle for ever"]
 pub struct Lease(pub(super) EntryKey);
 
 impl Lease {
-    /// The handle it is a lease of.
+    /// The handle that is leased.
     pub fn entry(&self) -> EntryKey {
         self.0
     }
@@ -35,7 +35,7 @@ impl Lease {
 pub struct Creation(pub(super) EntryKey);
 
 impl Creation {
-    /// The handle to be.
+    /// The key that the handle will have.
     pub fn entry(&self) -> EntryKey {
         self.0
     }
@@ -45,41 +45,41 @@ impl Creation {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a closing that does not end keeps its place for ever"]
 pub struct Closing {
-    /// Whether a place is kept until it is closed; not so where the place went to what it made room for.
+    /// Whether the handle keeps its place until it is closed; not so where the place went to the handle it made room for.
     pub(super) holds_place: bool,
 }
 
-/// How closing a handle went.
+/// How closing a handle ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseOutcome {
-    /// It is closed.
+    /// It was closed.
     Closed,
-    /// It said that it could not; it was dropped.
+    /// Closing returned an error; the handle was dropped.
     Failed,
-    /// It did not say so in time; it was dropped.
+    /// Closing took too long; the handle was dropped.
     TimedOut,
 }
 
-/// What the owner of a pool has to do. Taken by [`LruPool::next_action`](super::LruPool::next_action) after each
-/// operation, until there is none.
+/// What the owner of a pool has to do. Taken by [`LruPool::next_action`](super::LruPool::next_action) after each operation,
+/// until there is none.
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
-#[must_use = "an action that is not taken leaves somebody waiting"]
+#[must_use = "an action that is not performed leaves a caller waiting"]
 pub enum PoolAction<K, V, W> {
-    /// Close what had to give way, if anything, and then make the handle for `key`.
+    /// Close the evicted handle, if any, and then make the handle for `key`.
     Create {
         /// The duty.
         creation: Creation,
-        /// For whom.
+        /// The key to make a handle for.
         key: K,
         /// Closed first, so that there are never more open handles than places.
         evicted: Option<(Closing, K, V)>,
     },
-    /// Nobody waits for this creation any more: end it and report [`LruPool::creation_abandoned`](super::LruPool::creation_abandoned), or
-    /// finish it if that is easier.
+    /// No caller waits for this creation any more: end it and call
+    /// [`LruPool::creation_abandoned`](super::LruPool::creation_abandoned), or finish it if that is easier.
     Abandon {
-        /// Which.
+        /// Which creation.
         entry: EntryKey,
     },
     /// Close a handle.
@@ -91,34 +91,34 @@ pub enum PoolAction<K, V, W> {
         /// The handle, of which no lease is left.
         value: V,
     },
-    /// A caller that waited has what it waited for.
+    /// A waiting caller gets its lease.
     Grant {
-        /// Who.
+        /// The caller.
         waiter: W,
         /// Its lease.
         lease: Lease,
     },
-    /// A caller that waited is refused.
+    /// A waiting caller is refused.
     Refuse {
-        /// Who.
+        /// The caller.
         waiter: W,
         /// Why.
         refusal: PoolRefusal,
     },
 }
 
-/// Why a pool gave no lease.
+/// Why a pool returned no lease.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolRefusal {
-    /// Every handle is leased. Ask again, or ask to wait.
+    /// Every handle is leased. Try again later, or wait.
     #[error("all {cap} handles of the pool are leased")]
     AtCapacity {
         /// The cap in force.
         cap: usize,
     },
-    /// The one handle of this key is leased and is not shared. Ask again, or ask to wait.
-    #[error("the handle of this key is leased")]
+    /// Every handle of this key is leased and is not shared. Try again later, or wait.
+    #[error("every handle of this key is leased")]
     Busy,
     /// As many callers wait already as may.
     #[error("{cap} callers wait for the pool already")]
@@ -132,7 +132,7 @@ pub enum PoolRefusal {
         /// When the next attempt is due.
         retry_after: Duration,
     },
-    /// The key has a handle already ([`LruPool::insert`](super::LruPool::insert)).
+    /// The key has as many handles as it may ([`LruPool::insert`](super::LruPool::insert)).
     #[error("the key has a handle already")]
     Occupied,
     /// The pool is being closed.
@@ -143,35 +143,35 @@ pub enum PoolRefusal {
 events! {
     /// What a pool counts.
     pub enum PoolEvent {
-        /// Leases asked for. Each ends in exactly one of: granted, refused, failed, forgotten.
+        /// Leases requested. Each ends as exactly one of: hit, granted, refused, failed, cancelled.
         Requested = "requested",
-        /// Leases granted at once, from a handle that was there.
+        /// Leases granted at once, of a handle that was there.
         Hit = "hits",
         /// Leases granted to callers that waited.
         Granted = "granted_after_waiting",
-        /// Waiting callers that were told that the handle could not be made.
-        ToldFailed = "told_failed",
-        /// Waiting callers that went away.
-        Forgotten = "forgotten",
-        /// Handles that were made or put in.
+        /// Waiting callers whose handle could not be made.
+        WaiterFailed = "waiters_failed",
+        /// Waiting callers that gave up.
+        Cancelled = "cancelled",
+        /// Handles that were made or inserted.
         Opened = "opened",
         /// Attempts to make a handle that failed.
         CreateFailed = "create_failed",
-        /// Attempts that ended because nobody waited any more.
-        GaveUp = "create_gave_up",
+        /// Attempts that ended because no caller waited any more.
+        CreateAbandoned = "create_abandoned",
         /// Handles closed to make room.
         Evicted = "evicted",
-        /// Handles closed because nobody used them.
+        /// Handles closed because they were not used.
         IdleClosed = "idle_closed",
         /// Handles retired by their owner or discarded by their user.
         Retired = "retired",
         /// Handles closed because another for the same key had come first.
         Surplus = "surplus",
-        /// Handles that were closed, however that went.
+        /// Handles that were closed, with whatever outcome.
         Closed = "closed",
-        /// Of these, those that could not be closed properly.
+        /// Of these, those whose closing returned an error.
         CloseFailed = "close_failed",
-        /// Of these, those whose closing outlasted its deadline.
+        /// Of these, those whose closing took too long.
         CloseTimedOut = "close_timed_out",
         /// [`PoolRefusal::AtCapacity`].
         RefusedAtCapacity = "refused_at_capacity",
@@ -187,7 +187,7 @@ events! {
 }
 
 impl PoolRefusal {
-    /// What is counted when a lease is refused so. An occupied key is the business of whoever put the handle in.
+    /// The event that counts it. `Occupied` refuses no lease and is not counted.
     pub(super) fn event(&self) -> Option<PoolEvent> {
         match self {
             Self::AtCapacity { .. } => Some(PoolEvent::RefusedAtCapacity),

@@ -1,15 +1,15 @@
-//! One fill a key: whoever finds nothing first fills, the others wait for the result.
+//! One fill per key: the first caller that finds no entry fills it, the others wait for the result.
 //!
-//! A fill is in the table from the lookup that found nothing until it is settled by its owner: published, failed, or
-//! dropped. Publishing puts the payload into the cache before the fill leaves the table, and boarding looks into the
-//! cache under the table's lock, so that there is no moment at which a key is neither cached nor being filled.
+//! A fill is in the table from the lookup that found nothing until its owner publishes, fails or drops it. Publishing stores
+//! the payload before the fill leaves the table, and a caller that joins looks into the cache under the table's lock, so a
+//! key that was filled is at every moment cached or being filled.
 
 use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,12 +22,15 @@ use crate::bounded::{Cap, Compact, CompactPolicy, Compacted, Footprint};
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FillError {
-    /// The fill failed; everybody who waited for it is told the same.
+    /// The fill failed; all callers that waited for it get this error.
     #[error("the fill failed")]
     Failed(#[source] Arc<dyn Error + Send + Sync>),
     /// The fill panicked.
     #[error("the fill panicked")]
     Panicked,
+    /// The fill of another caller took too long; it goes on.
+    #[error("another caller's fill took longer than {0:?}")]
+    WaitTimedOut(Duration),
     /// As many keys as may be are being filled.
     #[error("all {cap} fills are taken")]
     Busy {
@@ -36,48 +39,48 @@ pub enum FillError {
     },
 }
 
-/// What a lookup came to.
+/// The result of a lookup.
 #[derive(Debug)]
-#[must_use = "a dropped fill is left to those who wait for it"]
+#[must_use = "a dropped fill is left to the callers that wait for it"]
 pub enum Lookup<K: Eq + Hash + Clone> {
-    /// The payload is there.
+    /// There is an entry.
     Hit(Bytes),
-    /// It is not, and the caller is the one to fill it.
+    /// There is none, and the caller is to fill it.
     Fill(Fill<K>),
-    /// Another caller is filling it.
+    /// There is none, and another caller is filling it.
     Wait(Wait),
 }
 
-type Outcome = Option<Result<Bytes, FillError>>;
+type FillResult = Option<Result<Bytes, FillError>>;
 
-/// The right and the duty to fill one key. Dropped unsettled, it goes to one of those who wait.
+/// The right and the duty to fill one key. When it is dropped without a result, a caller that waits can take over.
 pub struct Fill<K: Eq + Hash + Clone> {
     cache: ByteCache<K>,
     key: K,
-    outcome: watch::Sender<Outcome>,
+    outcome: watch::Sender<FillResult>,
 }
 
-/// Another caller's fill.
+/// The fill of another caller.
 #[derive(Debug)]
 pub struct Wait {
-    outcome: watch::Receiver<Outcome>,
+    outcome: watch::Receiver<FillResult>,
 }
 
-/// The fills under way.
+/// The fills in progress.
 #[derive(Debug)]
-pub(super) struct Flights<K> {
+pub(super) struct FillTable<K> {
     cap: Cap,
-    table: Mutex<HashMap<K, watch::Receiver<Outcome>>>,
+    table: Mutex<HashMap<K, watch::Receiver<FillResult>>>,
 }
 
-impl<K: Eq + Hash + Clone> Flights<K> {
+impl<K: Eq + Hash + Clone> FillTable<K> {
     pub(super) fn new(cap: Cap) -> Self {
         Self { cap, table: Mutex::new(HashMap::new()) }
     }
 
-    /// Joins the fill of `key`, or begins it.
-    pub(super) fn board(&self, cache: &ByteCache<K>, key: &K, now: Instant) -> Result<Lookup<K>, FillError> {
-        let counters = &cache.shared.counters;
+    /// Joins the fill of `key`, or starts it.
+    pub(super) fn join_or_start(&self, cache: &ByteCache<K>, key: &K, now: Instant) -> Result<Lookup<K>, FillError> {
+        let counters = &cache.inner.counters;
         let mut table = self.table.lock();
         if let Some(outcome) = table.get(key) {
             counters.count(CacheEvent::Joined);
@@ -115,30 +118,37 @@ impl<K: Eq + Hash + Clone> Fill<K> {
         &self.key
     }
 
-    /// How many wait for this fill now.
+    /// How many callers wait for this fill.
     pub fn waiting(&self) -> usize {
         // One receiver is the table's own.
         self.outcome.receiver_count().saturating_sub(1)
     }
 
-    /// Keeps the payload and gives it to everybody who waits. One that is over the cap of an entry is given all the same, and
-    /// not kept.
+    /// Stores the payload and returns it to all callers that wait. One that is over the cap of an entry is returned to them
+    /// and not stored.
     pub fn publish(self, payload: Bytes, now: Instant) -> Bytes {
-        // What is kept is what is handed on: where a short piece was copied out of a large buffer, the buffer can go.
-        let payload = self.cache.keep_own(self.key.clone(), payload, now).unwrap_or_else(|(_, payload)| payload);
+        let ttl = self.cache.inner.ttl;
+        self.publish_for(payload, ttl, now)
+    }
+
+    /// [`publish`](Self::publish) with a time to live of its own; the cache's is the longest.
+    pub fn publish_for(self, payload: Bytes, ttl: Duration, now: Instant) -> Bytes {
+        // What is stored is returned: where a short piece was copied out of a large buffer, the buffer can be dropped.
+        let stored = self.cache.store_detached(self.key.clone(), payload, ttl, now);
+        let payload = stored.unwrap_or_else(|(_, payload)| payload);
         self.settle(Ok(payload.clone()));
         payload
     }
 
-    /// Tells everybody who waits that the fill failed, and returns what they are told.
+    /// Fails the fill for all callers that wait, and returns the error that they get.
     pub fn fail(self, error: impl Into<Box<dyn Error + Send + Sync>>) -> FillError {
         let error = FillError::Failed(Arc::from(error.into()));
         self.settle(Err(error.clone()));
         error
     }
 
-    fn settle(&self, outcome: Result<Bytes, FillError>) {
-        self.outcome.send_replace(Some(outcome));
+    fn settle(&self, result: Result<Bytes, FillError>) {
+        self.outcome.send_replace(Some(result));
     }
 }
 
@@ -148,11 +158,11 @@ impl<K: Eq + Hash + Clone> Drop for Fill<K> {
             if std::thread::panicking() {
                 self.settle(Err(FillError::Panicked));
             } else {
-                self.cache.shared.counters.count(CacheEvent::Abandoned);
+                self.cache.inner.counters.count(CacheEvent::Abandoned);
             }
         }
-        // INVARIANT: a key is in the table exactly as long as its `Fill` lives; nobody else can have inserted it again.
-        self.cache.shared.flights.table.lock().remove(&self.key);
+        // INVARIANT: a key is in the table exactly as long as its `Fill` exists, so this entry is its own.
+        self.cache.inner.fills.table.lock().remove(&self.key);
     }
 }
 
@@ -163,7 +173,17 @@ impl<K: Eq + Hash + Clone + fmt::Debug> fmt::Debug for Fill<K> {
 }
 
 impl Wait {
-    /// The result of the fill; `None` when whoever filled left without one: look up again.
+    /// [`result`](Self::result), waited for at most `time`.
+    ///
+    /// # Errors
+    /// [`FillError::WaitTimedOut`].
+    ///
+    /// Cancel safe.
+    pub async fn result_within(self, time: Duration) -> Result<Option<Result<Bytes, FillError>>, FillError> {
+        tokio::time::timeout(time, self.result()).await.map_err(|_| FillError::WaitTimedOut(time))
+    }
+
+    /// The result of the fill; `None` when it was dropped without one: look up again.
     ///
     /// Cancel safe.
     pub async fn result(mut self) -> Option<Result<Bytes, FillError>> {

@@ -1,28 +1,35 @@
-//! A rate, as a bucket of tokens.
+//! A token bucket.
 //!
-//! The bucket is kept as the moment at which it will be full again (the virtual scheduling form of the generic cell rate
+//! It is stored as the time at which the bucket will be full again (the virtual scheduling form of the generic cell rate
 //! algorithm, ITU-T I.371): one instant, no timer, exact to the nanosecond.
 
 use std::time::{Duration, Instant};
 
-use crate::bounded::Cap;
+use super::Cap;
 
-/// How many a second, and how many at once after a pause.
+/// How many per second, and how many at once after a pause.
+///
+/// ```
+/// use plimsoll::bounded::{Cap, Rate};
+///
+/// let rate = Rate { per_second: Cap::of::<10>(), burst: Cap::of::<100>() };
+/// assert!(rate.burst > Rate::per_second(Cap::of::<10>()).burst);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Tokens a second.
+    /// Tokens per second.
     pub per_second: Cap,
     /// Tokens that the bucket holds.
     pub burst: Cap,
 }
 
 impl Rate {
-    /// A rate whose burst is what a second brings.
+    /// A rate whose burst is the number of tokens of one second.
     pub const fn per_second(per_second: Cap) -> Self {
         Self { per_second, burst: per_second }
     }
 
-    /// The time that one token takes to come. At least a nanosecond, as there are at most a thousand million a second.
+    /// The time in which one token is added. At least a nanosecond, as there are at most a thousand million per second.
     fn token(self) -> Duration {
         Duration::from_nanos(1_000_000_000 / self.per_second.get() as u64)
     }
@@ -32,18 +39,29 @@ impl Rate {
     }
 }
 
-/// A bucket that is full at first.
+/// A token bucket, full at first. Its [`Rate`] is an argument of each operation, so one can be stored per client in 16 bytes.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use plimsoll::bounded::{Cap, Rate, TokenBucket};
+///
+/// let (rate, now) = (Rate::per_second(Cap::of::<1>()), Instant::now());
+/// let mut bucket = TokenTokenBucket::default();
+/// bucket.check(rate, now).unwrap();
+/// bucket.take(rate, now);
+/// assert_eq!(bucket.check(rate, now), Err(Duration::from_secs(1)));
+/// ```
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Bucket {
+pub struct TokenBucket {
     full_at: Option<Instant>,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// Whether there is a token at `now`.
     ///
     /// # Errors
-    /// How long it takes until there is one.
-    pub(crate) fn check(&self, rate: Rate, now: Instant) -> Result<(), Duration> {
+    /// The time until there is one.
+    pub fn check(&self, rate: Rate, now: Instant) -> Result<(), Duration> {
         let missing = self.missing(now) + rate.token();
         match missing.checked_sub(rate.bucket()) {
             None | Some(Duration::ZERO) => Ok(()),
@@ -51,12 +69,12 @@ impl Bucket {
         }
     }
 
-    /// Takes a token that [`Bucket::check`] has seen.
-    pub(crate) fn take(&mut self, rate: Rate, now: Instant) {
+    /// Takes a token, after [`TokenBucket::check`] has found one.
+    pub fn take(&mut self, rate: Rate, now: Instant) {
         self.full_at = Some(now + self.missing(now) + rate.token());
     }
 
-    /// What the bucket lacks at `now`, as the time that it takes to come.
+    /// What the bucket lacks at `now`, as the time in which it is added.
     fn missing(&self, now: Instant) -> Duration {
         self.full_at.map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now))
     }
@@ -71,7 +89,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// F-31: a bucket gives out what a count of tokens, filled up as time goes by, would give.
+        /// F-31: a bucket gives as many tokens as a count that is increased over time.
         #[test]
         fn a_bucket_counts_tokens(
             per_second in 1_usize..2_000,
@@ -80,7 +98,7 @@ mod tests {
         ) {
             let rate = Rate { per_second: Cap::new(per_second).unwrap(), burst: Cap::new(burst).unwrap() };
             let token = 1_000_000_000 / per_second as u64;
-            let (mut bucket, mut now) = (Bucket::default(), Instant::now());
+            let (mut bucket, mut now) = (TokenBucket::default(), Instant::now());
             // The model: a count in units of a token's nanoseconds.
             let mut filled = burst as u64 * token;
             for pause in pauses {
