@@ -48,6 +48,18 @@ erlang-load seconds="60":
 mutants-call *words:
     scripts/mutants-call {{words}}
 
+# one-line mistakes in the pure rules, each noticed by a test or explained: mutants [GROUP...]; see scripts/mutation
+mutants *groups:
+    scripts/mutants {{groups}}
+
+# N random one-line mistakes in mesh, console, mailbox, server and both programs; leaves target/mutants/sample.json
+mutants-sample n="100" *args:
+    scripts/mutants sample {{n}} {{args}}
+
+# kill, stop and crash at every step of a supervisor's life, for ten minutes; scripts/test gives each of these tests seconds
+stress seconds="600":
+    PLIMSOLL_STRESS_SECONDS={{seconds}} cargo nextest run --locked --release -p plimsoll -E 'test(/stress_/)' --profile stress
+
 # a million panics and five thousand stops, with a census before and after; one malloc arena: see the test's `resident`
 storm:
     MALLOC_ARENA_MAX=1 PLIMSOLL_STORM=full cargo nextest run --release -p plimsoll --test supervision_storms --no-capture
