@@ -81,6 +81,14 @@ impl Console {
         Self { path: path.into(), source: Arc::new(move || serde_json::to_vec(&snapshot())) }
     }
 
+    /// Whether a console can listen on this path, as far as its length tells. Makes nothing.
+    ///
+    /// # Errors
+    /// [`BindError::TooLong`].
+    pub fn check(path: &Path) -> Result<(), BindError> {
+        socket::check(path)
+    }
+
     /// Listens, linked to `parent`.
     ///
     /// # Errors

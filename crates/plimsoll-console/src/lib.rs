@@ -1,6 +1,6 @@
 //! The admin side of a plimsoll service: its snapshot as JSON over a Unix socket that only its user can open.
 //!
-//! [`Console`] is a supervised child; [`client::get`] is what a command line tool reads it with.
+//! [`Console`] is a supervised child, and [`client::get`] reads from it. [`LossyWriter`] is for the log of such a service.
 //!
 //! | route | answer |
 //! |---|---|
@@ -10,8 +10,10 @@
 
 pub mod client;
 mod console;
+mod lossy;
 mod routes;
 mod socket;
 
 pub use console::{Console, MAX_CONNECTIONS, StartError};
+pub use lossy::LossyWriter;
 pub use socket::BindError;

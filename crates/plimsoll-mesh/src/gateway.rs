@@ -214,6 +214,7 @@ impl Inspect for Gateway {
             ("requests_cancelled", requests.cancelled),
             ("requests_failed", requests.failed),
             ("requests_panicked", requests.panicked),
+            ("requests_cut_off", requests.cut_off),
         ]
         .map(|(name, count)| (name.to_owned(), count))
         .into();

@@ -29,7 +29,7 @@ use std::time::Duration;
 use plimsoll::supervisor::{BoxError, ShutdownReport, StartError, SupervisorRef};
 
 use crate::directory::GossipDirectory;
-use crate::gateway::BudgetTooSmall;
+use crate::gateway::{BudgetTooSmall, Gateway};
 use crate::identity::IdentityError;
 use crate::names::NodeId;
 
@@ -51,6 +51,7 @@ const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Node {
     tree: SupervisorRef,
     directory: GossipDirectory,
+    gateway: Gateway,
     endpoint: quinn::Endpoint,
     view: NodeView,
     // Unlocks the data folder when the node is gone.
@@ -132,6 +133,11 @@ impl Node {
     /// What can be read of it at any time.
     pub fn view(&self) -> &NodeView {
         &self.view
+    }
+
+    /// Calls of clients that were still running when the grace of a stop had passed. They may have run.
+    pub fn calls_cut_off(&self) -> u64 {
+        self.gateway.requests().cut_off
     }
 
     /// The root of its tree.

@@ -70,6 +70,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "tasks",
         "the requests of one connection: each has a stream, of which the transport allows 64",
     ),
+    ("Texts", "alias", "the entries of one setting, from a file of at most a megabyte"),
+    ("Queue", "waiting", "bytes, at most the capacity of the writer"),
     ("Queue", "messages", "each holds a credit of the mailbox"),
     ("RecordTable", "lives", "10,000 in the engine"),
     ("Rules", "actions", "what one turn decides, done at its end"),

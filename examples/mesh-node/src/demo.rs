@@ -16,14 +16,14 @@ use crate::signals::{self, Signals};
 use children::Trio;
 use steps::Step;
 
-/// `demo`, parsed.
+/// Arguments of `demo`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 each step was as announced, 1 one was not.")]
+#[command(after_help = "Exit codes: 0 every step was as announced, 1 at least one was not.")]
 pub(crate) struct DemoArgs {
     /// End after the tour.
     #[arg(long)]
     once: bool,
-    /// Say how each step went as JSON lines, and nothing else on stdout.
+    /// Print the outcome of each step as JSON lines, and nothing else on stdout.
     #[arg(long)]
     json: bool,
     /// Makes what this step announces untrue, for the tests of the tour itself.
@@ -42,29 +42,29 @@ pub(crate) async fn run(args: DemoArgs, paint: Paint) -> Result<(), Failure> {
     let began = Instant::now();
     let mut trio = tokio::select! {
         trio = Trio::start() => trio?,
-        () = signals.next() => return Err(Failure::because("interrupted")),
+        _ = signals.next() => return Err(Failure::because("interrupted")),
     };
     let ready = began.elapsed();
     let mut good = ready <= READY_WITHIN;
     let interrupted = tokio::select! {
-        told = tour::run(&mut trio, &args, paint, ready) => {
-            good &= told?;
+        outcome = tour::run(&mut trio, &args, paint, ready) => {
+            good &= outcome?;
             false
         }
-        () = signals.next() => true,
+        _ = signals.next() => true,
     };
     if !args.once && !interrupted {
         if !args.json {
             tour::invite(&trio, paint);
         }
-        signals.next().await;
+        let _ = signals.next().await;
     }
-    // Cut short, the nodes die with this process.
-    let farewell = signals::stopped(trio.stop(), signals.next(), STOP_WITHIN).await.map_err(Failure::because)?;
+    // Cut short, the nodes end with this process.
+    let stopped = signals::stopped(trio.stop(), signals.stop(), STOP_WITHIN).await.map_err(Failure::because)?;
     if args.json {
-        output::print(&format!("{}\n", json!({ "schema": 1, "event": "end", "met": good, "stopped": farewell })));
+        output::print(&format!("{}\n", json!({ "schema": 1, "event": "end", "met": good, "stopped": stopped })));
     } else {
-        output::print(&format!("\n{farewell}\n"));
+        output::print(&format!("\n{stopped}\n"));
     }
     if good && !interrupted { Ok(()) } else { Err(Failure::Failed(None)) }
 }

@@ -1,42 +1,50 @@
-//! How a command fails, and with which exit code.
+//! Failures of commands and their exit codes.
 
 use std::fmt;
 use std::process::ExitCode;
 
 use crate::settings::SettingsError;
 
-/// Why a command did not do what it was asked for.
+/// Why a command did not do what it should.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It failed, or what was asked for was refused; the talk about it may have been printed already.
+    /// It failed or was refused; without an error the reason was printed already.
     Failed(Option<anyhow::Error>),
-    /// The command or the configuration is wrong.
+    /// The command line or the configuration is wrong.
     Usage(anyhow::Error),
-    /// It may or may not have happened.
-    CannotTell(anyhow::Error),
+    /// It may have happened; without an error the reason was printed already.
+    Unknown(Option<anyhow::Error>),
 }
 
 impl Failure {
-    /// A failure in words.
+    /// A failure with this reason.
     pub(crate) fn because(reason: impl fmt::Display) -> Self {
         Self::Failed(Some(anyhow::anyhow!("{reason}")))
     }
 
-    /// Says why on stderr and gives the exit code.
+    /// The reason, in one line.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Failed(error) | Self::Unknown(error) => error.as_ref().map(in_one_line).unwrap_or_default(),
+            Self::Usage(error) => in_one_line(error),
+        }
+    }
+
+    /// Prints the reason on stderr and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         let (code, error) = match self {
             Self::Failed(error) => (1, error),
             Self::Usage(error) => (2, Some(error)),
-            Self::CannotTell(error) => (3, Some(error)),
+            Self::Unknown(error) => (3, error),
         };
         if let Some(error) = error {
-            crate::output::say(format_args!("error: {}", in_one_line(&error)));
+            crate::streams::say(format_args!("error: {}", in_one_line(&error)));
         }
         ExitCode::from(code)
     }
 }
 
-/// The chain of causes, without those that an earlier one has told already.
+/// The chain of causes, without those that an earlier one contains.
 fn in_one_line(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |mut line, cause| {
         if !line.contains(&cause) {
@@ -64,10 +72,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cause_is_told_once() {
-        let told = anyhow::anyhow!("no such file");
+    fn each_cause_is_named_once() {
+        let cause = anyhow::anyhow!("no such file");
         assert_eq!(
-            in_one_line(&told.context("cannot read a: no such file").context("no")),
+            in_one_line(&cause.context("cannot read a: no such file").context("no")),
             "no: cannot read a: no such file"
         );
         assert_eq!(in_one_line(&anyhow::anyhow!("deep").context("high")), "high: deep");

@@ -1,19 +1,24 @@
 //! A mesh node: an HTTP/3 gateway, peers and supervised services in one process, and the commands to look into it.
 //!
-//! Data goes to stdout, talk to stderr. Exit codes: 0 good, 1 it failed, 2 wrong use or configuration, 3 cannot tell.
+//! Data goes to stdout, messages to stderr. Exit codes: 0 success, 1 failure, 2 usage or configuration error, 3 unknown: what was
+//! asked for may have happened.
 
+mod args;
 mod cli;
 mod command;
 mod demo;
 mod failure;
+mod log;
 mod output;
 mod panics;
 mod services;
 mod settings;
 mod signals;
+mod streams;
+mod tied;
 
-/// jemalloc gives memory back after a spike by itself, and a call costs many small allocations: it is freed on another
-/// thread as cheaply as on its own. Its settings are in `.cargo/config.toml`; a test reads them back.
+/// jemalloc returns memory to the system after a spike by itself, and frees on another thread as cheaply as on its own; a call
+/// makes many small allocations. Its settings are in `.cargo/config.toml`; a test reads them back.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,9 +1,11 @@
 //! How answers look to a person: colours, tables, the tree.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use clap::ValueEnum;
 use plimsoll::inspect::{Status, TreeNode};
+
+use crate::streams::{say, write};
 
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -53,15 +55,6 @@ impl Paint {
     }
 }
 
-/// Writes to stdout.
-///
-/// # Errors
-/// As the system says.
-pub(crate) fn write(data: &[u8]) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(data).and_then(|()| out.flush())
-}
-
 /// Writes to stdout; where that fails, the program ends with exit code 1.
 pub(crate) fn print(text: &str) {
     if let Err(error) = write(text.as_bytes()) {
@@ -81,11 +74,6 @@ pub(crate) fn print_read(text: &str) {
 fn unwritten(error: &io::Error) -> ! {
     say(format_args!("error: cannot write to stdout: {error}"));
     std::process::exit(1)
-}
-
-/// Writes a line to stderr. Unlike `eprintln!` it does not panic when nobody reads it or the disk of a log is full.
-pub(crate) fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// A table with a head, columns aligned, two spaces between; cells may be painted after alignment by the caller's lines.
@@ -216,12 +204,12 @@ node        running    in flight 2
 ";
         assert_eq!(drawn, wanted);
         assert!(!tree(Paint(false), &root, Some(30)).contains("in flight"), "no room");
-        let mut door = place("listener", 0, vec![]);
+        let mut listener = place("listener", 0, vec![]);
         let attempts =
             [("failed_handshakes", 1), ("offered", 9), ("peers", 3), ("served", 4), ("refused_with_reason", 1)];
-        door.details.counters = attempts.map(|(name, value)| (name.to_owned(), value)).into();
-        let drawn = tree(Paint(false), &door, Some(70));
-        assert!(drawn.contains("offered 9, served 4, told 1, failed handshakes 1"), "who was not let in: {drawn}");
+        listener.details.counters = attempts.map(|(name, value)| (name.to_owned(), value)).into();
+        let drawn = tree(Paint(false), &listener, Some(80));
+        assert!(drawn.contains("offered 9, served 4, refused with reason 1, failed handshakes 1"), "refusals: {drawn}");
         assert!(tree(Paint(false), &root, None).contains("in flight 2, clients cap 5"), "everything");
     }
 }

@@ -1,14 +1,13 @@
-//! What a panic leaves in the log: one line.
+//! Panics in the log: one line each.
 //!
-//! A worker's panic is an answer to its caller and nothing unusual here. Printed by the standard hook it is two lines and,
-//! with `RUST_BACKTRACE` set, some hundred more, for which the first panic waits a quarter of a second while all others
-//! wait behind it.
+//! A worker's panic is the outcome of one call. The standard hook prints two lines and, with `RUST_BACKTRACE` set, some hundred
+//! more: resolving them takes the first panic a quarter of a second, while all others wait for it.
 
 use std::panic::{self, PanicHookInfo};
 
 use tracing::error;
 
-/// Logs each panic as one line with its place, and lets exit reasons carry that place too.
+/// Logs each panic as one line with its location, and records locations in exit reasons.
 pub(crate) fn log() {
     panic::set_hook(Box::new(line));
     plimsoll::panics::record_locations();
@@ -21,7 +20,7 @@ fn line(panic: &PanicHookInfo<'_>) {
     error!(target: "mesh_node", place, thread = thread.name(), "panicked: {}", shortened(message));
 }
 
-/// As much of a message as a line takes: it may be the body of a request.
+/// The beginning of a message, which may be the body of a request, without control characters.
 fn shortened(message: &str) -> String {
     const LONGEST: usize = 200;
     let line: String = message.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();

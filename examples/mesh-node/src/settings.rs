@@ -1,10 +1,11 @@
-//! What a node runs with: defaults, then a TOML file, then the environment, then flags; the last one wins.
+//! The settings of a node: defaults, a TOML file, the environment, flags; the later source takes precedence.
 //!
-//! Every setting is a row of [`KEYS`]. Each source is read into text with its origin, so that a bad value is reported
-//! with the file and line, the variable or the flag that it came from, whatever the source.
+//! Every setting is a row of [`KEYS`]. Each source is read into text with its origin, so that a bad value is reported with the
+//! file and line, the variable or the flag that it came from.
 
 mod keys;
 mod layers;
+mod node;
 mod values;
 
 use std::net::SocketAddr;
@@ -50,6 +51,7 @@ pub(crate) struct Settings {
     pub(crate) choice: ProviderChoice,
     pub(crate) service_ttl: Duration,
     pub(crate) budget: Budget,
+    pub(crate) stop_grace: Duration,
     pub(crate) log: String,
     pub(crate) log_json: bool,
 }
@@ -58,7 +60,7 @@ impl Settings {
     /// Checks every value.
     ///
     /// # Errors
-    /// [`SettingsError`] with the origin of the first value that is not good.
+    /// [`SettingsError`] with the origin of the first value that is not valid.
     pub(crate) fn from_layers(layers: &Layers) -> Result<Self, SettingsError> {
         let data: PathBuf = layers.data()?;
         let max_body = layers.value("gateway.max_body", values::body)?;
@@ -72,7 +74,7 @@ impl Settings {
             max_events: layers.value("events.max", values::entries)?,
             gossip_interval: layers.value("peers.gossip_interval", values::duration)?,
             open: layers.value("trust.open", values::flag)?,
-            allow_list: data.join(layers.value("trust.allow_list", values::path)?),
+            allow_list: data.join(layers.path("trust.allow_list")?),
             max_clients: layers.value("gateway.max_clients", values::cap)?,
             client_idle: layers.value("gateway.idle", values::duration)?,
             max_body,
@@ -85,6 +87,7 @@ impl Settings {
             choice: layers.value("calls.choice", values::choice)?,
             service_ttl: layers.value("directory.ttl", values::lease)?,
             budget: layers.value("memory.budget", values::budget)?,
+            stop_grace: layers.value("stop.grace", values::duration)?,
             log: layers.value("log.filter", values::text)?,
             log_json: layers.value("log.json", values::flag)?,
             data,

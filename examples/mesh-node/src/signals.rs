@@ -1,15 +1,41 @@
-//! What ends a node from outside: SIGTERM and Ctrl-C.
+//! The signals of a node: which stop it, which reloads its settings, and which do nothing.
 
 use std::future::Future;
 use std::time::Duration;
 
+use futures::future::select_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Both signals. The first asks for a stop in order, the second for an end at once.
+/// Signals that stop in order: the first asks for it, the second ends the process at once.
+const STOP: [i32; 4] = [nix::libc::SIGTERM, nix::libc::SIGINT, nix::libc::SIGQUIT, nix::libc::SIGXCPU];
+
+/// Signals that would end the process and mean nothing to it. SIGXFSZ leaves the error of the write.
+const IGNORED: [i32; 9] = [
+    nix::libc::SIGUSR1,
+    nix::libc::SIGUSR2,
+    nix::libc::SIGALRM,
+    nix::libc::SIGVTALRM,
+    nix::libc::SIGPROF,
+    nix::libc::SIGIO,
+    nix::libc::SIGPWR,
+    nix::libc::SIGSTKFLT,
+    nix::libc::SIGXFSZ,
+];
+
+/// The signals of this process, taken over from the system.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    stop: [Signal; STOP.len()],
+    reload: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// To stop.
+    Stop,
+    /// To read the settings again (SIGHUP).
+    Reload,
 }
 
 /// Why a stop was not waited for.
@@ -22,22 +48,35 @@ pub(crate) enum CutShort {
 }
 
 impl Signals {
-    /// Takes both signals over from the system, which would end the process.
+    /// Takes over every signal that would end the process, but for those of faults.
     ///
     /// # Errors
     /// As the system says.
     pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        for number in IGNORED {
+            // The handler stays when its stream is dropped, and then does nothing.
+            drop(signal(SignalKind::from_raw(number))?);
+        }
+        let [terminate, interrupt, quit, cpu] = STOP.map(|number| signal(SignalKind::from_raw(number)));
+        Ok(Self { stop: [terminate?, interrupt?, quit?, cpu?], reload: signal(SignalKind::hangup())? })
     }
 
-    /// Waits for the next of either.
+    /// Waits for the next signal.
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) -> Asked {
+        let stop = select_all(self.stop.iter_mut().map(|signal| Box::pin(signal.recv())));
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = stop => Asked::Stop,
+            _ = self.reload.recv() => Asked::Reload,
         }
+    }
+
+    /// Waits for the next signal that stops.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn stop(&mut self) {
+        while self.next().await != Asked::Stop {}
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) struct RequestCounters {
     cancelled: AtomicU64,
     failed: AtomicU64,
     panicked: AtomicU64,
+    cut_off: AtomicU64,
     refused: [AtomicU64; Code::ALL.len()],
     limit_log: Mutex<LogThrottle>,
 }
@@ -38,6 +39,8 @@ pub struct RequestCounts {
     pub failed: u64,
     /// Panics of the gateway itself or of its router.
     pub panicked: u64,
+    /// Calls that were still running when the grace of a stop had passed; completed with 503 `shutting_down`. They may have run.
+    pub cut_off: u64,
 }
 
 impl RequestCounts {
@@ -71,6 +74,11 @@ impl RequestCounters {
         self.panicked.fetch_add(1, Relaxed);
     }
 
+    /// Counts a call that the end of the grace interrupts.
+    pub(super) fn cut_off(&self) {
+        self.cut_off.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn counts(&self) -> RequestCounts {
         RequestCounts {
             started: self.started.load(Relaxed),
@@ -79,6 +87,7 @@ impl RequestCounters {
             cancelled: self.cancelled.load(Relaxed),
             failed: self.failed.load(Relaxed),
             panicked: self.panicked.load(Relaxed),
+            cut_off: self.cut_off.load(Relaxed),
         }
     }
 

@@ -108,14 +108,14 @@ impl NodeBuilder {
             peers: Arc::new(peers.clone()),
             events: events.clone(),
         };
-        let gateway = Gateway::new(me, endpoint.clone(), server, config.gateway.clone(), behind);
+        let gateway = Gateway::new(me, endpoint.clone(), server, config.gateway.clone(), behind).grace(config.grace);
         let view = NodeView::new(me, [address, own], config.realm.clone(), [local, router], events);
         let console = console.map(|console| console(view.clone()));
-        let withdrawing = directory.clone();
+        let (withdrawing, counted) = (directory.clone(), gateway.clone());
         let parts = Parts { trusted: config.trusted, trust, directory, peers, services, offers, gateway, console };
         let tree = tree(parts).start().await?;
         view.show(&tree);
-        Ok(Node { tree, directory: withdrawing, endpoint, view, _folder: folder })
+        Ok(Node { tree, directory: withdrawing, gateway: counted, endpoint, view, _folder: folder })
     }
 }
 

@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub max_events: Cap,
     /// Limits of the gateway.
     pub gateway: Limits,
+    /// How long requests in flight are served after a stop. Default 5 s.
+    pub grace: Duration,
     /// Bytes that all caps together must fit. Default: three quarters of what this process may use; all there can be
     /// when the system does not tell.
     pub memory_budget: u64,
@@ -72,6 +74,7 @@ impl NodeConfig {
             choice: ProviderChoice::default(),
             max_events: Cap::of::<10_000>(),
             gateway: Limits::default(),
+            grace: Duration::from_secs(5),
             memory_budget: super::memory().map_or(u64::MAX, |(bytes, _)| bytes / 4 * 3),
         }
     }

@@ -43,7 +43,8 @@ fn refusal(error: CallError<ApplicationError>) -> Refusal {
         CallError::Overloaded(_) => Problem::new(Code::Overloaded, words),
         CallError::Timeout => Problem::new(Code::Deadline, "the service did not answer by the deadline"),
         CallError::Died(Died::Exit(ExitReason::Failed(failure))) => {
-            Problem::new(Code::WorkerPanicked, format!("the worker failed: {failure}"))
+            // Where it panicked is for the log of this node.
+            Problem::new(Code::WorkerPanicked, format!("the worker failed: {}", failure.message))
         }
         CallError::Died(Died::NoProcess) => Problem::new(Code::NoProvider, "the service's server has just ended"),
         CallError::ShuttingDown => Problem::new(Code::ShuttingDown, "the service is stopping"),
@@ -77,7 +78,8 @@ mod tests {
             assert_eq!((told.problem.code, told.never_ran), (code, never_ran), "{end:?}");
             assert_eq!(told.problem.application.is_some(), matches!(end, CallError::App(_)));
         }
-        let panicked = refusal(CallError::Died(Died::Exit(ExitReason::failed("boom"))));
-        assert!(panicked.problem.detail.contains("boom"));
+        let panicked =
+            refusal(CallError::Died(Died::Exit(ExitReason::Failed(Failure::new("boom").at("src/x.rs:1:2")))));
+        assert!(panicked.problem.detail.contains("boom") && !panicked.problem.detail.contains("src/x.rs"));
     }
 }

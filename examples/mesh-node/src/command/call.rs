@@ -1,8 +1,10 @@
 //! `call`: one call over HTTP/3, from outside.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -10,26 +12,28 @@ use bytes::Bytes;
 use clap::Args;
 use plimsoll_mesh::client::{self, Call, Client, Response};
 use plimsoll_mesh::names::{NodeId, ServiceName};
+use plimsoll_mesh::problem::Code;
 use serde_json::json;
 
 use super::read::snapshot;
-use crate::cli::Place;
+use crate::args::Place;
 use crate::failure::Failure;
 use crate::output;
+use crate::streams::{self, say};
 
-/// `call`, parsed.
+/// Arguments of `call`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     mesh-node call echo 'hello'\n  \
     mesh-node call hash @Cargo.toml\n  \
     mesh-node call --to 127.0.0.1:4433 --pin NODE_ID time\n\n\
-    Exit codes: 0 answered, 1 refused or failed, 2 wrong use, 3 cannot tell whether it ran.")]
+    Exit codes: 0 success, 1 refused or failed, 2 usage error, 3 unknown: the call may have run.")]
 pub(crate) struct CallArgs {
     /// The service.
     service: ServiceName,
     /// The body: text, - for stdin, @FILE for a file.
     #[arg(default_value = "", hide_default_value = true)]
-    body: String,
+    body: OsString,
     /// Call through the node at this address, in place of the one on this machine.
     #[arg(long, value_name = "HOST:PORT", requires = "pin")]
     to: Option<String>,
@@ -39,7 +43,7 @@ pub(crate) struct CallArgs {
     /// Give up after so many milliseconds; the node clamps it to a minute.
     #[arg(long, value_name = "MS", value_parser = milliseconds_from_1)]
     deadline: Option<u64>,
-    /// Answer as JSON: status, body, problem and times.
+    /// Print JSON: status, body, problem and times.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -67,7 +71,7 @@ pub(crate) async fn run(args: CallArgs) -> Result<(), Failure> {
     let began = Instant::now();
     let client = Client::connect(&endpoint, address, pin).await.map_err(|error| Failure::Failed(Some(error.into())))?;
     let connected = began.elapsed();
-    let answer = client.call(call).await.map_err(|error| Failure::CannotTell(error.into()))?;
+    let answer = client.call(call).await.map_err(|error| Failure::Unknown(Some(error.into())))?;
     let answered = began.elapsed() - connected;
     client.close();
     endpoint.wait_idle().await;
@@ -94,13 +98,15 @@ fn from_here(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn body(given: &str) -> Result<Bytes, Failure> {
-    let read = match given.strip_prefix('@') {
-        Some(path) => File::open(path).and_then(capped),
-        None if given == "-" => capped(io::stdin().lock()),
-        None => return Ok(given.to_owned().into()),
+/// The body as given: its bytes, those of stdin or those of a file. Neither text nor path need be UTF-8.
+fn body(given: &OsStr) -> Result<Bytes, Failure> {
+    let bytes = given.as_bytes();
+    let read = match bytes.strip_prefix(b"@") {
+        Some(path) => File::open(OsStr::from_bytes(path)).and_then(capped),
+        None if bytes == b"-" => capped(io::stdin().lock()),
+        None => return Ok(bytes.to_owned().into()),
     };
-    read.map_err(|error| Failure::Usage(anyhow::anyhow!("the body {given}: {error}")))
+    read.map_err(|error| Failure::Usage(anyhow::anyhow!("the body {}: {error}", given.display())))
 }
 
 /// Reads no more than any node can be set to take.
@@ -133,23 +139,32 @@ fn show(args: &CallArgs, answer: &Response, connected: Duration, answered: Durat
         output::print(&format!("{line}\n"));
     } else if good {
         let end: &[u8] = if answer.body.ends_with(b"\n") { b"" } else { b"\n" };
-        output::write(&answer.body).and_then(|()| output::write(end)).context("cannot write to stdout")?;
+        streams::write(&answer.body).and_then(|()| streams::write(end)).context("cannot write to stdout")?;
     } else {
         match &problem {
             Some(problem) => {
                 let place = problem.node.map(|node| format!(" (on node {})", node.short())).unwrap_or_default();
                 let (status, code) = (answer.status.as_u16(), problem.code.as_str());
-                output::say(format_args!("{status} {code}: {}{place}", problem.detail));
+                say(format_args!("{status} {code}: {}{place}", problem.detail));
             }
             None => {
                 let word = answer.headers.get("plimsoll-problem").and_then(|word| word.to_str().ok());
                 let word = word.or(answer.status.canonical_reason()).unwrap_or_default();
                 let words = String::from_utf8_lossy(&answer.body);
-                output::say(format_args!("{} {word}: {words}", answer.status.as_u16()));
+                say(format_args!("{} {word}: {words}", answer.status.as_u16()));
             }
         }
     }
-    if good { Ok(()) } else { Err(Failure::Failed(None)) }
+    match problem {
+        _ if good => Ok(()),
+        Some(problem) if may_have_run(problem.code) => Err(Failure::Unknown(None)),
+        _ => Err(Failure::Failed(None)),
+    }
+}
+
+/// Whether a call with this problem may have run, in whole or in part, without a response that says so.
+fn may_have_run(code: Code) -> bool {
+    matches!(code, Code::Deadline | Code::ShuttingDown | Code::ProviderDied | Code::WorkerDied)
 }
 
 fn milliseconds(time: Duration) -> f64 {

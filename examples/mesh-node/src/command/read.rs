@@ -1,4 +1,4 @@
-//! `services`, `nodes` and `tree`: what a running node says about itself, from its admin socket.
+//! `services`, `nodes`, `events` and `tree`: the snapshot of a running node, from its admin socket.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use plimsoll_mesh::node::{ADMIN_SOCKET, NodeSnapshot};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::{ReadArgs, TreeArgs};
+use crate::args::{ReadArgs, TreeArgs};
 use crate::failure::Failure;
 use crate::output::{self, Paint};
 
-/// How long a node may take to answer.
+/// How long a node may take to respond.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Width of the tree.
@@ -29,7 +29,7 @@ const SCHEMA: u32 = 1;
 pub(crate) async fn snapshot(data: &Path) -> Result<NodeSnapshot, Failure> {
     let json =
         client::get(&data.join(ADMIN_SOCKET), "/v1/admin/snapshot", PATIENCE).await.map_err(|error| match error {
-            client::ClientError::Timeout(_) | client::ClientError::Broken(_) => Failure::CannotTell(error.into()),
+            client::ClientError::Timeout(_) | client::ClientError::Broken(_) => Failure::Unknown(Some(error.into())),
             _ => Failure::Failed(Some(error.into())),
         })?;
     let snapshot: NodeSnapshot = serde_json::from_slice(&json).map_err(|error| {

@@ -1,26 +1,27 @@
-//! `serve`: a node until SIGTERM or Ctrl-C.
+//! `serve`: runs a node until a signal stops it.
 
-use std::io::Read;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use plimsoll::supervisor::{ShutdownReport, StopFailureKind};
+use plimsoll::supervisor::{ShutdownReport, StopFailure, StopFailureKind};
 use plimsoll_console::Console;
 use plimsoll_mesh::names::NodeId;
-use plimsoll_mesh::node::{ADMIN_SOCKET, Node, NodeConfig, NodeError, Trusted};
-use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
+use plimsoll_mesh::node::{ADMIN_SOCKET, Node, NodeError};
+use serde::{Deserialize, Serialize, Serializer};
+use tracing::{info, warn};
 
-use crate::cli::ServeArgs;
+use crate::args::ServeArgs;
 use crate::failure::Failure;
-use crate::output;
+use crate::log::{self, Log};
 use crate::panics;
-use crate::settings::{Budget, Settings};
-use crate::signals::{self, Signals};
+use crate::settings::{Layers, Settings};
+use crate::signals::{self, Asked, Signals};
+use crate::streams::{self, say};
+use crate::tied;
 
-/// What `serve --json` says, a line each.
+/// What `serve --json` prints, a line each.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event {
@@ -36,6 +37,8 @@ pub(crate) struct Ready {
     pub(crate) address: SocketAddr,
     /// Where others reach it.
     pub(crate) advertised: SocketAddr,
+    /// The data folder; bytes that are not UTF-8 are replaced.
+    #[serde(serialize_with = "lossy")]
     pub(crate) data: PathBuf,
 }
 
@@ -45,44 +48,52 @@ pub(crate) struct Stopped {
     pub(crate) schema: u32,
     pub(crate) reason: String,
     pub(crate) took_ms: u64,
-    /// Who outlasted its grace, by its path in the tree.
+    /// Calls of clients that were still running after the grace. They may have run.
+    pub(crate) calls_cut_off: u64,
+    /// Paths in the tree of those that outlasted their grace and were killed.
     pub(crate) killed: Vec<String>,
-    /// Who did not end even then.
+    /// Paths in the tree of those that did not exit even then.
     pub(crate) kill_timed_out: Vec<String>,
 }
 
 const SCHEMA: u32 = 1;
 
-/// How long a stop may take: far longer than all graces of the tree together.
+/// What a stop may take beyond the grace of the gateway: longer than all other graces of the tree together.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
-    let settings = Settings::from_layers(&args.layers()?)?;
-    log(&settings)?;
-    panics::log();
+    let layers = args.layers()?;
+    let settings = Settings::from_layers(&layers)?;
+    let socket = settings.data.join(ADMIN_SOCKET);
+    // Before anything is made or started: what cannot work is a configuration error.
+    Console::check(&socket)
+        .map_err(|error| Failure::Usage(anyhow::Error::from(error).context(format!("data = {:?}", settings.data))))?;
     if args.tied {
-        end_with_stdin(settings.data.clone());
+        tied::mark(&settings.data)?;
+        tied::end_with_stdin(settings.data.clone()).context("no thread")?;
     }
     let mut signals = Signals::new().context("no signals")?;
+    let log = Log::start(&settings)?;
+    panics::log();
     let node = tokio::select! {
-        node = start(&settings) => node?,
-        () = signals.next() => return Err(Failure::because("ended by a signal before the node was ready")),
+        node = start(&settings, &socket) => node?,
+        () = signals.stop() => return Err(Failure::because("stopped by a signal before the node was ready")),
     };
     ready(&node, &settings, args.json);
     tokio::select! {
-        () = signals.next() => {}
+        () = serve(&mut signals, &args, layers, &log) => {}
         report = node.wait() => {
-            stopped(&report, args.json);
+            stopped(&node, &report, args.json);
             return Err(Failure::because(format!("the node gave up: {}", report.reason)));
         }
     }
     if !args.json {
-        output::say("stopping; a second signal ends the node at once");
+        say("stopping; a second signal ends the node at once");
     }
-    match signals::stopped(node.stop(), signals.next(), STOP_WITHIN).await {
+    match signals::stopped(node.stop(), signals.stop(), STOP_WITHIN + settings.stop_grace).await {
         Ok(report) => {
-            stopped(&report, args.json);
-            Ok(())
+            stopped(&node, &report, args.json);
+            if report.is_clean() { Ok(()) } else { Err(Failure::Failed(None)) }
         }
         Err(cut_short) => {
             node.close().await;
@@ -91,37 +102,53 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     }
 }
 
-async fn start(settings: &Settings) -> Result<Node, Failure> {
-    let mut config = NodeConfig::new(settings.data.clone(), settings.listen);
-    config.advertise = settings.advertise;
-    config.realm = settings.realm.clone();
-    config.trusted = if settings.open { Trusted::Open } else { Trusted::Listed(settings.allow_list.clone()) };
-    config.seeds = settings.seeds.clone();
-    config.max_peers = settings.max_peers;
-    config.max_events = settings.max_events;
-    config.gossip_interval = settings.gossip_interval;
-    config.service_ttl = settings.service_ttl;
-    config.choice = settings.choice;
-    config.gateway.clients = settings.max_clients;
-    config.gateway.idle_timeout = settings.client_idle;
-    config.gateway.body_bytes = settings.max_body;
-    config.gateway.all_responses_bytes = settings.answer_bytes;
-    config.gateway.deadline = settings.call_deadline;
-    config.gateway.admission = settings.admission;
-    config.gateway.advertisements = settings.advertisements.clone();
-    config.gateway.pubsub = settings.pubsub;
-    config.memory_budget = match settings.budget {
-        Budget::Bytes(bytes) => bytes,
-        Budget::Percent(percent) => {
-            let (all, _) = plimsoll_mesh::node::memory()
-                .ok_or_else(|| Failure::because("the system does not tell its memory; set memory.budget in bytes"))?;
-            all / 100 * u64::from(percent)
+/// Reloads the settings when asked to, until a signal stops the node.
+async fn serve(signals: &mut Signals, args: &ServeArgs, mut layers: Layers, log: &Log) {
+    let dropped = log::report_dropped();
+    tokio::pin!(dropped);
+    loop {
+        let asked = tokio::select! {
+            asked = signals.next() => asked,
+            () = &mut dropped => continue,
+        };
+        match asked {
+            Asked::Stop => return,
+            Asked::Reload => layers = reload(args, layers, log),
+        }
+    }
+}
+
+/// Reads all settings again and takes those that can change while a node runs. A mistake in them changes nothing.
+fn reload(args: &ServeArgs, old: Layers, log: &Log) -> Layers {
+    let read = || {
+        let layers = args.layers()?;
+        let settings = Settings::from_layers(&layers)?;
+        log.reload(&settings)?;
+        Ok::<_, Failure>(layers)
+    };
+    let new = match read() {
+        Ok(new) => new,
+        Err(failure) => {
+            warn!(target: "mesh_node", error = failure.reason(), "settings not taken; those before stay in force");
+            return old;
         }
     };
+    let changed: Vec<_> = new.changed(&old).into_iter().filter(|name| *name != "log.filter").collect();
+    match changed.as_slice() {
+        [] => info!(target: "mesh_node", "settings read again"),
+        changed => {
+            warn!(target: "mesh_node", settings = changed.join(" "), "settings read again; these need a restart")
+        }
+    }
+    new
+}
+
+async fn start(settings: &Settings, socket: &Path) -> Result<Node, Failure> {
+    let config = settings.node_config()?;
     let builder = settings.services.iter().fold(Node::builder(config), |builder, service| {
         builder.service(service.offer(settings.max_in_flight, settings.call_deadline))
     });
-    let socket = settings.data.join(ADMIN_SOCKET);
+    let socket = socket.to_owned();
     let builder = builder.console(move |parent, view| Console::new(&socket, move || view.snapshot()).start(parent));
     builder.start().await.map_err(|error| match error {
         NodeError::BudgetTooSmall(_)
@@ -132,41 +159,6 @@ async fn start(settings: &Settings) -> Result<Node, Failure> {
     })
 }
 
-fn log(settings: &Settings) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .map_err(|error| Failure::Usage(anyhow::anyhow!("log.filter = {:?}: {error}", settings.log)))?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        // A line that cannot be written is lost. Told on stderr, which is what failed, it would be a panic of whoever
-        // logged it: a supervisor, or the holder of a stream.
-        .log_internal_errors(false);
-    if settings.log_json {
-        subscriber.json().init()
-    } else {
-        subscriber.init()
-    }
-    Ok(())
-}
-
-/// Ends this process when stdin does, and removes its data: whoever holds the other end is gone.
-///
-/// A thread of its own, so that not even a blocked runtime keeps the process alive.
-fn end_with_stdin(data: PathBuf) {
-    std::thread::spawn(move || {
-        let mut sink = [0; 64];
-        while std::io::stdin().read(&mut sink).is_ok_and(|read| read > 0) {}
-        let _ = std::fs::remove_dir_all(&data);
-        if let Some(parent) = data.parent() {
-            // Logs of the siblings may be there; the last one to end removes the folder.
-            let _ = std::fs::remove_file(data.with_extension("log"));
-            let _ = std::fs::remove_dir(parent);
-        }
-        std::process::exit(1);
-    });
-}
-
 fn ready(node: &Node, settings: &Settings, json: bool) {
     if json {
         let (address, advertised, data) = (node.address(), node.advertised(), settings.data.clone());
@@ -174,46 +166,60 @@ fn ready(node: &Node, settings: &Settings, json: bool) {
         return;
     }
     let (address, advertised) = (node.address(), node.advertised());
-    output::say(format_args!("node {} listens on {address} (UDP), realm {}", node.id(), settings.realm));
+    say(format_args!("node {} listens on {address} (UDP), realm {}", node.id(), settings.realm));
     if advertised != address {
-        output::say(format_args!("others reach it at {advertised}"));
+        say(format_args!("other nodes and clients reach it at {advertised}"));
     }
     let services: Vec<_> = settings.services.iter().map(|service| service.name()).collect();
     match settings.services.first() {
         Some(service) => {
-            output::say(format_args!("services: {}", services.join(" ")));
+            say(format_args!("services: {}", services.join(" ")));
             let (id, example) = (node.id(), service.example());
-            output::say(format_args!("try: mesh-node call --to {advertised} --pin {id} {example}"));
+            say(format_args!("try: mesh-node call --to {advertised} --pin {id} {example}"));
         }
         None => {
-            output::say("services: none of its own; it passes calls on to other nodes");
-            output::say(format_args!("try: mesh-node services --data {}", settings.data.display()));
+            say("services: none; the node forwards calls to other nodes");
+            say(format_args!("try: mesh-node services --data {}", settings.data.display()));
         }
     }
 }
 
-fn stopped(report: &ShutdownReport, json: bool) {
-    let path = |failure: &plimsoll::supervisor::StopFailure| failure.path.join("/");
+fn stopped(node: &Node, report: &ShutdownReport, json: bool) {
+    let path = |failure: &StopFailure| failure.path.join("/");
     let stopped = Stopped {
         schema: SCHEMA,
         reason: report.reason.to_string(),
         took_ms: u64::try_from(report.took.as_millis()).unwrap_or(u64::MAX),
+        calls_cut_off: node.calls_cut_off(),
         killed: report.stragglers().filter(|failure| failure.kind == StopFailureKind::Killed).map(path).collect(),
         kill_timed_out: report.kill_timed_out().map(path).collect(),
     };
     if json {
         print(&Event::Stopped(stopped));
-    } else if report.is_clean() {
-        output::say(format_args!("stopped in {} ms; nobody had to be killed", stopped.took_ms));
-    } else {
-        output::say(report);
+        return;
+    }
+    match stopped.calls_cut_off {
+        0 => {}
+        1 => say("1 call was still running after the grace; its caller does not know whether it ran"),
+        calls => say(format_args!(
+            "{calls} calls were still running after the grace; their callers do not know whether they ran"
+        )),
+    }
+    match (report.is_clean(), stopped.calls_cut_off) {
+        (true, 0) => say(format_args!("stopped in {} ms; nobody had to be killed", stopped.took_ms)),
+        (true, _) => say(format_args!("stopped in {} ms", stopped.took_ms)),
+        (false, _) => say(report),
     }
 }
 
-/// A node serves on when nobody can hear it.
+/// A node goes on when its stdout cannot be written.
 fn print(event: &Event) {
     let line = serde_json::to_string(event).map_err(std::io::Error::from);
-    if let Err(error) = line.and_then(|line| output::write(format!("{line}\n").as_bytes())) {
-        output::say(format_args!("error: cannot write to stdout: {error}"));
+    if let Err(error) = line.and_then(|line| streams::write(format!("{line}\n").as_bytes())) {
+        say(format_args!("error: cannot write to stdout: {error}"));
     }
+}
+
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }

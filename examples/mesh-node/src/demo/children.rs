@@ -17,6 +17,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::command::read;
 use crate::command::serve::{Event, Ready};
 use crate::services::Builtin;
+use crate::tied;
 
 /// Clients that each node of the demonstration takes.
 pub(super) const CLIENT_CAP: usize = 3;
@@ -43,6 +44,7 @@ const PLANS: [Plan; 3] = [
 pub(super) struct Node {
     pub(super) plan: &'static Plan,
     pub(super) ready: Ready,
+    data: PathBuf,
     process: Child,
     events: Lines<BufReader<ChildStdout>>,
 }
@@ -58,6 +60,7 @@ impl Trio {
     /// Starts three nodes and waits until each knows all others and all services.
     pub(super) async fn start() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("plimsoll-demo-").tempdir().context("no temporary folder")?;
+        tied::mark(folder.path()).map_err(|failure| anyhow::anyhow!(failure.reason()))?;
         let first = Node::start(&PLANS[0], folder.path(), "127.0.0.1:0", "").await?;
         let seed = format!("{}@{}", first.ready.node, first.ready.address);
         let (second, third) = tokio::try_join!(
@@ -126,7 +129,7 @@ impl Trio {
             node.signal(Signal::SIGTERM);
         }
         for node in &mut self.nodes {
-            killed.extend(node.farewell().await);
+            killed.extend(node.stopped().await);
         }
         let took = began.elapsed().as_millis();
         if killed.is_empty() {
@@ -165,8 +168,8 @@ impl Node {
             // Ctrl-C is for this process, which then stops its children in an orderly way.
             .process_group(0)
             .kill_on_drop(true);
-        for (variable, _) in std::env::vars().filter(|(name, _)| name.starts_with(crate::settings::ENVIRONMENT_PREFIX))
-        {
+        let prefix = crate::settings::ENVIRONMENT_PREFIX.as_bytes();
+        for (variable, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(prefix)) {
             command.env_remove(variable);
         }
         let mut process = command.spawn().context("cannot start a node")?;
@@ -178,19 +181,19 @@ impl Node {
             bail!("node {} did not start:\n{log}", plan.name);
         };
         match serde_json::from_str(&line).with_context(|| format!("node {} said {line:?}", plan.name))? {
-            Event::Ready(ready) => Ok(Self { plan, ready, process, events }),
+            Event::Ready(ready) => Ok(Self { plan, ready, data, process, events }),
             Event::Stopped(_) => bail!("node {} stopped at once", plan.name),
         }
     }
 
     /// What the node says about itself.
     pub(super) async fn snapshot(&self) -> anyhow::Result<NodeSnapshot> {
-        read::snapshot(&self.ready.data).await.map_err(|failure| anyhow::anyhow!("{failure:?}"))
+        read::snapshot(&self.data).await.map_err(|failure| anyhow::anyhow!(failure.reason()))
     }
 
     /// Its data folder.
     pub(super) fn data(&self) -> &PathBuf {
-        &self.ready.data
+        &self.data
     }
 
     /// Its process id.
@@ -211,8 +214,8 @@ impl Node {
         }
     }
 
-    /// Waits for the end, and says who had to be killed.
-    async fn farewell(&mut self) -> Vec<String> {
+    /// Waits until it has stopped. Returns the paths of those that were killed.
+    async fn stopped(&mut self) -> Vec<String> {
         let last = async {
             while let Ok(Some(line)) = self.events.next_line().await {
                 if let Ok(Event::Stopped(stopped)) = serde_json::from_str(&line) {

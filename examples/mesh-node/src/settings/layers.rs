@@ -1,14 +1,20 @@
-//! The sources of settings, laid over each other as text.
+//! The sources of settings as text, by precedence.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::keys::{ENVIRONMENT_PREFIX, KEYS, Key};
+
+/// The largest settings file, in bytes.
+const MAX_FILE: u64 = 1 << 20;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +25,7 @@ pub(crate) enum Origin {
     Flag(String),
 }
 
-/// A setting that is not good.
+/// A setting that is not valid.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SettingsError {
     #[error("cannot read {}", path.display())]
@@ -36,20 +42,22 @@ pub(crate) enum SettingsError {
     Bad { name: &'static str, value: String, origin: Origin, wanted: String },
 }
 
+/// The values of one setting as they were written: one, or the entries of a TOML array.
+type Texts = Vec<OsString>;
+
 /// Values as text, by setting, each from the last source that names it.
 #[derive(Debug, Default)]
 pub(crate) struct Layers {
-    values: BTreeMap<&'static str, (Vec<String>, Origin)>,
+    values: BTreeMap<&'static str, (Texts, Origin)>,
 }
 
 impl Layers {
-    /// Lays a TOML file on top.
+    /// Adds a TOML file, which takes precedence.
     ///
     /// # Errors
     /// A file that cannot be read or is no TOML, a key that is no setting, a table or float where text belongs.
     pub(crate) fn file(mut self, path: &Path) -> Result<Self, SettingsError> {
-        let text =
-            fs::read_to_string(path).map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
+        let text = read(path).map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
         let table = DeTable::parse(&text)
             .map_err(|error| SettingsError::NotToml { path: path.to_owned(), message: error.to_string() })?;
         self.table(path, &text, "", table.get_ref())?;
@@ -78,18 +86,20 @@ impl Layers {
         Ok(())
     }
 
-    /// Lays environment variables on top; those of other programs are passed over.
+    /// Adds environment variables, which take precedence; those without our prefix are ignored, whatever their bytes.
     ///
     /// # Errors
     /// A variable with our prefix that is no setting.
     pub(crate) fn environment(
         mut self,
-        variables: impl IntoIterator<Item = (String, String)>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, SettingsError> {
-        for (variable, value) in variables.into_iter().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX)) {
+        let ours = |name: &OsStr| name.as_encoded_bytes().starts_with(ENVIRONMENT_PREFIX.as_bytes());
+        for (variable, value) in variables.into_iter().filter(|(name, _)| ours(name)) {
+            let variable = variable.to_string_lossy().into_owned();
             let origin = Origin::Environment(variable.clone());
             match KEYS.iter().find(|key| key.variable() == variable) {
-                Some(key) => self.values.insert(key.name, (listed(&value), origin)),
+                Some(key) => self.values.insert(key.name, (vec![value], origin)),
                 None if variable == format!("{ENVIRONMENT_PREFIX}CONFIG") => None,
                 None => return Err(SettingsError::Unknown { name: variable, origin }),
             };
@@ -97,9 +107,9 @@ impl Layers {
         Ok(self)
     }
 
-    /// Lays one flag on top.
-    pub(crate) fn flag(mut self, key: &'static Key, value: &str) -> Self {
-        self.values.insert(key.name, (listed(value), Origin::Flag(format!("--{}", key.flag()))));
+    /// Adds one flag, which takes precedence.
+    pub(crate) fn flag(mut self, key: &'static Key, value: &OsStr) -> Self {
+        self.values.insert(key.name, (vec![value.to_owned()], Origin::Flag(format!("--{}", key.flag()))));
         self
     }
 
@@ -109,7 +119,7 @@ impl Layers {
     /// An empty path, or none set and no home folder.
     pub(crate) fn data(&self) -> Result<PathBuf, SettingsError> {
         if self.values.contains_key("data") {
-            return self.value("data", super::values::path);
+            return self.path("data");
         }
         let state = std::env::var_os("XDG_STATE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
         let state = state.or_else(|| Some(std::env::home_dir()?.join(".local/state")));
@@ -124,37 +134,66 @@ impl Layers {
     /// One value, read by `read`.
     ///
     /// # Errors
-    /// What `read` wanted, with the origin.
+    /// What `read` expected, with the origin; a list, or text that is not UTF-8.
     pub(crate) fn value<T>(
         &self,
         name: &'static str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, SettingsError> {
-        let (texts, origin) = self.texts(name);
-        let value = texts.join(",");
-        read(&value).map_err(|wanted| SettingsError::Bad { name, value, origin, wanted })
+        let (text, origin) = self.one(name)?;
+        let read = |text: &OsStr| read(text.to_str().ok_or("it is not UTF-8")?.trim());
+        read(&text).map_err(|wanted| bad(name, &text, &origin, wanted))
+    }
+
+    /// A path as it was written; its bytes need not be UTF-8.
+    ///
+    /// # Errors
+    /// A list or an empty path, with the origin.
+    pub(crate) fn path(&self, name: &'static str) -> Result<PathBuf, SettingsError> {
+        let (text, origin) = self.one(name)?;
+        if text.is_empty() { Err(bad(name, &text, &origin, "a path is needed".into())) } else { Ok(text.into()) }
+    }
+
+    fn one(&self, name: &'static str) -> Result<(OsString, Origin), SettingsError> {
+        let (mut texts, origin) = self.texts(name);
+        match texts.len() {
+            0 => Ok((OsString::new(), origin)),
+            1 => Ok((texts.remove(0), origin)),
+            _ => {
+                let all = texts.join(OsStr::new(","));
+                Err(bad(name, &all, &origin, "one value is needed, not a list".into()))
+            }
+        }
     }
 
     /// A list, each entry read by `read`.
     ///
     /// # Errors
-    /// What `read` wanted of the first bad entry, with the origin.
+    /// What `read` expected of the first bad entry, with the origin.
     pub(crate) fn list<T>(
         &self,
         name: &'static str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Vec<T>, SettingsError> {
-        let (texts, origin) = self.texts(name);
-        let entry = |value: String| {
-            read(&value).map_err(|wanted| SettingsError::Bad { name, value, origin: origin.clone(), wanted })
-        };
-        texts.into_iter().map(entry).collect()
+        let (entries, origin) = self.entries(name)?;
+        let entry = |text: &String| read(text).map_err(|wanted| bad(name, OsStr::new(text), &origin, wanted));
+        entries.iter().map(entry).collect()
     }
 
-    /// A list in which nothing stands twice.
+    fn entries(&self, name: &'static str) -> Result<(Vec<String>, Origin), SettingsError> {
+        let (texts, origin) = self.texts(name);
+        let mut entries = Vec::new();
+        for text in &texts {
+            let text = text.to_str().ok_or_else(|| bad(name, text, &origin, "it is not UTF-8".into()))?;
+            entries.extend(text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned));
+        }
+        Ok((entries, origin))
+    }
+
+    /// A list without duplicates.
     ///
     /// # Errors
-    /// As [`Layers::list`], and the first entry that stands there once more.
+    /// As [`Layers::list`], and the first duplicate.
     pub(crate) fn distinct<T: PartialEq>(
         &self,
         name: &'static str,
@@ -163,32 +202,49 @@ impl Layers {
         let list = self.list(name, read)?;
         let twice = (1..list.len()).find(|&at| list[..at].contains(&list[at]));
         let Some(at) = twice else { return Ok(list) };
-        let (mut texts, origin) = self.texts(name);
-        Err(SettingsError::Bad { name, value: texts.swap_remove(at), origin, wanted: "it is listed twice".into() })
+        let (entries, origin) = self.entries(name)?;
+        Err(bad(name, OsStr::new(&entries[at]), &origin, "it is listed twice".into()))
     }
 
-    fn texts(&self, name: &'static str) -> (Vec<String>, Origin) {
-        self.values
-            .get(name)
-            .cloned()
-            .unwrap_or_else(|| (Key::named(name).map(|key| listed(key.default)).unwrap_or_default(), Origin::Default))
+    fn texts(&self, name: &'static str) -> (Texts, Origin) {
+        let default = || Key::named(name).map(|key| vec![key.default.into()]).unwrap_or_default();
+        self.values.get(name).cloned().unwrap_or_else(|| (default(), Origin::Default))
+    }
+
+    /// Names of the settings whose values differ from those of `other`.
+    pub(crate) fn changed(&self, other: &Self) -> Vec<&'static str> {
+        KEYS.iter().map(|key| key.name).filter(|name| self.texts(name).0 != other.texts(name).0).collect()
     }
 }
 
-fn listed(value: &str) -> Vec<String> {
-    value.split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+/// Reads a regular file of bounded size. Anything else could block, or never end.
+fn read(path: &Path) -> io::Result<String> {
+    let file = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut text = String::new();
+    file.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_FILE {
+        return Err(io::Error::other(format!("more than {} KiB", MAX_FILE >> 10)));
+    }
+    Ok(text)
 }
 
-fn texts(value: &DeValue<'_>) -> Option<Vec<String>> {
+fn bad(name: &'static str, value: &OsStr, origin: &Origin, wanted: String) -> SettingsError {
+    SettingsError::Bad { name, value: value.to_string_lossy().into_owned(), origin: origin.clone(), wanted }
+}
+
+fn texts(value: &DeValue<'_>) -> Option<Texts> {
     match value {
         DeValue::Array(entries) => {
             entries.iter().map(|entry| texts(entry.get_ref())).collect::<Option<Vec<_>>>().map(|all| all.concat())
         }
-        DeValue::String(text) => Some(vec![text.to_string()]),
+        DeValue::String(text) => Some(vec![text.as_ref().into()]),
         DeValue::Integer(number) => {
-            i64::from_str_radix(number.as_str(), number.radix()).ok().map(|number| vec![number.to_string()])
+            i64::from_str_radix(number.as_str(), number.radix()).ok().map(|number| vec![number.to_string().into()])
         }
-        DeValue::Boolean(flag) => Some(vec![flag.to_string()]),
+        DeValue::Boolean(flag) => Some(vec![flag.to_string().into()]),
         _ => None,
     }
 }

@@ -13,7 +13,7 @@ fn file(text: &str) -> tempfile::NamedTempFile {
 }
 
 fn flag(layers: Layers, name: &str, value: &str) -> Layers {
-    layers.flag(Key::named(name).unwrap(), value)
+    layers.flag(Key::named(name).unwrap(), value.as_ref())
 }
 
 #[test]
@@ -23,7 +23,7 @@ fn the_defaults_are_good() {
     assert_eq!(settings.max_peers.get(), 1_000);
     assert_eq!(settings.call_deadline, Duration::from_secs(5));
     assert_eq!(settings.budget, Budget::Percent(75));
-    assert_eq!(settings.services.len(), 5);
+    assert_eq!(settings.services.len(), 3);
     assert!(!settings.open);
     // What the program starts with is what the library starts with.
     let limits = plimsoll_mesh::gateway::Limits::default();

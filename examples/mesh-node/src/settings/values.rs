@@ -1,7 +1,6 @@
-//! Reading one value. Every function says in words what it wanted.
+//! Parsers of single values. The error of each says what is expected.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use plimsoll::bounded::{ByteCap, Cap, Rate};
@@ -29,10 +28,6 @@ type Read<T> = Result<T, String>;
 
 pub(crate) fn text(value: &str) -> Read<String> {
     Ok(value.to_owned())
-}
-
-pub(crate) fn path(value: &str) -> Read<PathBuf> {
-    if value.is_empty() { Err("a path is needed".into()) } else { Ok(value.into()) }
 }
 
 pub(crate) fn address(value: &str) -> Read<SocketAddr> {

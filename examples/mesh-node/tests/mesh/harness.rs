@@ -1,5 +1,6 @@
 //! Starting nodes, asking them, and noting what was measured.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use plimsoll::inspect::TreeNode;
 use plimsoll_mesh::client::{self, Call, Client, RequestError, Response};
 use plimsoll_mesh::names::NodeId;
@@ -53,6 +55,12 @@ pub(crate) fn note(scenario: &str, rows: &[(String, &str, bool, Option<String>)]
     assert!(rows.iter().all(|row| row.met), "{rows:#?}");
 }
 
+/// Runs a command to its end: its exit code and what it printed on stderr.
+pub(crate) fn run(command: &mut Command) -> (Option<i32>, String) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
 /// A folder for the nodes of one test.
 pub(crate) fn folder() -> TempDir {
     // Short, since the path of a Unix socket has about 100 bytes.
@@ -75,7 +83,7 @@ pub(crate) struct Plan {
     program: PathBuf,
     data: PathBuf,
     flags: Vec<String>,
-    variables: Vec<(String, String)>,
+    variables: Vec<(String, OsString)>,
 }
 
 impl Plan {
@@ -83,6 +91,7 @@ impl Plan {
     pub(crate) fn new(folder: &TempDir, name: &str) -> Self {
         let plan =
             Self { program: PROGRAM.into(), data: folder.path().join(name), flags: Vec::new(), variables: Vec::new() };
+        let plan = plan.flag("services", "echo,time,sleep,crash,hash");
         plan.flag("listen", "127.0.0.1:0").flag("peers-gossip-interval", "100ms").flag("trust-open", "true")
     }
 
@@ -107,6 +116,32 @@ impl Plan {
         self.program = controls_program();
         self.variables.push(("PLIMSOLL_CONTROLS_OFF".into(), mechanisms.into()));
         self
+    }
+
+    /// Uses this data folder, whatever its bytes.
+    pub(crate) fn in_folder(mut self, data: PathBuf) -> Self {
+        self.data = data;
+        self
+    }
+
+    /// Reads this settings file, in place of the flag for services.
+    pub(crate) fn config(mut self, file: &Path) -> Self {
+        let at = self.flags.iter().position(|flag| *flag == "--services").unwrap();
+        self.flags.drain(at..at + 2);
+        self.variables.push(("MESH_NODE_CONFIG".into(), file.into()));
+        self
+    }
+
+    /// The data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// As [`command`](Self::command), without `--json`.
+    pub(crate) fn command_for_people(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(["serve", "--data"]).arg(&self.data).args(&self.flags);
+        command
     }
 
     /// The command that runs the node.
@@ -189,10 +224,19 @@ impl Node {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM; what it says at its end, and its exit code.
-    pub(crate) fn stop(mut self) -> (Value, Option<i32>) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    /// SIGTERM; what it prints at its end, and its exit code.
+    pub(crate) fn stop(self) -> (Value, Option<i32>) {
+        self.stop_by(Signal::SIGTERM)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// As [`stop`](Self::stop), by another signal.
+    pub(crate) fn stop_by(mut self, signal: Signal) -> (Value, Option<i32>) {
+        self.signal(signal);
         let mut line = String::new();
         self.events.read_line(&mut line).unwrap();
         let status = self.child.wait().unwrap();

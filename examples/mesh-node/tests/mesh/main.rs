@@ -11,6 +11,7 @@ mod guard;
 mod harness;
 mod killed;
 mod program;
+mod reports;
 mod tour;
 mod trust;
 mod vanished;

@@ -5,12 +5,7 @@ use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Instant;
 
-use crate::harness::{PATIENCE, PROGRAM, Plan, controls_program, folder, full};
-
-fn run(command: &mut Command) -> (Option<i32>, String) {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
-}
+use crate::harness::{PATIENCE, PROGRAM, Plan, controls_program, folder, full, run};
 
 #[test]
 fn a_wrong_setting_is_refused_with_its_place_and_exit_code_2() {
@@ -61,16 +56,6 @@ fn one_folder_is_for_one_node_and_one_port_too() {
     let (code, words) = run(&mut Plan::new(&folder, "b").flag("listen", first.address).command());
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains(&first.address.to_string()), "{words}");
-}
-
-/// A Unix socket's path has about 100 bytes: what is wrong is told, once.
-#[test]
-fn a_folder_too_deep_for_the_admin_socket_is_told_with_the_reason() {
-    let folder = folder();
-    let (code, words) = run(&mut Plan::new(&folder, &"deep".repeat(25)).command());
-    assert_eq!(code, Some(1), "{words}");
-    let error = words.lines().find(|line| line.starts_with("error: ")).unwrap_or_default();
-    assert!(error.contains("path must be shorter") && error.matches("admin.sock").count() == 1, "{words}");
 }
 
 #[test]

@@ -57,6 +57,7 @@ fn dispatch(context: &ConnectionContext, request: Request) -> impl Future<Output
             biased;
             served = AssertUnwindSafe(serving).catch_unwind() => served,
             () = context.grace_passed.cancelled() => {
+                context.state.requests.cut_off();
                 Ok(Err(Problem::new(Code::ShuttingDown, "the node stopped before the call ended")))
             }
         };
