@@ -1,11 +1,11 @@
 //! Which nodes there are, and which services they provide.
 //!
-//! Every node holds the whole directory ([`Directory`] is what the rest of the mesh sees of it). Here it is carried by
-//! Scuttlebutt gossip (chitchat) over the authenticated connections of the [peers](crate::peers); each record is signed
-//! by the node that it names, and lives as long as that node's lease is renewed.
+//! Every node holds the whole directory; the rest of the mesh uses it through [`Directory`]. It spreads by Scuttlebutt gossip
+//! (chitchat) over the authenticated connections of the [peers](crate::peers). Each record is signed by the node that it
+//! names, and holds as long as that node renews its lease.
 //!
 //! ```text
-//! connection --deliver--> guard --inbox--> engine (chitchat) --look--> records (signatures, leases) --> view
+//! connection --deliver--> validate --inbox--> engine (chitchat) --> record table (signatures, leases) --> view
 //!     ^                                      |
 //!     '------------- one stream a message ---'
 //! ```
@@ -40,7 +40,7 @@ use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorBuilder};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
-use crate::identity::{Identity, TrustStore};
+use crate::identity::{Generations, Identity, TrustStore};
 use crate::names::{NodeId, ServiceName};
 use crate::peers::{Gossip, Peers, Poison};
 use crate::services::ServiceTable;
@@ -50,12 +50,12 @@ pub use view::{DirectoryView, Member, Provider};
 use validate::{EngineSummary, Rejected};
 use withdrawal::Withdrawal;
 
-/// What the rest of the mesh asks a directory; reading takes no turn of any actor.
+/// The directory as the rest of the mesh uses it. Reading sends no message to any actor.
 pub trait Directory: Send + Sync + 'static {
-    /// Everything it knows now, other nodes' services only.
+    /// Everything it knows now, without the services of this node.
     fn view(&self) -> Arc<DirectoryView>;
 
-    /// Who else provides `service`.
+    /// The other nodes that provide `service`.
     fn providers(&self, service: &ServiceName) -> Vec<Provider> {
         self.view().services.get(service).cloned().unwrap_or_default()
     }
@@ -73,6 +73,8 @@ pub struct DirectoryConfig {
     pub ttl: Duration,
     /// Where this node listens, as others should dial it.
     pub listens: Option<SocketAddr>,
+    /// Numbers the incarnations of this node. Default: numbers in memory, which rise between processes as the clock does.
+    pub generations: Generations,
 }
 
 impl DirectoryConfig {
@@ -83,6 +85,7 @@ impl DirectoryConfig {
             gossip_interval: Duration::from_millis(500),
             ttl: Duration::from_secs(300),
             listens: None,
+            generations: Generations::in_memory(),
         }
     }
 
@@ -91,10 +94,10 @@ impl DirectoryConfig {
     }
 }
 
-/// Gossip messages that wait for the engine at most; a further one is dropped, and the next round brings its content.
+/// The most gossip messages that wait for the engine; a further one is dropped, and the next round brings its content.
 const INBOX: usize = 256;
 
-/// A directory carried by gossip. Cloning shares it.
+/// A directory that spreads by gossip. Cloning shares it.
 #[derive(Clone)]
 pub struct GossipDirectory(Arc<Inner>);
 
@@ -109,14 +112,13 @@ struct Inner {
     reachable: RwLock<HashMap<SocketAddr, NodeId>>,
     arrived: Mutex<Vec<NodeId>>,
     arrival: Notify,
-    /// Who sent the message that the engine got last: should it fall over, that one is to blame.
+    /// The sender of the last message that the engine received: if the engine fails, that message is the likely cause.
     last_from: Mutex<Option<NodeId>>,
-    generation: AtomicU64,
     withdrawal: Withdrawal,
     counters: Counters,
 }
 
-/// What happened, ever since.
+/// Totals since the node started.
 #[derive(Debug, Default)]
 struct Counters {
     received: AtomicU64,
@@ -133,7 +135,7 @@ fn count(counter: &AtomicU64) {
 impl GossipDirectory {
     /// The directory of the node `identity`; records of nodes that `trust` does not allow do not count.
     ///
-    /// It takes gossip from the start, and answers it once its [supervisor](Self::supervisor) runs.
+    /// It receives gossip from the start, and replies once its [supervisor](Self::supervisor) runs.
     pub fn new(identity: Identity, trust: TrustStore, config: DirectoryConfig) -> Self {
         Self(Arc::new(Inner {
             identity,
@@ -146,29 +148,28 @@ impl GossipDirectory {
             arrived: Mutex::default(),
             arrival: Notify::new(),
             last_from: Mutex::new(None),
-            generation: AtomicU64::new(0),
             withdrawal: Withdrawal::default(),
             counters: Counters::default(),
         }))
     }
 
-    /// Takes back what this node offers, for good: the others stop listing it as soon as they hear, and not when its
-    /// lease ends. Waits until those connected have heard, or enough of them for the rest to hear from them; `within` at
-    /// most. For a node that is about to stop.
+    /// Withdraws what this node offers, for good: the others stop listing it as soon as they receive the withdrawal, and not
+    /// when its lease ends. Waits until the connected nodes have acknowledged it, or enough of them to pass it on to the rest;
+    /// `within` at most. For a node that is about to stop.
     ///
-    /// Cancel safe: what was taken back stays so.
+    /// Cancel safe: what was withdrawn stays withdrawn.
     pub async fn withdraw(&self, within: Duration) {
         let inner = &self.0;
-        if !inner.withdrawal.ask() {
+        if !inner.withdrawal.request() {
             return;
         }
-        let said = async {
-            while !inner.withdrawal.is_heard(inner.reachable.read().values()) {
+        let acknowledged = async {
+            while !inner.withdrawal.is_acknowledged(inner.reachable.read().values()) {
                 inner.withdrawal.progress().await;
             }
         };
-        if tokio::time::timeout(within, said).await.is_err() {
-            warn!(target: "plimsoll::mesh", "not all peers heard that this node is stopping: they list its services until its lease ends");
+        if tokio::time::timeout(within, acknowledged).await.is_err() {
+            warn!(target: "plimsoll::mesh", "not all peers acknowledged the withdrawal of this node: they list its services until its lease ends");
         }
     }
 
@@ -198,7 +199,7 @@ impl Gossip for GossipDirectory {
         let counters = &self.0.counters;
         count(&counters.received);
         match validate::check(&message, &self.0.known.read()) {
-            Ok(heard) => self.0.withdrawal.hears(from, heard),
+            Ok(version) => self.0.withdrawal.acknowledge(from, version),
             Err(Rejected::Dropped(_)) => {
                 count(&counters.dropped);
                 return Ok(());

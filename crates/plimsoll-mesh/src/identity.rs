@@ -8,6 +8,7 @@
 //! that would let it back in.
 
 mod files;
+mod generation;
 mod proof;
 mod tls;
 mod trust;
@@ -23,11 +24,12 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::names::NodeId;
 
-pub use proof::{InvalidSignature, PublicKey, Signature};
+pub use generation::{GENERATION_FILE, Generations};
+pub use proof::{InvalidSignature, PublicKey, SERVER_NAME, Signature};
 pub(crate) use tls::pinned_client_config;
 pub use tls::{
-    ALPN_H3, ALPN_PEER, Handshake, Protocol, SERVER_NAME, client_config, endpoint_config, handshake,
-    peer_client_config, server_config, tls_server_config,
+    ALPN_H3, ALPN_PEER, Handshake, Protocol, client_config, endpoint_config, handshake, peer_client_config,
+    server_config, tls_server_config,
 };
 pub use trust::{MAX_TRUSTED, Trust, TrustFull, TrustStore};
 
@@ -74,12 +76,14 @@ pub enum IdentityError {
         wanted: u32,
     },
     /// A file does not hold what it should.
-    #[error("{} is damaged: {what}; restore it, or remove it to get a new one", path.display())]
+    #[error("{} is damaged: {what}; {remedy}", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         what: String,
+        /// What the operator can do.
+        remedy: String,
     },
     /// The certificate belongs to another key.
     #[error("{} does not belong to the key beside it; remove it to have it made again", path.display())]

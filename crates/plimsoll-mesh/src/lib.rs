@@ -18,6 +18,7 @@ mod owned_task;
 pub mod peers;
 pub mod problem;
 pub mod pubsub;
+mod regular_file;
 pub mod rpc;
 pub mod service;
 pub mod services;

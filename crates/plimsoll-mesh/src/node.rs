@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! node            rest_for_one
-//! |- identity     follows the allow-list, when there is one
+//! |- identity     follows the allow-list file, if there is one
 //! |- directory    members and their services, by gossip
 //! |- peers        connections to other nodes
+//! |- service-table  the owner of the table of services
 //! |- services     a call server a service                        one_for_one
+//! |- router       counters, and the positions of round robin
 //! |- gateway      clients over HTTP/3
-//! `- console      whatever the program shows its operator with
+//! `- console      what the program shows to its operator
 //! ```
 //!
-//! The router has no place of its own: it never waits and keeps nothing but counters, each call runs in its caller's task.
 //! The UDP port and the data folder belong to the node itself: they outlive every restart within it.
 
 mod advertised_address;
@@ -43,7 +44,7 @@ pub use snapshot::{NodeSnapshot, NodeView};
 /// Name of the admin socket in the data folder.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 
-/// How long a stop waits for the others to hear of it: longer than a peer may be silent.
+/// How long a stop waits until the peers have acknowledged the withdrawal: longer than the liveness limit of a peer.
 const WITHDRAWAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running node.
@@ -145,8 +146,8 @@ impl Node {
         &self.tree
     }
 
-    /// Stops it in order. First the other nodes are told that it offers nothing any more, for two seconds at most; then
-    /// whoever came last goes first, each with its own grace; then the port is closed.
+    /// Stops it in order. First it withdraws its services from the other nodes, for two seconds at most; then the children of
+    /// the tree stop in reverse order of their start, each with its own grace; then the port is closed.
     ///
     /// Cancel safe: the stop goes on, and a second one waits for the same end.
     pub async fn stop(&self) -> Arc<ShutdownReport> {

@@ -1,28 +1,32 @@
 //! Other nodes: one mutually authenticated QUIC connection a pair, under `plimsoll-peer/1`.
 //!
-//! A call is a bidirectional stream, opened by either side; gossip goes on unidirectional ones. A peer is up after one
-//! exchange of greetings and not before: with TLS 1.3 the dialling side takes itself for connected while the other may
-//! still refuse it. Whom to dial, which of two connections stays and what is remembered are rules without I/O (`table`);
-//! each connection is an actor under a dynamic supervisor (`connection`).
+//! A call is a bidirectional stream, opened by either side; gossip uses unidirectional ones. A peer is up after one
+//! exchange of hellos and not before: with TLS 1.3 the dialling side is connected while the other may still refuse it. What
+//! to dial, which of two connections stays and what is remembered are rules without I/O (`table`); each connection is an
+//! actor under a dynamic supervisor (`connection`), and each call of a peer a worker actor linked to it (`call_worker`).
 //!
 //! ```text
 //! peers             rest_for_one
-//! |- connections    one actor a connection
+//! |- connections    one actor a connection, with a worker for each call of its peer
+//! |- acceptor       starts the actors of accepted connections
 //! |- dialler        keeps connections to the seeds and members
 //! `- trust-watcher  closes the connections of nodes that are no longer trusted
 //! ```
 
 mod call;
+mod call_worker;
 mod close_reason;
 mod config;
 mod connection;
+mod connections;
 mod dial;
 mod frames;
 mod handshake;
 mod link;
 mod liveness;
 mod pool;
-mod serve;
+mod redial;
+mod seed_names;
 mod state;
 mod table;
 mod tree;
@@ -42,18 +46,20 @@ use crate::names::NodeId;
 use crate::problem::{Code, Problem};
 use crate::service::{Refusal, Request, Response, ServePeer};
 
-pub use config::{PeersConfig, Redial, Seed};
+pub use config::{InvalidSeedAddress, PeersConfig, Seed, SeedAddress};
+pub use redial::Redial;
+pub use seed_names::{Resolve, SystemResolver};
 pub use table::{Peer, PeerState};
 
 use close_reason::ConnectError;
 use state::PeersState;
 
-/// Takes the gossip that other nodes send, and learns when there is somebody to gossip with.
+/// Receives the gossip of other nodes, and is notified of the nodes that it can be sent to.
 pub trait Gossip: Send + Sync + 'static {
-    /// Takes a message. Must not block; what does not fit is dropped and counted there.
+    /// Receives a message. Must not block; a message without room is dropped and counted by the receiver.
     ///
     /// # Errors
-    /// [`Poison`] when the message would harm whoever takes it: the peer is refused from then on.
+    /// [`Poison`] when the message would harm its receiver: the peer is refused from then on.
     fn deliver(&self, from: NodeId, message: Bytes) -> Result<(), Poison>;
 
     /// A connection to `node` is up.
@@ -72,18 +78,18 @@ pub struct Poison(pub String);
 #[derive(Clone)]
 pub struct Peers(Arc<PeersState>);
 
-/// How well a peer answers, as far as this node has seen.
+/// The load of a peer, as far as this node observes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Load {
     /// This node's own calls in flight there.
     pub in_flight: usize,
-    /// Moving average of how long an answer took.
+    /// Moving average of the time to a reply; it decays while there are no calls.
     pub latency: std::time::Duration,
 }
 
 impl Peers {
-    /// The peers of the node `identity`, which dials from `endpoint` and welcomes whom `trust` allows.
+    /// The peers of the node `identity`, which dials from `endpoint` and accepts the nodes that `trust` allows.
     ///
     /// Nothing happens before its [supervisor](Self::supervisor) runs.
     ///
@@ -103,7 +109,7 @@ impl Peers {
     /// Takes over a connection whose handshake is complete and whose protocol is `plimsoll-peer/1`, or closes it with
     /// the reason.
     pub fn accept(&self, connection: quinn::Connection) {
-        PeersState::accept(&self.0, connection);
+        self.0.accept(connection);
     }
 
     /// Calls a service on `node`, which is dialled first when it is not connected.
@@ -114,26 +120,36 @@ impl Peers {
     ///
     /// Cancel safe: dropping the future resets the stream, and the peer stops its worker.
     pub async fn call(&self, node: NodeId, request: &Request) -> Result<Response, Refusal> {
-        let link = match self.0.hit(&node) {
+        let link = match self.0.lease_existing(&node) {
             Some(link) => link,
-            None => dial::demand(&self.0, node, request.deadline).await.map_err(|why| {
-                let problem = match why {
-                    ConnectError::Unreachable(why) => {
-                        Problem::new(Code::ProviderDied, format!("node {node} cannot be reached: {why}"))
-                    }
-                    ConnectError::Refused(why) => {
-                        let service = &request.service;
-                        let words = format!("node {node} provides {service}, but is no peer of this node: {why}");
-                        Problem::new(Code::NoProvider, words)
-                    }
-                };
-                Refusal::never_ran(problem.on(self.0.me))
-            })?,
+            None => match self.0.lease_on_demand(node, request.deadline).await {
+                Ok(link) => link,
+                Err(error) => return Err(self.not_connected(node, request, error)),
+            },
         };
         call::call(&link, request).await
     }
 
-    /// How `node` does; `None` when it is not up.
+    /// The refusal of a call for which no connection could be had: it never ran.
+    fn not_connected(&self, node: NodeId, request: &Request, error: ConnectError) -> Refusal {
+        let problem = match error {
+            ConnectError::Refused(reason) => {
+                let service = &request.service;
+                let detail = format!("node {node} provides {service}, but is no peer of this node: {reason}");
+                Problem::new(Code::NoProvider, detail)
+            }
+            ConnectError::Unreachable(reason) if Instant::now() >= request.deadline => {
+                let detail = format!("node {node} was not connected by the deadline: {reason}");
+                Problem::new(Code::Deadline, detail)
+            }
+            ConnectError::Unreachable(reason) => {
+                Problem::new(Code::ProviderDied, format!("node {node} cannot be reached: {reason}"))
+            }
+        };
+        Refusal::never_ran(problem.on(self.0.me))
+    }
+
+    /// The load of `node`; `None` when it is not up.
     pub fn load(&self, node: &NodeId) -> Option<Load> {
         let link = self.0.link(node)?;
         Some(Load { in_flight: link.calling(), latency: link.latency() })
@@ -150,12 +166,12 @@ impl Peers {
         self.0.gossip_to(node, message)
     }
 
-    /// Stays connected to these nodes beside the seeds; those told before and not now are forgotten.
+    /// Stays connected to these nodes beside the seeds, and forgets those of the last call that are not among them.
     pub fn set_members(&self, members: &[(NodeId, SocketAddr)]) {
         self.0.set_members(members, Instant::now());
     }
 
-    /// Closes the connection of a node that does harm, and refuses it for ten minutes.
+    /// Closes the connection of a node that does harm, and refuses the node for ten minutes.
     pub fn expel(&self, node: NodeId, why: &Poison) {
         self.0.expel(node, why);
     }

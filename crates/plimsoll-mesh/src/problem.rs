@@ -109,6 +109,8 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// The service's own body; only with [`Code::ApplicationError`].
     pub application: Option<ApplicationError>,
+    /// The service may have run, or has: a call that may not run twice must not simply be repeated.
+    pub may_have_run: bool,
 }
 
 /// The JSON document of a problem.
@@ -128,6 +130,9 @@ pub struct Document {
     /// The node on which it arose.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub node: Option<NodeId>,
+    /// Whether the service may have run; left out when it certainly did not.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub may_have_run: bool,
 }
 
 impl Problem {
@@ -135,7 +140,7 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         let again = matches!(code.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
         let retry_after = again.then_some(Duration::from_secs(1));
-        Self { code, detail: detail.into(), node: None, retry_after, application: None }
+        Self { code, detail: detail.into(), node: None, retry_after, application: None, may_have_run: false }
     }
 
     /// A service's own refusal.
@@ -161,6 +166,7 @@ impl Problem {
             detail: self.detail.clone(),
             code: self.code,
             node: self.node,
+            may_have_run: self.may_have_run,
         }
     }
 

@@ -78,6 +78,13 @@ impl Refusal {
         Self { problem, never_ran: false }
     }
 
+    /// The problem for the caller: it names `node`, unless another is named already, and says whether the call may have run.
+    pub fn into_problem(self, node: NodeId) -> Problem {
+        let mut problem = self.problem.on(node);
+        problem.may_have_run = !self.never_ran;
+        problem
+    }
+
     /// Names the node, unless an earlier one is named already.
     #[must_use]
     pub fn on(self, node: NodeId) -> Self {

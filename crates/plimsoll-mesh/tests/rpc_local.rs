@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use plimsoll::call::{CallContext, CallServer, Service};
 use plimsoll::ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use plimsoll::supervisor::Supervisor;
 use plimsoll_mesh::identity::Identity;
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::problem::Code;
 use plimsoll_mesh::rpc::Router;
 use plimsoll_mesh::service::{ApplicationError, Caller, Dispatch, Overview, Request, Response, ServePeer};
-use plimsoll_mesh::services::{ServiceTable, provide};
+use plimsoll_mesh::services::{NotOffered, ServiceTable, provide};
 use tokio::sync::Semaphore;
 
 type TestResult = Result<(), Box<dyn Error>>;
@@ -81,8 +82,9 @@ fn node() -> Result<NodeId, Box<dyn Error>> {
 #[tokio::test]
 async fn every_end_of_a_local_call_reaches_the_caller_with_its_code_and_node() -> TestResult {
     let (me, services, hold) = (node()?, ServiceTable::new(), Arc::new(Semaphore::new(0)));
+    let owner = Supervisor::builder("test").child(services.owner()).start().await?;
     let server = CallServer::builder(Obey { hold: hold.clone() }).max_in_flight(1).start().await?;
-    let registration = services.register("obey".parse()?, true, server.client())?;
+    let registration = services.register("obey".parse()?, true, server.client()).await?;
     let router = Router::local(me, None, services.clone());
 
     assert_eq!(&*router.dispatch(request("obey", "hello")?).await.map_err(|it| it.detail)?.body, b"hello");
@@ -117,6 +119,7 @@ async fn every_end_of_a_local_call_reaches_the_caller_with_its_code_and_node() -
     drop(registration);
     let gone = router.dispatch(request("obey", "hello")?).await.err().ok_or("gone")?;
     assert_eq!((gone.code, gone.node), (Code::NoProvider, Some(me)));
+    owner.stop().await;
     Ok(())
 }
 
@@ -124,6 +127,7 @@ async fn every_end_of_a_local_call_reaches_the_caller_with_its_code_and_node() -
 async fn a_service_is_offered_for_as_long_as_its_server_runs() -> TestResult {
     let (root, root_ended) = Actor::spawn(None, Root, ()).await?;
     let (services, hold) = (ServiceTable::new(), Arc::new(Semaphore::new(0)));
+    let owner = Supervisor::builder("test").child(services.owner()).start().await?;
     let router = Router::local(node()?, None, services.clone());
     let mut changes = services.changes();
     let start = || {
@@ -153,5 +157,68 @@ async fn a_service_is_offered_for_as_long_as_its_server_runs() -> TestResult {
     while !services.list().is_empty() {
         changes.changed().await?;
     }
+    owner.stop().await;
+    Ok(())
+}
+
+/// The owner of the table is killed: what was offered is still called, what ends meanwhile is withdrawn, and the next owner
+/// goes on from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_table_outlives_its_owner() -> TestResult {
+    let services = ServiceTable::new();
+    let tree = Supervisor::builder("test").child(services.owner()).start().await?;
+    let router = Router::local(node()?, None, services.clone());
+    let hold = Arc::new(Semaphore::new(0));
+    let server = CallServer::builder(Obey { hold: hold.clone() }).start().await?;
+    let kept = services.register("kept".parse()?, true, server.client()).await?;
+    let dropped = services.register("dropped".parse()?, true, server.client()).await?;
+    tree.child("service-table")?.actor().kill();
+    drop(dropped);
+    assert!(router.dispatch(request("kept", "x")?).await.is_ok());
+    let gone = router.dispatch(request("dropped", "x")?).await.err().ok_or("withdrawn")?;
+    assert_eq!(gone.code, Code::NoProvider);
+    // It waits for the next owner.
+    let added = services.register("added".parse()?, true, server.client()).await?;
+    let names: Vec<_> = services.list().iter().map(|service| service.name.to_string()).collect();
+    assert_eq!(names, ["added", "kept"]);
+    drop((kept, added));
+    assert!(services.list().is_empty());
+    tree.stop().await;
+    let none = services.register("late".parse()?, true, server.client()).await;
+    assert!(matches!(none, Err(NotOffered::NoOwner)), "{none:?}");
+    Ok(())
+}
+
+/// Issue 10, 4.9: the caller reads whether the call may have run.
+#[tokio::test]
+async fn a_problem_says_whether_the_call_may_have_run() -> TestResult {
+    let (services, hold) = (ServiceTable::new(), Arc::new(Semaphore::new(0)));
+    let owner = Supervisor::builder("test").child(services.owner()).start().await?;
+    let server = CallServer::builder(Obey { hold: hold.clone() }).max_in_flight(1).start().await?;
+    let _registration = services.register("obey".parse()?, false, server.client()).await?;
+    let router = Router::local(node()?, None, services.clone());
+    let nowhere = router.dispatch(request("nowhere", "x")?).await.err().ok_or("nowhere")?;
+    assert_eq!((nowhere.code, nowhere.may_have_run), (Code::NoProvider, false));
+    let panicked = router.dispatch(request("obey", "panic")?).await.err().ok_or("panicked")?;
+    assert_eq!((panicked.code, panicked.may_have_run), (Code::WorkerPanicked, true));
+    let mut held = router.dispatch(request("obey", "hold")?);
+    assert!(futures::poll!(&mut held).is_pending());
+    let full = router.dispatch(request("obey", "x")?).await.err().ok_or("full")?;
+    assert_eq!((full.code, full.may_have_run), (Code::Overloaded, false));
+    assert!(!serde_json::to_string(&full.document())?.contains("may_have_run"));
+    drop(held);
+    // The permit returns when the worker of the call that was given up has ended.
+    let late = loop {
+        let mut late = request("obey", "hold")?;
+        late.deadline = Instant::now() + Duration::from_millis(20);
+        let late = router.dispatch(late).await.err().ok_or("late")?;
+        if late.code != Code::Overloaded {
+            break late;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((late.code, late.may_have_run), (Code::Deadline, true));
+    assert!(serde_json::to_string(&late.document())?.contains("\"may_have_run\":true"));
+    owner.stop().await;
     Ok(())
 }

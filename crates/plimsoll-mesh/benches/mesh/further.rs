@@ -25,7 +25,7 @@ async fn start(seeds: Vec<Seed>, offer: Option<Offer<Echo>>) -> Node {
 pub async fn node() -> Target {
     let offer = Offer::new("echo".parse().expect("a name"), Echo).limits(|server| server.max_in_flight(4_096));
     let provider = start(Vec::new(), Some(offer)).await;
-    let node = start(vec![Seed { address: provider.address(), node: Some(provider.id()) }], None).await;
+    let node = start(vec![Seed::new(provider.address()).expecting(provider.id())], None).await;
     while node.view().snapshot().services.is_empty() {
         tokio::task::yield_now().await;
     }

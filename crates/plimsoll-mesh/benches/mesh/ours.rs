@@ -45,6 +45,7 @@ pub async fn echo() -> Target {
         Backends { dispatch: router.clone(), overview: router, peers: Arc::new(NoPeers), events: Events::default() };
     let gateway = Gateway::new(target.pin, endpoint, server, limits(), behind);
     let tree = Supervisor::builder("bench")
+        .child(services.owner())
         .child(ChildSpec::new("echo", move |parent| {
             let services = services.clone();
             async move {

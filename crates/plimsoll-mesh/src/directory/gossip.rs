@@ -1,10 +1,10 @@
 //! Running the gossip engine, and reading it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use chitchat::{Chitchat, ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, spawn_chitchat};
 use plimsoll::supervisor::BoxError;
@@ -30,8 +30,8 @@ use super::{INBOX, Inner, count};
 /// How long nodes that are gone, and keys that were deleted, are remembered.
 const GRACE: Duration = Duration::from_secs(300);
 
-/// Runs the engine until `stop`. An engine that falls over is an error, for the supervisor to start it again; whoever
-/// sent its last message is expelled first.
+/// Runs the engine until `stop`. An engine that fails is an error, and its supervisor starts it again; the sender of its last
+/// message is expelled first.
 pub(super) async fn run(
     inner: Arc<Inner>,
     peers: Peers,
@@ -39,7 +39,9 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> Result<(), BoxError> {
     let (me, config) = (inner.identity.node_id(), &inner.config);
-    let generation = next_generation(&inner);
+    let generations = config.generations.clone();
+    // It is stored on disk.
+    let generation = tokio::task::spawn_blocking(move || generations.next()).await??;
     let (sender, inbox) = mpsc::channel(INBOX);
     *inner.known.write() = EngineSummary { me: Some((me, generation)), lives: HashMap::new() };
     inner.last_from.lock().take();
@@ -51,46 +53,46 @@ pub(super) async fn run(
     let transport = GossipTransport::new(Arc::clone(&inner), peers.clone(), inbox);
     let engine = Engine(spawn_chitchat(engine_config(&inner, generation), first, &transport).await.map_err(boxed)?);
     let mut ended = std::pin::pin!(engine.0.termination_watcher());
-    // Everybody who is connected is news to an engine that starts.
+    // An engine that starts knows none of the connected nodes.
     let connected: Vec<NodeId> = inner.reachable.read().values().copied().collect();
-    greet(&engine.0, connected);
+    gossip_now(&engine.0, connected);
 
     let mut records = RecordTable::new(me, config.realm.clone());
     let mut versions = BTreeMap::new();
     let mut offers = services.changes();
     offers.mark_changed();
-    let mut looks = tokio::time::interval(config.gossip_interval.min(Duration::from_millis(500)) / 2);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut checks = tokio::time::interval(config.gossip_interval.min(Duration::from_millis(500)) / 2);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut leaving, mut rounds) = (false, tokio::time::interval(withdrawal::ROUND));
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             ended = &mut ended => return Err(engine_failed(&inner, &peers, ended)),
-            () = inner.arrival.notified() => greet(&engine.0, std::mem::take(&mut *inner.arrived.lock())),
+            () = inner.arrival.notified() => gossip_now(&engine.0, std::mem::take(&mut *inner.arrived.lock())),
             _ = offers.changed() => {
                 let offered = services.list();
                 engine.0.with_chitchat(|chitchat| publisher.offer(chitchat.self_node_state(), &offered)).await?;
             }
-            () = inner.withdrawal.asked(), if !leaving => {
+            () = inner.withdrawal.requested(), if !leaving => {
                 leaving = true;
                 let version = engine.0.with_chitchat(|chitchat| publisher.withdraw(chitchat.self_node_state())).await?;
-                inner.withdrawal.say(version);
+                inner.withdrawal.publish(version);
                 rounds.reset_immediately();
             }
             _ = rounds.tick(), if leaving => {
-                let waiting = inner.withdrawal.waits_for(inner.reachable.read().values());
-                greet(&engine.0, waiting);
+                let waiting = inner.withdrawal.unacknowledged(inner.reachable.read().values());
+                gossip_now(&engine.0, waiting);
             }
-            _ = looks.tick() => {
+            _ = checks.tick() => {
                 let now = Instant::now();
                 engine.0.with_chitchat(|chitchat| publisher.renew(chitchat.self_node_state(), now)).await?;
                 let (seen, known) =
-                    engine.0.with_chitchat(|chitchat| read(chitchat, (me, generation), &mut versions)).await;
+                    engine.0.with_chitchat(|chitchat| read(chitchat, (me, generation), &mut versions, &inner)).await;
                 *inner.known.write() = known;
                 // Signatures take their time: not in a thread that serves connections.
                 records = tokio::task::spawn_blocking(move || {
-                    records.look(seen, now);
+                    records.update(seen, now);
                     records
                 })
                 .await?;
@@ -100,27 +102,29 @@ pub(super) async fn run(
     }
 }
 
-/// Tells the router, the operator and the peers what is known now.
+/// Publishes what is known now: to the router and the operator as a view, to the peers as the members to dial.
 fn show(inner: &Inner, peers: &Peers, records: &RecordTable, now: Instant) {
     inner.counters.invalid_records.store(records.invalid_records(), Ordering::Relaxed);
     let view = records.view(now, |node| inner.trust.allows(node));
     if view == **inner.view.load() {
         return;
     }
-    // Who listens on all its addresses is known by the one it was seen at, once it is connected.
+    // The address of a node that listens on all addresses is known once it is connected.
     let dialable = |member: &Member| Some((member.node, member.address.filter(|it| !it.ip().is_unspecified())?));
     let members: Vec<(NodeId, SocketAddr)> = view.members.iter().filter_map(dialable).collect();
     inner.view.store(Arc::new(view));
     peers.set_members(&members);
 }
 
-/// What the engine holds; values only of lives that have changed.
+/// What the engine holds; values only of incarnations that have changed.
 fn read(
     chitchat: &mut Chitchat,
     me: Incarnation,
     versions: &mut BTreeMap<Incarnation, u64>,
+    inner: &Inner,
 ) -> (Vec<EngineEntry>, EngineSummary) {
-    let alive: std::collections::HashSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
+    let alive: HashSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
+    let connected: HashSet<NodeId> = inner.reachable.read().values().copied().collect();
     let (mut seen, mut lives) = (Vec::new(), HashMap::new());
     for (id, state) in chitchat.node_states() {
         let Ok(node) = id.node_id.parse::<NodeId>() else { continue };
@@ -129,14 +133,16 @@ fn read(
         let changed = versions.insert(life, state.max_version()) != Some(state.max_version());
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         let values = changed.then(|| state.key_values().map(owned).collect());
-        seen.push(EngineEntry { life, alive: alive.contains(id), values });
+        // A connection proves that a node is alive before its heartbeats do.
+        let alive = alive.contains(id) || connected.contains(&node);
+        seen.push(EngineEntry { life, alive, values });
     }
     versions.retain(|life, _| lives.contains_key(life));
     (seen, EngineSummary { me: Some(me), lives })
 }
 
-/// The engine is told by address whom to gossip with at once.
-fn greet(engine: &ChitchatHandle, nodes: Vec<NodeId>) {
+/// Has the engine gossip with these nodes at once. It knows them by address.
+fn gossip_now(engine: &ChitchatHandle, nodes: Vec<NodeId>) {
     for node in nodes {
         // It fails only when the engine has ended, which is noticed by itself.
         let _ = engine.gossip(address_of(&node));
@@ -147,11 +153,11 @@ fn engine_failed(inner: &Inner, peers: &Peers, ended: anyhow::Result<()>) -> Box
     count(&inner.counters.restarts);
     let why = ended.err().map_or_else(|| "it ended".to_owned(), |error| error.to_string());
     let culprit = inner.last_from.lock().take();
-    warn!(target: "plimsoll::mesh", why, peer = ?culprit, "the gossip engine fell over");
+    warn!(target: "plimsoll::mesh", why, peer = ?culprit, "the gossip engine failed");
     if let Some(node) = culprit {
-        peers.expel(node, &Poison("the gossip engine fell over its message".to_owned()));
+        peers.expel(node, &Poison("the gossip engine failed at its message".to_owned()));
     }
-    format!("the gossip engine fell over: {why}").into()
+    format!("the gossip engine failed: {why}").into()
 }
 
 fn engine_config(inner: &Inner, generation: u64) -> ChitchatConfig {
@@ -173,15 +179,6 @@ fn engine_config(inner: &Inner, generation: u64) -> ChitchatConfig {
         catchup_callback: None,
         extra_liveness_predicate: None,
     }
-}
-
-/// Rises with every life of the engine, across restarts of the node as well, as long as its clock does.
-fn next_generation(inner: &Inner) -> u64 {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-    let next = |last: u64| now.max(last + 1);
-    let last = inner.generation.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
-    next(last.unwrap_or_else(|last| last))
 }
 
 fn boxed(error: anyhow::Error) -> BoxError {

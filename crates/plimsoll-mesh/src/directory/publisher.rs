@@ -1,4 +1,4 @@
-//! What this node says about itself.
+//! The records that this node publishes about itself.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

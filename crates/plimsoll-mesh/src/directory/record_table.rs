@@ -18,10 +18,10 @@ mod tests;
 pub(crate) const MAX_RECORDS: usize = 10_000;
 /// Service records of one node.
 pub(crate) const MAX_PER_NODE: usize = 1_000;
-/// New or changed names that a node may bring a second, after a first thousand at once.
+/// New or changed names of a node that are taken in a second, after a first thousand at once.
 const CHANGES_PER_SECOND: f64 = 10.0;
 
-/// One life of a node as the engine shows it. `values` is `None` when nothing has changed since the last look.
+/// One incarnation of a node as the engine holds it. `values` is `None` when nothing has changed since the last check.
 #[derive(Debug)]
 pub(crate) struct EngineEntry {
     pub(crate) life: Incarnation,
@@ -29,7 +29,7 @@ pub(crate) struct EngineEntry {
     pub(crate) values: Option<Vec<(String, String)>>,
 }
 
-/// The records of all other nodes, with what their signatures were found to be worth.
+/// The records of all other nodes, with the result of checking their signatures.
 #[derive(Debug)]
 pub(crate) struct RecordTable {
     me: NodeId,
@@ -41,12 +41,12 @@ pub(crate) struct RecordTable {
 #[derive(Debug)]
 struct NodeRecords {
     alive: bool,
-    /// Its heartbeats did arrive once: so their absence means something.
+    /// It was alive once, by its heartbeats or its connection.
     heard: bool,
     values: Vec<(String, String)>,
     node: Option<(String, NodeRecord)>,
     lease: Option<(String, Lease, Instant)>,
-    /// By name: the value looked at, and what it said if its signature held.
+    /// By name: the value checked, and the record if its signature held.
     services: BTreeMap<ServiceName, (String, Option<ServiceRecord>)>,
     allowance: Allowance,
 }
@@ -56,8 +56,8 @@ impl RecordTable {
         Self { me, realm: realm.into(), lives: HashMap::new(), invalid_records: 0 }
     }
 
-    /// Takes what the engine shows now, and forgets what it does not show any more.
-    pub(crate) fn look(&mut self, seen: Vec<EngineEntry>, now: Instant) {
+    /// Takes what the engine holds now, and forgets what it does not hold any more.
+    pub(crate) fn update(&mut self, seen: Vec<EngineEntry>, now: Instant) {
         let shown: std::collections::HashSet<Incarnation> = seen.iter().map(|seen| seen.life).collect();
         self.lives.retain(|life, _| shown.contains(life));
         for EngineEntry { life, alive, values } in seen {
@@ -80,7 +80,7 @@ impl RecordTable {
         self.invalid_records
     }
 
-    /// The directory at `now`: of each trusted node its latest life, and its services as long as its lease holds.
+    /// The directory at `now`: of each trusted node its latest incarnation, and its services as long as its lease holds.
     pub(crate) fn view(&self, now: Instant, trusts: impl Fn(&NodeId) -> bool) -> DirectoryView {
         let mut latest: BTreeMap<NodeId, (u64, &NodeRecords)> = BTreeMap::new();
         for (&(node, generation), held) in &self.lives {
@@ -92,9 +92,10 @@ impl RecordTable {
         let mut view = DirectoryView::default();
         let mut records = 0;
         for (node, (_, held)) in latest {
-            let (alive, leaving) = (held.alive || !held.heard, held.is_withdrawn());
+            let (alive, leaving) = (held.alive, held.is_withdrawn());
             view.members.push(Member { node, address: held.listens(), alive, leaving });
-            if !held.leased(now) {
+            // The lease of a node that was never alive here came through others: how old it is, nobody says.
+            if !held.heard || !held.leased(now) {
                 continue;
             }
             for (name, record) in held.proven().take(MAX_RECORDS - records) {
@@ -151,7 +152,7 @@ impl NodeRecords {
         if self.node.as_ref().is_none_or(|(known, _)| known != value) {
             match origin.verify_node(value) {
                 Ok(record) => self.node = Some((value.to_owned(), record)),
-                // An earlier record that held stays: this one is not the node's.
+                // An earlier record that held stays: this one is not of the node.
                 Err(_) => *invalid_records += 1,
             }
         }
@@ -164,7 +165,7 @@ impl NodeRecords {
             return;
         }
         match origin.verify_lease(key, value) {
-            // An old lease passed on late renews nothing.
+            // An old lease that arrives late renews nothing.
             Ok(lease) if self.lease.as_ref().is_none_or(|(_, known, _)| known.counter < lease.counter) => {
                 self.lease = Some((value.to_owned(), lease, now));
             }
@@ -184,7 +185,7 @@ impl NodeRecords {
             let entry = match known {
                 Some((known, record)) if known == *value => (known, record),
                 known if !self.allowance.take(now) => match known {
-                    // Looked at again when there is room; what held so far stays until then.
+                    // Checked again when there is room; what held so far stays until then.
                     Some(known) => known,
                     None => continue,
                 },
@@ -214,7 +215,7 @@ fn value<'a>(values: &'a [(String, String)], key: &str) -> Option<&'a str> {
     values.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
 }
 
-/// A bucket of changes that fills with time.
+/// A token bucket for changes.
 #[derive(Debug)]
 struct Allowance {
     left: f64,

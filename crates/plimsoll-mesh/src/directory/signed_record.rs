@@ -1,7 +1,7 @@
-//! What a node says about itself, signed with its key.
+//! What a node publishes about itself, signed with its key.
 //!
-//! Gossip passes through other hands, so a record counts only with the signature of the node it names. Three kinds of
-//! keys, all ASCII:
+//! Gossip passes through other nodes, so a record counts only with the signature of the node it names. Three kinds of keys,
+//! all ASCII:
 //!
 //! | key | value |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | `l` | the lease: a counter that rises, and how long it holds; its change renews all names of the node |
 //! | `s/NAME` | that the node provides the service, and whether its calls may run twice |
 //!
-//! A signature covers kind, realm, node and generation (one life of the node), so that no record can be moved to
+//! A signature covers kind, realm, node and generation (one incarnation of the node), so that no record can be moved to
 //! another.
 
 use std::net::SocketAddr;
@@ -213,6 +213,62 @@ mod tests {
             assert_eq!(origin.verify_lease(&mine.public_key(), junk), Err(InvalidRecord));
             assert_eq!(origin.verify_node(junk), Err(InvalidRecord));
         }
+        Ok(())
+    }
+
+    /// Issue 10, 7.5: each field of each kind of record, changed, is refused; so is each field of the origin.
+    #[test]
+    fn no_field_of_a_signed_record_can_be_changed() -> TestResult {
+        let mine = Identity::generate()?;
+        let origin = Origin { realm: "default", node: mine.node_id(), generation: 7 };
+        let name: ServiceName = "echo".parse()?;
+        let key = mine.public_key();
+        let node = origin.sign_node(&mine, Some("127.0.0.1:4433".parse()?))?;
+        let lease = origin.sign_lease(&mine, Lease { counter: 5, ttl_ms: 300_000 })?;
+        let service = origin.sign_service(&mine, &name, ServiceRecord { sequence: 3, idempotent: true })?;
+        let holds = |origin: &Origin<'_>, kind: usize, value: &str| match kind {
+            0 => origin.verify_node(value).is_ok(),
+            1 => origin.verify_lease(&key, value).is_ok(),
+            _ => origin.verify_service(&key, &name, value).is_ok(),
+        };
+        // Other values that each field may have. The last one is the signature.
+        let others: [[&[&str]; 3]; 3] = [
+            [&["04"], &["-", "127.0.0.1:4434", "127.0.0.2:4433", "[::1]:4433"], &["00"]],
+            [&["4", "6", "18446744073709551615"], &["0", "299999", "300001", "4294967295"], &["00"]],
+            [&["2", "4", "0"], &["-"], &["00"]],
+        ];
+        for (kind, value) in [&node, &lease, &service].into_iter().enumerate() {
+            assert!(holds(&origin, kind, value), "{value}");
+            let fields: Vec<&str> = value.split(' ').collect();
+            assert_eq!(fields.len(), 4);
+            for (field, others) in others[kind].iter().enumerate() {
+                for other in *others {
+                    let mut changed = fields.clone();
+                    changed[field + 1] = other;
+                    assert!(!holds(&origin, kind, &changed.join(" ")), "kind {kind}, field {field}: {other}");
+                }
+            }
+            for version in ["0", "2", "01"] {
+                let changed = format!("{version}{}", &value[1..]);
+                assert!(!holds(&origin, kind, &changed), "{changed}");
+            }
+            // Every digit of key and signature counts.
+            for (at, digit) in value.char_indices().filter(|(_, digit)| digit.is_ascii_hexdigit()) {
+                let mut changed = value.clone();
+                changed.replace_range(at..=at, if digit == '0' { "1" } else { "0" });
+                assert!(!holds(&origin, kind, &changed), "kind {kind}, character {at}");
+            }
+            for moved in [
+                Origin { realm: "other", ..origin },
+                Origin { generation: 6, ..origin },
+                Origin { generation: 8, ..origin },
+                Origin { node: NodeId::from_digest([0; 32]), ..origin },
+            ] {
+                assert!(!holds(&moved, kind, value), "kind {kind}, {moved:?}");
+            }
+        }
+        assert!(origin.verify_service(&key, &"echo2".parse()?, &service).is_err(), "another name");
+        assert!(origin.verify_lease(&key, &service).is_err() && origin.verify_service(&key, &name, &lease).is_err());
         Ok(())
     }
 }

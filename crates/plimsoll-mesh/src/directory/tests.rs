@@ -25,6 +25,11 @@ async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> Test
     let identity = Identity::generate()?;
     let mut config = DirectoryConfig::new("default");
     config.gossip_interval = Duration::from_millis(50);
+    // The last incarnation had a later clock.
+    let folder = tempfile::tempdir()?;
+    let last = 1 << 50;
+    std::fs::write(folder.path().join(crate::identity::GENERATION_FILE), format!("{last}"))?;
+    config.generations = crate::identity::Generations::in_folder(folder.path())?;
     let directory = GossipDirectory::new(identity.clone(), TrustStore::open(), config);
     let endpoint = quinn::Endpoint::client((std::net::Ipv4Addr::LOCALHOST, 0).into())?;
     let (serve, gossip) = (Arc::new(Nothing), Arc::new(directory.clone()));
@@ -49,6 +54,7 @@ async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> Test
     // Its task has begun when its supervisor has started, and no more.
     tokio::time::timeout(Duration::from_secs(10), until(&|| directory.0.inbox.load().is_some())).await?;
     let first = generation();
+    assert_eq!(first, Some(last + 1));
 
     let attacker = NodeId::from_digest([2; 32]);
     let digest = MessageBuilder::header(0).bytes(&1u16.to_le_bytes()).life(2, 1).u64(3).u64(0).u64(0);
@@ -61,7 +67,7 @@ async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> Test
     inbox.send((attacker, poison)).await?;
 
     tokio::time::timeout(Duration::from_secs(10), until(&|| generation() != first)).await?;
-    assert!(generation() > first);
+    assert_eq!(generation(), Some(last + 2));
     assert_eq!(directory.0.counters.restarts.load(Ordering::Relaxed), 1);
     let expelled = peers.list().into_iter().find(|peer| peer.node == attacker).ok_or("not named")?;
     assert_eq!(expelled.state, PeerState::Refused);

@@ -38,10 +38,10 @@ impl Provider {
 pub struct Member {
     /// The node.
     pub node: NodeId,
-    /// Where it listens, if it tells.
+    /// Where it listens, if it announces that.
     pub address: Option<SocketAddr>,
-    /// Whether its heartbeats arrive, over whichever node; not known to be missing before the first.
+    /// Whether it is connected, or its heartbeats arrive through any node.
     pub alive: bool,
-    /// Whether it has taken its services back, as a node does that stops in order.
+    /// Whether it has withdrawn its services, as a node does that stops in order.
     pub leaving: bool,
 }

@@ -1,7 +1,7 @@
-//! Taking back what this node offers, before it stops.
+//! Withdrawing what this node offers, before it stops.
 //!
-//! A lease that is over at once is signed and gossiped like any other, so that every node stops listing this one's
-//! services when it hears, through whichever hands. Who has heard is told by the versions that gossiping nodes name.
+//! A lease of zero length is signed and gossiped like any other, so that every node stops listing this node's services as soon
+//! as it receives it, through whichever node. The versions in the digests of gossiping nodes show which of them have it.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,18 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::names::NodeId;
 
-/// How often those who have not heard are told again.
+/// How often it is sent again to nodes that have not acknowledged it.
 pub(super) const ROUND: Duration = Duration::from_millis(50);
 
-/// Connected nodes that are told at once. More need not hear it from here: gossip reaches a thousand nodes from these in
-/// three rounds, and to tell each of a thousand would take longer.
+/// Connected nodes that it is sent to at once. Gossip reaches a thousand nodes from these in three rounds; sending it to each of
+/// a thousand would take longer.
 const AT_ONCE: usize = 16;
 
-/// Whether this node has taken its offers back, and who knows.
+/// Whether this node has withdrawn its services, and which nodes have acknowledged that.
 #[derive(Debug, Default)]
 pub(super) struct Withdrawal {
-    asked: CancellationToken,
-    said: Mutex<Published>,
+    requested: CancellationToken,
+    published: Mutex<Published>,
     progress: Notify,
 }
 
@@ -31,35 +31,37 @@ pub(super) struct Withdrawal {
 struct Published {
     /// The version of this node's records from which on it offers nothing.
     version: Option<u64>,
-    heard: HashSet<NodeId>,
+    acknowledged: HashSet<NodeId>,
 }
 
 impl Withdrawal {
-    /// Asks for it; `false` when somebody did before.
-    pub(super) fn ask(&self) -> bool {
-        let _said = self.said.lock();
-        let first = !self.asked.is_cancelled();
-        self.asked.cancel();
+    /// Requests it; `false` when it was requested before.
+    pub(super) fn request(&self) -> bool {
+        let _published = self.published.lock();
+        let first = !self.requested.is_cancelled();
+        self.requested.cancel();
         first
     }
 
-    /// Waits until it is asked for.
-    pub(super) async fn asked(&self) {
-        self.asked.cancelled().await;
+    /// Waits until it is requested.
+    pub(super) async fn requested(&self) {
+        self.requested.cancelled().await;
     }
 
-    /// It stands in this node's records, from `version` on.
-    pub(super) fn say(&self, version: u64) {
-        *self.said.lock() = Published { version: Some(version), heard: HashSet::new() };
+    /// It is in this node's records, from `version` on.
+    pub(super) fn publish(&self, version: u64) {
+        *self.published.lock() = Published { version: Some(version), acknowledged: HashSet::new() };
     }
 
-    /// `from` has this node's records up to `version`, if it says so.
-    pub(super) fn hears(&self, from: NodeId, version: Option<u64>) {
-        if !self.asked.is_cancelled() {
+    /// `from` has this node's records up to `version`, if its digest names one.
+    pub(super) fn acknowledge(&self, from: NodeId, version: Option<u64>) {
+        if !self.requested.is_cancelled() {
             return;
         }
-        let mut said = self.said.lock();
-        if version.zip(said.version).is_some_and(|(has, wanted)| has >= wanted) && said.heard.insert(from) {
+        let mut published = self.published.lock();
+        if version.zip(published.version).is_some_and(|(has, wanted)| has >= wanted)
+            && published.acknowledged.insert(from)
+        {
             self.progress.notify_one();
         }
     }
@@ -74,16 +76,16 @@ impl Withdrawal {
         self.progress.notified().await;
     }
 
-    /// Whom to tell now, of those connected.
-    pub(super) fn waits_for<'a>(&self, connected: impl Iterator<Item = &'a NodeId>) -> Vec<NodeId> {
-        let said = self.said.lock();
-        let room = AT_ONCE.saturating_sub(said.heard.len());
-        connected.filter(|node| !said.heard.contains(*node)).take(room).copied().collect()
+    /// The connected nodes to send it to now.
+    pub(super) fn unacknowledged<'a>(&self, connected: impl Iterator<Item = &'a NodeId>) -> Vec<NodeId> {
+        let published = self.published.lock();
+        let room = AT_ONCE.saturating_sub(published.acknowledged.len());
+        connected.filter(|node| !published.acknowledged.contains(*node)).take(room).copied().collect()
     }
 
-    /// Whether all who are connected have heard, or enough of them.
-    pub(super) fn is_heard<'a>(&self, connected: impl Iterator<Item = &'a NodeId>) -> bool {
-        self.waits_for(connected).is_empty()
+    /// Whether all connected nodes have acknowledged it, or enough of them.
+    pub(super) fn is_acknowledged<'a>(&self, connected: impl Iterator<Item = &'a NodeId>) -> bool {
+        self.unacknowledged(connected).is_empty()
     }
 }
 
@@ -96,30 +98,30 @@ mod tests {
     }
 
     #[test]
-    fn it_is_heard_when_everybody_connected_has_that_version() {
+    fn it_is_acknowledged_when_every_connected_node_has_that_version() {
         let (withdrawal, both) = (Withdrawal::default(), [node(1), node(2)]);
-        withdrawal.hears(node(1), Some(9));
-        assert!(withdrawal.ask() && !withdrawal.ask());
-        withdrawal.hears(node(1), Some(9));
-        assert_eq!(withdrawal.waits_for(both.iter()), both, "nothing is said yet");
-        withdrawal.say(5);
-        withdrawal.hears(node(1), Some(4));
-        withdrawal.hears(node(2), None);
-        assert_eq!(withdrawal.waits_for(both.iter()), both);
-        withdrawal.hears(node(1), Some(5));
-        assert_eq!(withdrawal.waits_for(both.iter()), [node(2)]);
-        assert!(withdrawal.is_heard([node(1)].iter()), "the other one is gone");
-        withdrawal.hears(node(2), Some(6));
-        assert!(withdrawal.is_heard(both.iter()));
+        withdrawal.acknowledge(node(1), Some(9));
+        assert!(withdrawal.request() && !withdrawal.request());
+        withdrawal.acknowledge(node(1), Some(9));
+        assert_eq!(withdrawal.unacknowledged(both.iter()), both, "nothing is published yet");
+        withdrawal.publish(5);
+        withdrawal.acknowledge(node(1), Some(4));
+        withdrawal.acknowledge(node(2), None);
+        assert_eq!(withdrawal.unacknowledged(both.iter()), both);
+        withdrawal.acknowledge(node(1), Some(5));
+        assert_eq!(withdrawal.unacknowledged(both.iter()), [node(2)]);
+        assert!(withdrawal.is_acknowledged([node(1)].iter()), "the other one is gone");
+        withdrawal.acknowledge(node(2), Some(6));
+        assert!(withdrawal.is_acknowledged(both.iter()));
     }
 
     #[test]
-    fn of_many_some_are_told_and_those_tell_the_others() {
+    fn of_many_nodes_some_get_it_and_pass_it_on() {
         let (withdrawal, many) = (Withdrawal::default(), (0..100).map(node).collect::<Vec<_>>());
-        withdrawal.ask();
-        withdrawal.say(5);
-        assert_eq!(withdrawal.waits_for(many.iter()).len(), AT_ONCE);
-        many[40..40 + AT_ONCE].iter().for_each(|&node| withdrawal.hears(node, Some(5)));
-        assert!(withdrawal.is_heard(many.iter()));
+        withdrawal.request();
+        withdrawal.publish(5);
+        assert_eq!(withdrawal.unacknowledged(many.iter()).len(), AT_ONCE);
+        many[40..40 + AT_ONCE].iter().for_each(|&node| withdrawal.acknowledge(node, Some(5)));
+        assert!(withdrawal.is_acknowledged(many.iter()));
     }
 }

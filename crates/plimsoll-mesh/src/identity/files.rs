@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use super::proof::{certificate_for, generate_key, key_from_der, node_id_of_certificate};
 use super::{CERTIFICATE_FILE, Identity, IdentityError, KEY_FILE};
+use crate::regular_file::{self, ReadError};
 
 /// Far more than a P-256 key or certificate takes; what is larger is not one of ours and is not read.
 const MAX_FILE: u64 = 16 * 1024;
@@ -61,19 +62,23 @@ fn closed_to_others(path: &Path, mode: u32, wanted: u32) -> Result<(), IdentityE
 
 /// The file's bytes, or `None` when there is no such file.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(io_error("read", path, source)),
-    };
-    let metadata = file.metadata().map_err(|source| io_error("read", path, source))?;
-    closed_to_others(path, metadata.mode(), 0o600)?;
-    if metadata.len() > MAX_FILE {
-        return Err(corrupt(path, format!("{} bytes are too many", metadata.len())));
+    match regular_file::read(path, MAX_FILE) {
+        Ok(None) => Ok(None),
+        Ok(Some(file)) => closed_to_others(path, file.mode, 0o600).map(|()| Some(file.bytes)),
+        Err(ReadError::Io(source)) => Err(io_error("read", path, source)),
+        Err(error @ ReadError::NotRegular) => Err(io_error("read", path, io::Error::other(error))),
+        Err(error @ ReadError::TooLarge { .. }) => Err(corrupt(path, error.to_string())),
     }
-    let mut bytes = Vec::new();
-    io::Read::read_to_end(&mut file, &mut bytes).map_err(|source| io_error("read", path, source))?;
-    Ok(Some(bytes))
+}
+
+/// Replaces a file, so that after a crash it has its former or its new content.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    let fresh = path.with_added_extension(format!("{:016x}{FRESH}", rand::random::<u64>()));
+    if let Err(source) = write_synced(&fresh, bytes).and_then(|()| fs::rename(&fresh, path)) {
+        let _ = fs::remove_file(&fresh);
+        return Err(io_error("write", path, source));
+    }
+    sync_folder(path)
 }
 
 /// Puts a file in its place unless one is there already.
@@ -87,6 +92,10 @@ fn place(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
         Err(_) if path.exists() => return Ok(()),
         Err(source) => return Err(io_error("write", path, source)),
     }
+    sync_folder(path)
+}
+
+fn sync_folder(path: &Path) -> Result<(), IdentityError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| io_error("sync", folder, source))
 }
@@ -103,16 +112,22 @@ fn remove_leftovers(folder: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("identity.") && name.ends_with(FRESH) {
+        let ours = name.starts_with("identity.") || name.starts_with(super::GENERATION_FILE);
+        if ours && name.ends_with(FRESH) {
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> IdentityError {
+pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> IdentityError {
     IdentityError::Io { action, path: path.into(), source }
 }
 
-fn corrupt(path: &Path, what: String) -> IdentityError {
-    IdentityError::Corrupt { path: path.into(), what }
+pub(super) fn corrupt(path: &Path, what: String) -> IdentityError {
+    let remedy = if path.ends_with(KEY_FILE) {
+        format!("restore it from a backup, or remove it and {CERTIFICATE_FILE} to make this a new node with another id")
+    } else {
+        "remove it to have it made again".to_owned()
+    };
+    IdentityError::Corrupt { path: path.into(), what, remedy }
 }

@@ -16,6 +16,9 @@ const SPKI_PREFIX: [u8; 26] = [
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
+/// The server name that nodes use among themselves. It selects nothing: a node is known by its key.
+pub const SERVER_NAME: &str = "node.plimsoll.internal";
+
 /// A P-256 public key, as its uncompressed point.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PublicKey([u8; 65]);
@@ -123,7 +126,7 @@ pub(super) fn key_from_der(key: &PrivatePkcs8KeyDer<'_>) -> Result<rcgen::KeyPai
 
 /// A self-signed certificate for `key`. It outlives any node: what can be revoked is the trust in its key.
 pub(super) fn certificate_for(key: &rcgen::KeyPair) -> Result<rcgen::Certificate, IdentityError> {
-    let names = [super::SERVER_NAME, "localhost", "127.0.0.1", "::1"].map(String::from);
+    let names = [SERVER_NAME, "localhost", "127.0.0.1", "::1"].map(String::from);
     let mut parameters = CertificateParams::new(names).map_err(crypto)?;
     parameters.not_before = date_time_ymd(2020, 1, 1);
     parameters.not_after = date_time_ymd(2120, 1, 1);

@@ -23,8 +23,6 @@ use crate::names::NodeId;
 pub const ALPN_H3: &[u8] = b"h3";
 /// ALPN of the protocol between nodes, version 1.
 pub const ALPN_PEER: &[u8] = b"plimsoll-peer/1";
-/// The server name that nodes use among themselves. It selects nothing: a node is known by its key.
-pub const SERVER_NAME: &str = "node.plimsoll.internal";
 
 /// What a finished handshake established.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

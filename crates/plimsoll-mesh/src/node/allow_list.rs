@@ -1,4 +1,4 @@
-//! The allow-list file: node ids, one a line, read again whenever it changes.
+//! The allow-list file: node ids, one a line. It is read again whenever it changes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,8 +12,9 @@ use tracing::{info, warn};
 
 use crate::identity::{MAX_TRUSTED, TrustStore};
 use crate::names::NodeId;
+use crate::regular_file::{self, ReadError};
 
-/// How often the file's time stamp is looked at: one `stat` a second.
+/// How often the file is checked for a change: one `stat` a second.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The largest file that is read: the longest list with a comment on each line.
@@ -40,6 +41,9 @@ pub enum AllowListError {
         /// The line, from 1.
         line: usize,
     },
+    /// A folder, a FIFO or a device.
+    #[error("{} is not a regular file; put the node ids into one, or set another path", .0.display())]
+    NotRegular(PathBuf),
     /// More ids than a list may have, or a file far too large for one.
     #[error("{} holds more than {MAX_TRUSTED} nodes", .0.display())]
     TooLong(PathBuf),
@@ -47,17 +51,21 @@ pub enum AllowListError {
 
 /// Reads the list; a file that does not exist is an empty one.
 ///
+/// Blocks on the disk, and on nothing else: only a regular file of a sensible size is read.
+///
 /// # Errors
 /// See [`AllowListError`].
 pub fn read_allow_list(path: &Path) -> Result<BTreeSet<NodeId>, AllowListError> {
     let refuse = |source| AllowListError::Io { path: path.to_owned(), source };
-    match fs::metadata(path) {
-        Ok(found) if found.len() > MAX_FILE => return Err(AllowListError::TooLong(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
-        Err(error) => return Err(refuse(error)),
-        Ok(_) => {}
-    }
-    parse(path, &fs::read_to_string(path).map_err(refuse)?)
+    let bytes = match regular_file::read(path, MAX_FILE) {
+        Ok(None) => return Ok(BTreeSet::new()),
+        Ok(Some(file)) => file.bytes,
+        Err(ReadError::Io(source)) => return Err(refuse(source)),
+        Err(ReadError::NotRegular) => return Err(AllowListError::NotRegular(path.to_owned())),
+        Err(ReadError::TooLarge { .. }) => return Err(AllowListError::TooLong(path.to_owned())),
+    };
+    let text = String::from_utf8(bytes).map_err(|error| refuse(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    parse(path, &text)
 }
 
 fn parse(path: &Path, text: &str) -> Result<BTreeSet<NodeId>, AllowListError> {
@@ -75,54 +83,54 @@ fn parse(path: &Path, text: &str) -> Result<BTreeSet<NodeId>, AllowListError> {
     Ok(nodes)
 }
 
-/// Keeps `trust` as the file says, until `stop`.
+/// Applies the file to `trust` whenever it changes, until `stop`.
 pub(super) async fn follow(path: PathBuf, trust: TrustStore, stop: CancellationToken) {
-    let mut file = Followed::new(path, trust);
-    let mut looks = tokio::time::interval(INTERVAL);
-    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(looks.tick()).await.is_some() {
-        file.look();
+    let mut file = AllowListFile::new(path, trust);
+    let mut checks = tokio::time::interval(INTERVAL);
+    checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(checks.tick()).await.is_some() {
+        file.check();
     }
 }
 
-/// The file, as it was looked at last. The list in force survives a file that cannot be read.
-struct Followed {
+/// The file, as it was checked last. The list in force survives a file that cannot be read.
+struct AllowListFile {
     path: PathBuf,
     trust: TrustStore,
-    /// `None` before the first look: a change since the start of the node must not be lost.
+    /// `None` before the first check: a change since the start of the node must not be lost.
     seen: Option<Option<Stamp>>,
 }
 
-/// What a look at the file led to.
+/// The result of a check of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+enum Reload {
     Unchanged,
-    Taken,
-    NotTaken,
+    Applied,
+    Rejected,
 }
 
-impl Followed {
+impl AllowListFile {
     fn new(path: PathBuf, trust: TrustStore) -> Self {
         Self { path, trust, seen: None }
     }
 
-    fn look(&mut self) -> Look {
+    fn check(&mut self) -> Reload {
         let stamp = Some(stamp(&self.path));
         if self.seen == stamp {
-            return Look::Unchanged;
+            return Reload::Unchanged;
         }
         self.seen = stamp;
         match read_allow_list(&self.path).map(|nodes| (nodes.len(), self.trust.replace(nodes))) {
             Ok((count, Ok(()))) => {
                 info!(target: "plimsoll::mesh", path = %self.path.display(), nodes = count, "allow-list read");
-                return Look::Taken;
+                return Reload::Applied;
             }
-            Ok((count, Err(error))) => warn!(target: "plimsoll::mesh", nodes = count, %error, "allow-list not taken"),
+            Ok((count, Err(error))) => warn!(target: "plimsoll::mesh", nodes = count, %error, "allow-list rejected"),
             Err(error) => {
-                warn!(target: "plimsoll::mesh", %error, "allow-list not taken; the one before stays in force")
+                warn!(target: "plimsoll::mesh", %error, "allow-list rejected; the former one stays in force")
             }
         }
-        Look::NotTaken
+        Reload::Rejected
     }
 }
 
@@ -167,40 +175,63 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_file_is_in_force_at_the_next_look_and_a_damaged_one_changes_nothing() {
+    fn a_changed_file_is_in_force_at_the_next_check_and_a_damaged_one_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("allowed-nodes");
         fs::write(&path, format!("{}\n", id("a"))).unwrap();
         let trust = TrustStore::listed([]).unwrap();
-        let mut file = Followed::new(path.clone(), trust.clone());
-        assert_eq!(file.look(), Look::Taken);
-        assert_eq!(file.look(), Look::Unchanged);
+        let mut file = AllowListFile::new(path.clone(), trust.clone());
+        assert_eq!(file.check(), Reload::Applied);
+        assert_eq!(file.check(), Reload::Unchanged);
         assert!(trust.allows(&id("a")));
         fs::write(&path, format!("{}\n{}\n", id("b"), id("c"))).unwrap();
-        assert_eq!(file.look(), Look::Taken);
+        assert_eq!(file.check(), Reload::Applied);
         assert!(trust.allows(&id("b")) && !trust.allows(&id("a")));
         fs::write(&path, "nonsense\n").unwrap();
-        assert_eq!(file.look(), Look::NotTaken);
+        assert_eq!(file.check(), Reload::Rejected);
         assert!(trust.allows(&id("c")));
         fs::remove_file(&path).unwrap();
-        assert_eq!(file.look(), Look::Taken);
+        assert_eq!(file.check(), Reload::Applied);
         assert!(!trust.allows(&id("c")), "no file is an empty list");
     }
 
     #[test]
-    fn a_list_put_in_place_is_taken_also_with_the_length_and_time_stamp_of_the_one_before() {
+    fn a_list_put_in_place_is_applied_also_with_the_length_and_time_stamp_of_the_one_before() {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("allowed-nodes"), folder.path().join("prepared"));
         fs::write(&path, format!("{}\n", id("a"))).unwrap();
         let trust = TrustStore::listed([]).unwrap();
-        let mut file = Followed::new(path.clone(), trust.clone());
-        assert_eq!(file.look(), Look::Taken);
+        let mut file = AllowListFile::new(path.clone(), trust.clone());
+        assert_eq!(file.check(), Reload::Applied);
         fs::write(&other, format!("{}\n", id("b"))).unwrap();
         let before = fs::metadata(&path).unwrap().modified().unwrap();
         fs::File::options().write(true).open(&other).unwrap().set_modified(before).unwrap();
         fs::rename(&other, &path).unwrap();
-        assert_eq!(file.look(), Look::Taken);
+        assert_eq!(file.check(), Reload::Applied);
         assert!(trust.allows(&id("b")) && !trust.allows(&id("a")));
+    }
+
+    /// Issue 10, 4.8: the name may be anything's. Neither the start of a node nor a reload may wait for it.
+    #[test]
+    fn what_is_not_a_regular_file_is_rejected_and_the_list_in_force_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("allowed-nodes");
+        assert!(matches!(read_allow_list(Path::new("/dev/zero")), Err(AllowListError::NotRegular(_))));
+        assert!(matches!(read_allow_list(folder.path()), Err(AllowListError::NotRegular(_))));
+        fs::write(&path, format!("{}\n", id("a"))).unwrap();
+        let trust = TrustStore::listed([]).unwrap();
+        let mut file = AllowListFile::new(path.clone(), trust.clone());
+        assert_eq!(file.check(), Reload::Applied);
+        fs::remove_file(&path).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert_eq!(file.check(), Reload::Rejected);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert_eq!(file.check(), Reload::Rejected);
+        assert!(trust.allows(&id("a")));
+        fs::remove_file(&path).unwrap();
+        fs::File::create(&path).unwrap().set_len(MAX_FILE + 1).unwrap();
+        assert!(matches!(read_allow_list(&path), Err(AllowListError::TooLong(_))));
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use plimsoll::supervisor::{BoxError, Child, ChildSpec};
 use crate::directory::{DirectoryConfig, GossipDirectory};
 use crate::events::Events;
 use crate::gateway::{self, Backends, Gateway, MemoryRequirement};
-use crate::identity::{self, Identity, TrustStore};
+use crate::identity::{self, Generations, Identity, TrustStore};
 use crate::peers::{Peers, PeersConfig};
 use crate::rpc::Router;
 use crate::service::{ApplicationError, Request, Response};
@@ -88,14 +88,17 @@ impl NodeBuilder {
         let me = identity.node_id();
         let own = advertised_address::advertised(config.advertise, address, advertised_address::own)?;
         let advertised = Some(own);
-        let (services, events) = (ServiceTable::new(), Events::with_capacity(config.max_events));
-        let directory = GossipDirectory::new(identity.clone(), trust.clone(), directory_config(&config, advertised));
+        let events = Events::with_capacity(config.max_events);
+        let services = ServiceTable::with_events(events.clone());
+        let generations = Generations::in_folder(&config.data)?;
+        let directory =
+            GossipDirectory::new(identity.clone(), trust.clone(), directory_config(&config, advertised, &generations));
         let local = Router::local(me, advertised, services.clone());
         let peers = Peers::new(
             identity.clone(),
             trust.clone(),
             endpoint.clone(),
-            peers_config(&config, advertised, &events),
+            peers_config(&config, advertised, &events, generations.next()?),
             Arc::new(local.clone()),
             Arc::new(directory.clone()),
         )?;
@@ -109,27 +112,30 @@ impl NodeBuilder {
             events: events.clone(),
         };
         let gateway = Gateway::new(me, endpoint.clone(), server, config.gateway.clone(), behind).grace(config.grace);
-        let view = NodeView::new(me, [address, own], config.realm.clone(), [local, router], events);
+        let view = NodeView::new(me, [address, own], config.realm.clone(), [local, router.clone()], events);
         let console = console.map(|console| console(view.clone()));
         let (withdrawing, counted) = (directory.clone(), gateway.clone());
-        let parts = Parts { trusted: config.trusted, trust, directory, peers, services, offers, gateway, console };
+        let parts =
+            Parts { trusted: config.trusted, trust, directory, peers, services, offers, router, gateway, console };
         let tree = tree(parts).start().await?;
         view.show(&tree);
         Ok(Node { tree, directory: withdrawing, gateway: counted, endpoint, view, _folder: folder })
     }
 }
 
-fn directory_config(config: &NodeConfig, advertised: Option<SocketAddr>) -> DirectoryConfig {
+fn directory_config(config: &NodeConfig, advertised: Option<SocketAddr>, generations: &Generations) -> DirectoryConfig {
     let mut directory = DirectoryConfig::new(config.realm.as_str());
     directory.gossip_interval = config.gossip_interval;
     directory.ttl = config.service_ttl;
     directory.listens = advertised;
+    directory.generations = generations.clone();
     directory
 }
 
-fn peers_config(config: &NodeConfig, advertised: Option<SocketAddr>, events: &Events) -> PeersConfig {
+fn peers_config(config: &NodeConfig, advertised: Option<SocketAddr>, events: &Events, incarnation: u64) -> PeersConfig {
     let mut peers = PeersConfig::new(config.realm.as_str());
     peers.listens = advertised;
+    peers.incarnation = incarnation;
     peers.seeds = config.seeds.clone();
     peers.connections = config.max_peers;
     peers.max_body = config.gateway.body_bytes;

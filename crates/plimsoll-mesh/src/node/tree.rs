@@ -8,6 +8,7 @@ use crate::directory::GossipDirectory;
 use crate::gateway::Gateway;
 use crate::identity::TrustStore;
 use crate::peers::Peers;
+use crate::rpc::Router;
 use crate::services::ServiceTable;
 
 use super::allow_list;
@@ -25,21 +26,24 @@ pub(super) struct Parts {
     pub(super) peers: Peers,
     pub(super) services: ServiceTable,
     pub(super) offers: Vec<AnyOffer>,
+    pub(super) router: Router,
     pub(super) gateway: Gateway,
     pub(super) console: Option<ChildSpec>,
 }
 
-/// The whole tree. Whatever a part needs stands before it: if one is restarted, all after it are too.
+/// The whole tree. What a part needs is started before it: if one is restarted, all after it are too.
 pub(super) fn tree(parts: Parts) -> SupervisorBuilder {
-    let Parts { trusted, trust, directory, peers, services, offers, gateway, console } = parts;
-    let (told, links) = (services.clone(), peers.clone());
+    let Parts { trusted, trust, directory, peers, services, offers, router, gateway, console } = parts;
+    let (offered, transport, table) = (services.clone(), peers.clone(), services.owner());
     Supervisor::builder(ROOT)
         .strategy(Strategy::RestForOne)
         .intensity(3, Duration::from_secs(10))
         .children(identity(trusted, trust))
-        .child(ChildSpec::supervisor("directory", move || directory.supervisor(&links, &told)))
+        .child(ChildSpec::supervisor("directory", move || directory.supervisor(&transport, &offered)))
         .child(ChildSpec::supervisor("peers", move || peers.supervisor()))
+        .child(table)
         .child(ChildSpec::supervisor("services", move || call_servers(&services, &offers)))
+        .child(router.child())
         .child(ChildSpec::supervisor("gateway", move || gateway.supervisor()))
         .children(console)
 }

@@ -88,6 +88,8 @@ pub(crate) enum CloseReason {
     Evicted { me: NodeId },
     /// The pool is full and no connection in it is idle.
     Full { me: NodeId },
+    /// As many connections are in the handshake as there may be.
+    Busy { me: NodeId },
 }
 
 impl CloseReason {
@@ -102,6 +104,7 @@ impl CloseReason {
             Self::Myself => 0x05,
             Self::HandshakeFailed { .. } => 0x06,
             Self::Silent { .. } => 0x07,
+            Self::Busy { .. } => 0x08,
             Self::Anonymous { .. } => REFUSED,
             Self::Untrusted { .. } => REFUSED + 1,
             Self::Revoked { .. } => REFUSED + 2,
@@ -144,7 +147,7 @@ pub(crate) fn disconnect_of(error: &ConnectionError) -> Disconnect {
             let reason = if reason.is_empty() { "without a reason".into() } else { reason };
             Disconnect { kind: kind_of(close.error_code), reason: format!("closed by the peer: {reason}") }
         }
-        ConnectionError::TimedOut => Disconnect::lost("no packet arrived from the peer in time"),
+        ConnectionError::TimedOut => Disconnect::lost("the peer was silent for too long"),
         ConnectionError::Reset => Disconnect::lost("the peer has restarted"),
         other => Disconnect::lost(other.to_string()),
     }
@@ -162,7 +165,7 @@ impl fmt::Display for CloseReason {
             Self::WrongNode { expected, node, me } => {
                 write!(f, "node {me} expected node {expected} at this address and found node {node}")
             }
-            Self::Silent { after } => write!(f, "no packet arrived from the peer for {after:?}"),
+            Self::Silent { after } => write!(f, "the peer was silent for {after:?}"),
             Self::Myself => f.write_str("a node does not connect to itself"),
             Self::Realm { theirs, mine, me } => {
                 write!(f, "node {me} is of realm {mine:?}, not of realm {theirs:?}")
@@ -174,6 +177,7 @@ impl fmt::Display for CloseReason {
             Self::Poison { node, why } => write!(f, "node {node} sent a harmful gossip message: {why}"),
             Self::Evicted { me } => write!(f, "node {me} closed its least recently used connection to make room"),
             Self::Full { me } => write!(f, "node {me} has as many connections in use as it may"),
+            Self::Busy { me } => write!(f, "node {me} has as many connections in the handshake as it may"),
         }
     }
 }

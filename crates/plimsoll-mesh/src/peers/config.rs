@@ -1,12 +1,16 @@
 //! The settings of the peers, and what they mean for quinn.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use plimsoll::bounded::Cap;
 use quinn::{TransportConfig, VarInt};
 
+use super::redial::Redial;
+use super::seed_names::{Resolve, SystemResolver};
 use crate::events::Events;
 use crate::names::NodeId;
 
@@ -15,47 +19,130 @@ const GOSSIP_STREAMS: u32 = 16;
 /// Bytes that may be on their way to this node on one stream.
 const STREAM_WINDOW: u32 = 256 * 1024;
 
-/// An address that a node stays connected to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place that a node stays connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seed {
     /// Where to dial.
-    pub address: SocketAddr,
-    /// Who must answer there; anybody trusted, when not known.
+    pub address: SeedAddress,
+    /// The node expected there; any trusted node when `None`.
     pub node: Option<NodeId>,
 }
 
+impl Seed {
+    /// Any trusted node at `address`.
+    pub fn new(address: impl Into<SeedAddress>) -> Self {
+        Self { address: address.into(), node: None }
+    }
+
+    /// Expects this node there: any other one is refused.
+    #[must_use]
+    pub fn expecting(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
+        self
+    }
+}
+
+/// Where a seed is.
+///
+/// ```
+/// use plimsoll_mesh::peers::SeedAddress;
+///
+/// assert!(matches!("10.0.0.7:4433".parse(), Ok(SeedAddress::Socket(_))));
+/// assert!(matches!("node-1.example:4433".parse(), Ok(SeedAddress::Name { port: 4433, .. })));
+/// assert!("node-1.example".parse::<SeedAddress>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SeedAddress {
+    /// One address.
+    Socket(SocketAddr),
+    /// A host name. It is looked up while the node runs, again and again while it does not resolve or its node is not
+    /// connected; all of its addresses are dialled.
+    Name {
+        /// The name.
+        host: String,
+        /// The UDP port.
+        port: u16,
+    },
+}
+
+/// A text that is no address of a seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an address is HOST:PORT")]
+pub struct InvalidSeedAddress;
+
+impl From<SocketAddr> for SeedAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Socket(address)
+    }
+}
+
+impl FromStr for SeedAddress {
+    type Err = InvalidSeedAddress;
+
+    /// Reads `HOST:PORT` without looking the host up.
+    fn from_str(text: &str) -> Result<Self, InvalidSeedAddress> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Socket(address));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or(InvalidSeedAddress)?;
+        let port = port.parse().map_err(|_| InvalidSeedAddress)?;
+        let label = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        if host.is_empty() || host.len() > MAX_HOST || !host.bytes().all(label) {
+            return Err(InvalidSeedAddress);
+        }
+        Ok(Self::Name { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for SeedAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// The longest host name (RFC 1035).
+const MAX_HOST: usize = 253;
+
 /// The settings of the peers. Every limit has a default; none can be switched off.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct PeersConfig {
     /// The realm; peers of another are refused. Default `default`.
     pub realm: String,
-    /// When this node started, in milliseconds since the epoch: a later life of a node replaces an earlier one.
+    /// The number of this incarnation of the node: it must rise with each start, since a later one replaces an earlier one.
+    /// Default: the milliseconds since the epoch. A clock that was set back does not rise; a [`Node`](crate::node::Node)
+    /// keeps the last number in its data folder.
     pub incarnation: u64,
-    /// Where this node listens, as others should dial it. Default: not told.
+    /// Where this node listens, as others should dial it. Default: not announced.
     pub listens: Option<SocketAddr>,
-    /// Whom to dial at start.
+    /// What to dial at the start, and again after every loss.
     pub seeds: Vec<Seed>,
-    /// Connections kept at most. Default 1,000; the least recently used idle one makes room. None is closed for being idle
-    /// alone: gossip goes over each, and [`PeersConfig::idle`] finds the dead ones.
+    /// Looks the host names of seeds up. Default: the resolver of the operating system.
+    pub resolver: Arc<dyn Resolve>,
+    /// The most connections. Default 1,000; beyond it the least recently used idle one is closed. None is closed for being
+    /// idle alone: gossip goes over each, and [`PeersConfig::idle`] ends the dead ones.
     pub connections: Cap,
     /// Calls at once on a connection, each way. Default 1,024.
     pub calls: u32,
     /// The largest body. Default 1 MiB.
     pub max_body: usize,
-    /// Bytes of all calls of a connection that may be on their way, each way. Default 8 MiB.
+    /// Bytes of all calls of a connection in transit, each way. Default 8 MiB.
     pub window: u32,
     /// How often a silent connection is probed. Default 500 ms.
     pub keep_alive: Duration,
-    /// After how much silence a peer counts as gone. Default 1.5 s: three probes.
+    /// After how long without a packet a peer counts as gone. Default 1.5 s: three probes.
     pub idle: Duration,
-    /// How long dialling and the first exchange may take. Default 3 s.
+    /// How long dialling, and the handshake after it, may take. Default 3 s each.
     pub patience: Duration,
-    /// Connections that have not completed the handshake, at most. Default 64.
+    /// The most accepted connections in the handshake. Default 64; a further one is closed, and its node dials again.
     pub max_handshakes: usize,
     /// Waits between attempts.
     pub redial: Redial,
-    /// Where to keep who came and went. Default: a history of its own.
+    /// The history in which peers that come up and go down are recorded. Default: one of its own.
     pub events: Events,
 }
 
@@ -68,6 +155,7 @@ impl PeersConfig {
             incarnation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
             listens: None,
             seeds: Vec::new(),
+            resolver: Arc::new(SystemResolver),
             connections: Cap::of::<1_000>(),
             calls: 1_024,
             max_body: 1024 * 1024,
@@ -106,66 +194,18 @@ impl PeersConfig {
     }
 }
 
+impl fmt::Debug for PeersConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeersConfig")
+            .field("realm", &self.realm)
+            .field("incarnation", &self.incarnation)
+            .field("listens", &self.listens)
+            .field("seeds", &self.seeds)
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}
+
 fn millis(duration: Duration) -> VarInt {
     VarInt::from_u32(u32::try_from(duration.as_millis()).unwrap_or(u32::MAX))
-}
-
-/// A wait as long as this, or longer, is never: a hundred years, which every clock can count.
-const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// Waits between attempts: doubled each time, shortened by up to a quarter at random so that nodes do not dial in step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Redial {
-    /// The wait after the first failure. Default 100 ms: a node that restarts is back within a few hundred.
-    pub first: Duration,
-    /// The longest wait. Default 5 s.
-    pub longest: Duration,
-    /// The longest wait while one side refuses the other. Default 30 s: only an operator changes that.
-    pub longest_refused: Duration,
-}
-
-impl Default for Redial {
-    fn default() -> Self {
-        Self {
-            first: Duration::from_millis(100),
-            longest: Duration::from_secs(5),
-            longest_refused: Duration::from_secs(30),
-        }
-    }
-}
-
-impl Redial {
-    /// The wait after so many failures in a row; none after none. `jitter` is from 0 to 1.
-    pub(crate) fn delay(self, failures: u32, refused: bool, jitter: f64) -> Duration {
-        if failures == 0 {
-            return Duration::ZERO;
-        }
-        let longest = if refused { self.longest_refused } else { self.longest };
-        let doubled = self.first.saturating_mul(1 << (failures - 1).min(16));
-        doubled.min(longest).min(NEVER).mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_up_to_their_cap() {
-        let redial = Redial::default();
-        let waits: Vec<_> = (0..8).map(|failures| redial.delay(failures, false, 0.0).as_millis()).collect();
-        assert_eq!(waits, [0, 100, 200, 400, 800, 1600, 3200, 5000]);
-        assert_eq!(redial.delay(u32::MAX, true, 0.0), Duration::from_secs(30));
-        assert_eq!(redial.delay(1, false, 1.0), Duration::from_millis(75));
-    }
-
-    /// M-1: a wait without end is one that a clock can count.
-    #[test]
-    fn a_wait_without_end_is_no_overflow() {
-        let redial = Redial { first: Duration::MAX, longest: Duration::MAX, longest_refused: Duration::MAX };
-        for (failures, refused) in [(1, false), (u32::MAX, true)] {
-            let due = std::time::Instant::now() + redial.delay(failures, refused, 0.0);
-            assert!(due > std::time::Instant::now() + Duration::from_secs(1 << 30));
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! The actor of one connection.
 //!
-//! It owns a pump that greets, publishes the connection and then serves it until it ends. However the actor dies, the
-//! connection is closed with it.
+//! It owns a task that performs the handshake, enters the connection and then drives it until it ends. However the actor
+//! ends, the connection is closed with it, and so are the workers of the peer's calls, which are linked to it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,23 +17,21 @@ use tracing::debug;
 use crate::names::NodeId;
 use crate::owned_task;
 
-use super::close_reason::ConnectError;
-use super::close_reason::Disconnect;
+use super::call_worker;
 use super::close_reason::{BAD_FRAME, CloseReason, disconnect_of};
 use super::frames;
 use super::handshake::{self, HandshakeError};
 use super::link::Link;
 use super::liveness::{CHECK_INTERVAL, Liveness};
-use super::serve::{self, Served};
 use super::state::{PeersState, PendingConnection, count};
 use super::table::{Dialler, NewConnection, Verdict};
-use super::wire::{self, Expected, Hello, Kind, MAX_GOSSIP};
+use super::wire::{self, Expected, Kind, MAX_GOSSIP};
 
-/// How long a retired connection stays when nothing is in flight on it: long enough for what is on its way.
+/// How long a retired connection stays when it has no calls: long enough for packets in flight.
 const RETIRED_IDLE: Duration = Duration::from_secs(1);
-/// Gossip messages taken from a peer a second. An honest one sends a few each round; more would crowd out the others'.
-const GOSSIP_A_SECOND: u32 = 200;
-/// How long a gossip message may take to come or go.
+/// Gossip messages taken from a peer in a second. An honest one sends a few each round; more would displace the others'.
+const GOSSIP_PER_SECOND: u32 = 200;
+/// How long a gossip message may take to arrive or leave.
 const GOSSIP_TRANSFER: Duration = Duration::from_secs(5);
 
 /// Starts the actor of a connection, linked to `parent`.
@@ -43,7 +41,7 @@ pub(crate) async fn start(
     pending: PendingConnection,
 ) -> Result<Child, SpawnErr> {
     let close = CloseOnDrop { connection: pending.connection.clone(), me: shared.me };
-    owned_task::start(parent, close, pump(shared, pending).map(Ok)).await
+    owned_task::start(parent, close, |actor| drive(shared, pending, actor).map(Ok)).await
 }
 
 /// Closes the connection when its actor is gone.
@@ -54,186 +52,134 @@ struct CloseOnDrop {
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        // Closing once more would overwrite the reason that is there.
+        // Closing again would overwrite the reason that is there.
         if self.connection.close_reason().is_none() {
             CloseReason::Stopping { me: self.me }.close(&self.connection);
         }
     }
 }
 
-/// Greets, then serves the connection until it ends.
-async fn pump(shared: Arc<PeersState>, pending: PendingConnection) {
-    let PendingConnection { connection, node, dialler, address, place } = pending;
-    let dial = address.map(|address| DialSettled { shared: Arc::clone(&shared), address, ended: None });
-    let established = perform_handshake(&shared, &connection, node, dialler).await;
+/// Performs the handshake, then drives the connection until it ends.
+async fn drive(shared: Arc<PeersState>, pending: PendingConnection, actor: ActorCell) {
+    let PendingConnection { connection, node, dialler, place, dial } = pending;
+    let established = establish(&shared, &connection, node, dialler).await;
     drop(place);
     match established {
-        Ok((link, queue)) => {
-            drop(dial);
-            let registered = Registered { shared: &shared, link: &link };
-            run(&shared, &link, queue).await;
-            drop(registered);
+        Ok((entered, queue)) => {
+            if let Some(dial) = dial {
+                dial.connected();
+            }
+            serve(&shared, &entered.link, queue, &actor).await;
         }
-        Err(failed) => {
-            let ended = match failed {
+        Err(error) => {
+            let disconnect = match error {
                 HandshakeError::Rejected(reason) => {
                     shared.refuse(&connection, Some(node), &reason);
                     reason.disconnect()
                 }
-                HandshakeError::Disconnected(ended) => {
-                    debug!(target: "plimsoll::mesh", peer = %node, reason = ended.reason, "connection not up");
-                    shared.log_refusal(&node, &ended);
-                    shared.table.lock().note(node, address, ended.clone(), Instant::now());
-                    shared.notify_change();
-                    ended
-                }
+                HandshakeError::Disconnected(disconnect) => disconnect,
             };
-            if let Some(mut dial) = dial {
-                dial.ended = Some(ended);
+            debug!(target: "plimsoll::mesh", peer = %node, reason = disconnect.reason, "connection not up");
+            match dial {
+                Some(dial) => dial.failed(Some(node), disconnect),
+                None => {
+                    shared.log_refusal(&node, &disconnect);
+                    shared.table.lock().note(node, None, disconnect, Instant::now());
+                    shared.notify_change();
+                }
             }
         }
     }
 }
 
-type Established = (Arc<Link>, mpsc::Receiver<Bytes>);
+type Established = (Entered, mpsc::Receiver<Bytes>);
 
-async fn perform_handshake(
+async fn establish(
     shared: &Arc<PeersState>,
     connection: &Connection,
     node: NodeId,
     dialler: Dialler,
 ) -> Result<Established, HandshakeError> {
     let config = &shared.config;
-    let (theirs, reply) = match dialler {
+    let (hello, stream) = match dialler {
         Dialler::Local => (handshake::initiate(connection, shared.me, config).await?, None),
         Dialler::Remote => {
-            let (theirs, reply) = handshake::receive(connection, shared.me, config).await?;
-            (theirs, Some(reply))
+            let (hello, stream) = handshake::receive(connection, shared.me, config).await?;
+            (hello, Some(stream))
         }
     };
-    // Trust may have gone while the other side took its time.
-    if let Some(reason) = shared.refusal_for(node) {
-        return Err(HandshakeError::Rejected(reason));
-    }
+    let still_trusted = || shared.refusal_for(node).map_or(Ok(()), |reason| Err(HandshakeError::Rejected(reason)));
+    // The trust may have been revoked while the other side took its time.
+    still_trusted()?;
     let (link, queue) = Link::new(shared.next_link(), node, connection.clone(), config.calls as usize, config.max_body);
     let link = Arc::new(link);
-    let arrival = NewConnection { link: link.id, node, dialler, incarnation: theirs.incarnation };
-    if let Some(reply) = reply {
-        // The answer goes first, so that calls of this node never overtake it; a connection that is not to stay is
-        // closed without one, and so was never up on the other side.
-        if let Some(reason) = shared.would_refuse(arrival) {
+    let new = NewConnection { link: link.id, node, dialler, incarnation: hello.incarnation };
+    if let Some(stream) = stream {
+        // The reply goes first, so that calls of this node never overtake it. A connection that is not to stay is closed
+        // without one, and so was never up on the other side.
+        if let Some(reason) = shared.verdict_against(new) {
             return Err(HandshakeError::Rejected(reason));
         }
-        handshake::reply(reply, connection, config).await?;
+        handshake::reply(stream, connection, config).await?;
+        still_trusted()?;
     }
-    publish(shared, &link, arrival, &theirs)?;
-    Ok((link, queue))
-}
-
-fn publish(
-    shared: &Arc<PeersState>,
-    link: &Arc<Link>,
-    arrival: NewConnection,
-    theirs: &Hello,
-) -> Result<(), HandshakeError> {
-    let listens = handshake::reachable(theirs.listens, link.connection.remote_address());
-    match shared.arrive(link, arrival, listens) {
-        Verdict::Stale => Err(HandshakeError::Rejected(CloseReason::Replaced)),
-        Verdict::Full => Err(HandshakeError::Rejected(CloseReason::Full { me: shared.me })),
-        Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) | Verdict::Duplicate => Ok(()),
+    let listens = handshake::reachable(hello.listens, connection.remote_address());
+    match shared.enter(&link, new, listens) {
+        Verdict::Stale => return Err(HandshakeError::Rejected(CloseReason::Replaced)),
+        Verdict::Full => return Err(HandshakeError::Rejected(CloseReason::Full { me: shared.me })),
+        Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) | Verdict::Duplicate => {}
     }
+    let entered = Entered { shared: Arc::clone(shared), link };
+    // From here on a change of trust finds the connection by itself; one just before may have missed it.
+    if let Some(reason) = shared.refusal_for(node) {
+        entered.link.close(reason);
+    }
+    Ok((entered, queue))
 }
 
-/// A connection in the books, for as long as its pump runs.
-struct Registered<'a> {
-    shared: &'a Arc<PeersState>,
-    link: &'a Link,
+/// A connection that was entered, for as long as its task runs.
+struct Entered {
+    shared: Arc<PeersState>,
+    link: Arc<Link>,
 }
 
-impl Drop for Registered<'_> {
+impl Drop for Entered {
     fn drop(&mut self) {
-        let ended = match self.link.connection.close_reason() {
-            // Why this node closed it is the link's to know; without a reason of its own its actor was stopped.
+        let disconnect = match self.link.connection.close_reason() {
+            // The link knows why this node closed it; without a reason its actor was stopped.
             None | Some(ConnectionError::LocallyClosed) => CloseReason::Stopping { me: self.shared.me }.disconnect(),
             Some(error) => disconnect_of(&error),
         };
-        self.shared.ended(self.link, ended);
+        self.shared.leave(&self.link, disconnect);
     }
 }
 
-/// Gives a dialled address back to the dialler.
-struct DialSettled {
-    shared: Arc<PeersState>,
-    address: std::net::SocketAddr,
-    ended: Option<Disconnect>,
-}
-
-impl Drop for DialSettled {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        let about = self.shared.table.lock().dial_settled(self.address, self.ended.as_ref(), now, rand::random());
-        if let (Some(node), Some(ended)) = (about, &self.ended) {
-            self.shared.unreachable(&node, &ConnectError::from(ended));
-        }
-        self.shared.wake_dialler.notify_one();
-    }
-}
-
-async fn run(shared: &Arc<PeersState>, link: &Arc<Link>, queue: mpsc::Receiver<Bytes>) {
+async fn serve(shared: &Arc<PeersState>, link: &Arc<Link>, queue: mpsc::Receiver<Bytes>, actor: &ActorCell) {
     tokio::select! {
-        () = calls(shared, link) => {}
-        () = gossip_in(shared, link) => {}
-        () = gossip_out(link, queue) => {}
-        reason = watch(shared, link) => link.close(reason),
+        () = accept_calls(shared, link, actor) => {}
+        () = receive_gossip(shared, link) => {}
+        () = send_gossip(link, queue) => {}
+        reason = watch_liveness(shared, link) => link.close(reason),
         _ = link.connection.closed() => {}
     }
 }
 
-/// Serves the peer's calls, each in a task of its own; the transport's limit on streams bounds them. They end with the
-/// connection at the latest: each waits on its stream.
-async fn calls(shared: &Arc<PeersState>, link: &Arc<Link>) {
+/// Starts a worker for each of the peer's calls; the transport's limit on streams bounds them.
+async fn accept_calls(shared: &Arc<PeersState>, link: &Arc<Link>, actor: &ActorCell) {
     while let Ok((send, recv)) = link.connection.accept_bi().await {
-        let settled = CallSettled { shared: Arc::clone(shared), served: Served::Abandoned };
-        let in_use = shared.hold(link);
-        let serving = serve::serve(Arc::clone(link), Arc::clone(&shared.serve), send, recv);
-        tokio::spawn(async move {
-            let (mut settled, _in_use) = (settled, in_use);
-            settled.served = serving.await;
-        });
+        call_worker::start(shared, link, actor, send, recv).await;
     }
 }
 
-/// Counts the end of a peer's call, also of one that panics or whose task is dropped. Collecting the tasks' results
-/// would wake this connection's actor for each.
-struct CallSettled {
-    shared: Arc<PeersState>,
-    served: Served,
-}
-
-impl Drop for CallSettled {
-    fn drop(&mut self) {
-        let counters = &self.shared.counters;
-        count(match self.served {
-            Served::Answered => &counters.calls_answered,
-            Served::Malformed => &counters.calls_malformed,
-            Served::Abandoned => &counters.calls_abandoned,
-        });
-    }
-}
-
-async fn gossip_in(shared: &Arc<PeersState>, link: &Arc<Link>) {
+async fn receive_gossip(shared: &Arc<PeersState>, link: &Arc<Link>) {
     let expected = Expected { kind: Kind::Gossip, max_body: MAX_GOSSIP };
-    let (mut second, mut taken) = (Instant::now(), 0);
+    let mut rate = GossipRate::new(Instant::now());
     while let Ok(mut stream) = link.connection.accept_uni().await {
         let received = tokio::time::timeout(GOSSIP_TRANSFER, frames::receive(&mut stream, expected)).await;
         match received {
             Ok(Ok(frame)) => {
                 count(&shared.counters.gossip_received);
-                if second.elapsed() >= Duration::from_secs(1) {
-                    (second, taken) = (Instant::now(), 0);
-                }
-                taken += 1;
-                if taken > GOSSIP_A_SECOND {
+                if !rate.admits(Instant::now()) {
                     count(&shared.counters.gossip_dropped);
                 } else if let Err(poison) = shared.gossip.deliver(link.node, frame.body) {
                     shared.expel(link.node, &poison);
@@ -247,34 +193,71 @@ async fn gossip_in(shared: &Arc<PeersState>, link: &Arc<Link>) {
     }
 }
 
-async fn gossip_out(link: &Link, mut queue: mpsc::Receiver<Bytes>) {
+/// Gossip messages taken in the current second.
+struct GossipRate {
+    second: Instant,
+    taken: u32,
+}
+
+impl GossipRate {
+    fn new(now: Instant) -> Self {
+        Self { second: now, taken: 0 }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.second) >= Duration::from_secs(1) {
+            (self.second, self.taken) = (now, 0);
+        }
+        self.taken = self.taken.saturating_add(1);
+        self.taken <= GOSSIP_PER_SECOND
+    }
+}
+
+async fn send_gossip(link: &Link, mut queue: mpsc::Receiver<Bytes>) {
     while let Some(message) = queue.recv().await {
         let sending = async {
             let mut stream = link.connection.open_uni().await.ok()?;
             let head = wire::encode(Kind::Gossip, &(), message.len()).ok()?;
             frames::send(&mut stream, head, message).await.ok()
         };
-        // A message that is lost is made good by the next round.
+        // The next round makes up for a message that is lost.
         let _ = tokio::time::timeout(GOSSIP_TRANSFER, sending).await;
     }
     // The queue closes with the connection only.
     std::future::pending().await
 }
 
-/// Ends with the reason for which this node closes the connection: its peer fell silent, or it is retired and has been
-/// idle for a while.
-async fn watch(shared: &PeersState, link: &Link) -> CloseReason {
-    let mut silence = Liveness::new(Instant::now());
+/// Returns the reason for which this node closes the connection: no packet arrives from its peer, or it is retired and has
+/// been idle for a while.
+async fn watch_liveness(shared: &PeersState, link: &Link) -> CloseReason {
+    let mut liveness = Liveness::new(Instant::now());
     let mut idle_since = None;
     loop {
         tokio::time::sleep(CHECK_INTERVAL).await;
         let (now, limit) = (Instant::now(), shared.config.idle);
-        if silence.observe(link.connection.stats().udp_rx.datagrams, now, limit) {
+        if liveness.is_lost(link.connection.stats().udp_rx.datagrams, now, limit) {
             return CloseReason::Silent { after: limit };
         }
         idle_since = if link.is_retired() && link.is_idle() { idle_since.or(Some(now)) } else { None };
         if idle_since.is_some_and(|since| now.duration_since(since) >= RETIRED_IDLE) {
             return CloseReason::Duplicate;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rate holds in every second, not only in the first.
+    #[test]
+    fn gossip_is_limited_in_each_second_and_not_for_ever() {
+        let start = Instant::now();
+        let mut rate = GossipRate::new(start);
+        for second in 0..5 {
+            let at = |ms| start + Duration::from_secs(second) + Duration::from_millis(ms);
+            let admitted = (0..3 * u64::from(GOSSIP_PER_SECOND)).filter(|n| rate.admits(at(n % 1_000))).count();
+            assert_eq!(admitted, GOSSIP_PER_SECOND as usize, "second {second}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The first exchange on a connection: each side says its realm, versions, life and listening address.
+//! The handshake of two peers: each side sends a hello with its realm, versions, incarnation and listening address.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,26 +8,25 @@ use quinn::{Connection, ConnectionError, SendStream};
 
 use crate::names::NodeId;
 
-use super::PeersConfig;
-use super::close_reason::Disconnect;
-use super::close_reason::{CloseReason, disconnect_of};
+use super::close_reason::{CloseReason, Disconnect, disconnect_of};
+use super::config::PeersConfig;
 use super::frames::{self, ReceiveError};
 use super::wire::{self, Expected, Hello, Kind};
 
-/// The protocol versions spoken.
+/// The protocol versions supported.
 const OLDEST: u16 = 1;
 const NEWEST: u16 = 1;
 
 const EXPECTED: Expected = Expected { kind: Kind::Hello, max_body: 0 };
 
-/// A failed exchange: this node's reason, or how the connection ended under it.
+/// Why a handshake failed: this node rejects the peer, or the connection ended.
 #[derive(Debug)]
 pub(crate) enum HandshakeError {
     Rejected(CloseReason),
     Disconnected(Disconnect),
 }
 
-/// The dialling side: greets and takes the answer.
+/// The dialling side: sends a hello and receives the reply.
 pub(crate) async fn initiate(
     connection: &Connection,
     me: NodeId,
@@ -42,7 +41,7 @@ pub(crate) async fn initiate(
     .await
 }
 
-/// The accepting side: takes the hello. The answer is sent by [`answer`], once the connection is judged.
+/// The accepting side: receives the hello. The reply is sent by [`reply`], once the connection is judged.
 pub(crate) async fn receive(
     connection: &Connection,
     me: NodeId,
@@ -56,7 +55,7 @@ pub(crate) async fn receive(
     .await
 }
 
-/// Answers a hello.
+/// Replies to a hello.
 pub(crate) async fn reply(
     mut send: SendStream,
     connection: &Connection,
@@ -93,7 +92,7 @@ fn check(head: &[u8], me: NodeId, config: &PeersConfig) -> Result<Hello, Handsha
     Ok(hello)
 }
 
-/// Where a peer can be dialled: what it said, with the address it was seen at when it listens on all of its own.
+/// Where a peer can be dialled: the address in its hello; if that is unspecified, its port at the address of the connection.
 pub(crate) fn reachable(listens: Option<SocketAddr>, seen: SocketAddr) -> Option<SocketAddr> {
     let listens = listens.filter(|address| address.port() != 0)?;
     Some(if listens.ip().is_unspecified() { SocketAddr::new(seen.ip(), listens.port()) } else { listens })

@@ -1,4 +1,4 @@
-//! One connection to a peer, as callers and the router see it.
+//! One connection to a peer, as its callers and the router see it.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -14,7 +14,7 @@ use crate::names::NodeId;
 use super::close_reason::CloseReason;
 use super::table::LinkId;
 
-/// Gossip messages waiting for a connection at most; a further one is dropped, and the next round brings its content.
+/// The most gossip messages that wait for a connection; a further one is dropped, and the next round brings its content.
 pub(crate) const GOSSIP_QUEUE: usize = 64;
 
 /// A connection that is up.
@@ -30,9 +30,7 @@ pub(crate) struct Link {
     serving: AtomicUsize,
     retired: AtomicBool,
     closing: OnceLock<CloseReason>,
-    /// Moving average of how long a call took, in microseconds; zero before the first.
-    latency_us: AtomicU64,
-    observed_us: AtomicU64,
+    latency: Latency,
     opened: Instant,
     entry: OnceLock<EntryKey>,
 }
@@ -57,8 +55,7 @@ impl Link {
             serving: AtomicUsize::new(0),
             retired: AtomicBool::new(false),
             closing: OnceLock::new(),
-            latency_us: AtomicU64::new(0),
-            observed_us: AtomicU64::new(0),
+            latency: Latency::default(),
             opened: Instant::now(),
             entry: OnceLock::new(),
         };
@@ -72,10 +69,14 @@ impl Link {
         (calling < self.max_calls).then_some(in_use)
     }
 
-    /// Counts a call of the peer.
-    pub(crate) fn begin_serving(&self) -> InUse<'_> {
+    /// Counts a call of the peer, until [`end_serving`](Self::end_serving).
+    pub(crate) fn begin_serving(&self) {
         self.serving.fetch_add(1, Ordering::Relaxed);
-        InUse(&self.serving)
+    }
+
+    /// A call of the peer has ended.
+    pub(crate) fn end_serving(&self) {
+        self.serving.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Queues a gossip message; `false` when the queue is full or the connection gone.
@@ -83,7 +84,7 @@ impl Link {
         self.gossip.try_send(message).is_ok()
     }
 
-    /// Closes it for a reason of this node's; the first one counts.
+    /// Closes it with a reason of this node; the first one counts.
     pub(crate) fn close(&self, reason: CloseReason) {
         self.closing.get_or_init(|| reason).close(&self.connection);
     }
@@ -116,9 +117,9 @@ impl Link {
         self.calling() == 0 && self.serving() == 0
     }
 
-    /// It is in the pool.
-    pub(crate) fn entered(&self, entry: EntryKey) {
-        // A connection arrives once.
+    /// Records its entry in the pool.
+    pub(crate) fn set_entry(&self, entry: EntryKey) {
+        // A connection is entered once.
         let _ = self.entry.set(entry);
     }
 
@@ -127,31 +128,51 @@ impl Link {
         self.entry.get().copied()
     }
 
-    /// Takes an observed round trip into the average: an eighth of the difference, as TCP does (RFC 6298).
+    /// Takes an observed round trip into the average.
     pub(crate) fn observe(&self, took: Duration) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-        let old = self.latency_us.load(Ordering::Relaxed);
-        let new = if old == 0 { took } else { old - old / 8 + took / 8 };
-        // A lost update between two calls costs one sample of an average.
-        self.latency_us.store(new.max(1), Ordering::Relaxed);
-        self.observed_us.store(self.clock(), Ordering::Relaxed);
+        self.latency.observe(took, self.opened.elapsed());
     }
 
-    /// The observed average, halved for every second since the last observation: a peer that was slow once and has not
-    /// been asked since gets its chance again. Before the first call, the connection's own round trip.
+    /// The average latency of calls. Before the first call, the round trip of the connection.
     pub(crate) fn latency(&self) -> Duration {
-        match self.latency_us.load(Ordering::Relaxed) {
-            0 => self.connection.rtt(),
-            us => {
-                let age_us = self.clock().saturating_sub(self.observed_us.load(Ordering::Relaxed));
-                Duration::from_micros(us >> (age_us / 1_000_000).min(63))
+        self.latency.at(self.opened.elapsed()).unwrap_or_else(|| self.connection.rtt())
+    }
+}
+
+/// A moving average of latencies that decays while there are no observations.
+#[derive(Debug, Default)]
+struct Latency {
+    /// In microseconds; zero before the first observation.
+    average_us: AtomicU64,
+    observed_us: AtomicU64,
+}
+
+impl Latency {
+    /// Takes an observation at `now` into the average: an eighth of the difference, as TCP does (RFC 6298).
+    fn observe(&self, took: Duration, now: Duration) {
+        let took = micros(took).max(1);
+        let old = self.average_us.load(Ordering::Relaxed);
+        let new = if old == 0 { took } else { old - old / 8 + took / 8 };
+        // A lost update between two calls costs one sample of an average.
+        self.average_us.store(new.max(1), Ordering::Relaxed);
+        self.observed_us.store(micros(now), Ordering::Relaxed);
+    }
+
+    /// The average at `now`, halved for every whole second since the last observation: a peer that was slow once and has not
+    /// been called since is tried again. `None` before the first observation.
+    fn at(&self, now: Duration) -> Option<Duration> {
+        match self.average_us.load(Ordering::Relaxed) {
+            0 => None,
+            average => {
+                let age_us = micros(now).saturating_sub(self.observed_us.load(Ordering::Relaxed));
+                Some(Duration::from_micros(average >> (age_us / 1_000_000).min(63)))
             }
         }
     }
+}
 
-    fn clock(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Debug for Link {
@@ -167,5 +188,27 @@ pub(crate) struct InUse<'a>(&'a AtomicUsize);
 impl Drop for InUse<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn latency_halves_for_every_second_without_a_call_and_follows_new_calls_at_once() {
+        let (latency, start) = (Latency::default(), Duration::from_secs(100));
+        assert_eq!(latency.at(start), None);
+        latency.observe(800 * MS, start);
+        for (age_ms, left) in [(0, 800), (999, 800), (1_000, 400), (2_500, 200), (3_000, 100)] {
+            assert_eq!(latency.at(start + age_ms * MS), Some(left * MS), "{age_ms} ms later");
+        }
+        assert_eq!(latency.at(start + Duration::from_secs(1_000)), Some(Duration::ZERO), "without overflow");
+        assert_eq!(latency.at(Duration::ZERO), Some(800 * MS), "a clock reading from before the observation");
+        latency.observe(1_600 * MS, start + Duration::from_secs(50));
+        assert_eq!(latency.at(start + Duration::from_secs(50)), Some(900 * MS), "an eighth of the difference");
+        assert_eq!(latency.at(start + Duration::from_secs(51)), Some(450 * MS), "its age counts from the last call");
     }
 }

@@ -1,11 +1,11 @@
-//! When a connection counts as silent.
+//! When the peer of a connection counts as lost.
 //!
-//! QUIC's own idle time-out starts anew with the first probe that is sent into the silence (RFC 9000, 10.1), so that a
-//! peer that dies right after a packet is noticed one probe interval late. This looks at what arrives, and nothing else.
+//! QUIC's own idle time-out starts again with the first probe that is sent without a reply (RFC 9000, 10.1), so that a
+//! peer that dies right after a packet is noticed one probe interval late. Here only what arrives counts.
 
 use std::time::{Duration, Instant};
 
-/// How often a connection is looked at.
+/// How often a connection is checked.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Datagrams received on one connection, over time.
@@ -13,22 +13,22 @@ pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) struct Liveness {
     received: u64,
     since: Instant,
-    looked: Instant,
+    checked: Instant,
 }
 
 impl Liveness {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { received: 0, since: now, looked: now }
+        Self { received: 0, since: now, checked: now }
     }
 
     /// Whether nothing arrived for as long as `limit`, given how many datagrams arrived until `now`.
     ///
-    /// Time in which nobody looked does not count as silence: then it was this process that stood still, and what
-    /// arrived meanwhile has not been read yet.
-    pub(crate) fn observe(&mut self, received: u64, now: Instant, limit: Duration) -> bool {
-        let stood_still = now.duration_since(self.looked) > CHECK_INTERVAL * 3;
-        self.looked = now;
-        if stood_still || received != self.received {
+    /// Time without a check does not count: then this process was suspended, and what arrived meanwhile has not been read
+    /// yet.
+    pub(crate) fn is_lost(&mut self, received: u64, now: Instant, limit: Duration) -> bool {
+        let suspended = now.duration_since(self.checked) > CHECK_INTERVAL * 3;
+        self.checked = now;
+        if suspended || received != self.received {
             (self.received, self.since) = (received, now);
             return false;
         }
@@ -43,17 +43,17 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(1_500);
 
     #[test]
-    fn silence_is_time_without_a_datagram_while_somebody_looks() {
+    fn a_peer_is_lost_when_no_datagram_arrives_while_the_connection_is_checked() {
         let start = Instant::now();
-        let mut silence = Liveness::new(start);
-        let at = |look: u32| start + CHECK_INTERVAL * look;
-        for look in 1..30 {
-            assert!(!silence.observe(look.into(), at(look), LIMIT));
+        let mut liveness = Liveness::new(start);
+        let at = |check: u32| start + CHECK_INTERVAL * check;
+        for check in 1..30 {
+            assert!(!liveness.is_lost(check.into(), at(check), LIMIT));
         }
-        for look in 30..35 {
-            assert!(!silence.observe(29, at(look), LIMIT), "{look}");
+        for check in 30..35 {
+            assert!(!liveness.is_lost(29, at(check), LIMIT), "{check}");
         }
-        assert!(silence.observe(29, at(35), LIMIT));
-        assert!(!silence.observe(29, at(100), LIMIT), "this process stood still");
+        assert!(liveness.is_lost(29, at(35), LIMIT));
+        assert!(!liveness.is_lost(29, at(100), LIMIT), "this process was suspended");
     }
 }

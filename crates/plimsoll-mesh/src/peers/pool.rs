@@ -1,8 +1,9 @@
-//! The connections that count, in a pool that makes room by closing the idle one used longest ago.
+//! The connections in use, in a pool that makes room by closing the idle one used least recently.
 //!
-//! Every call, of either side, leases its connection, so that none is closed under one. A call to a node without a
-//! connection waits for the one attempt that all callers share; a node that cannot be reached is left alone for a while.
-//! Decisions are made under the lock of [`ConnectionPool`]; what they ask for is done after it.
+//! Every call, of either side, leases its connection, so that none is closed while a call uses it. Calls to a node without
+//! a connection share one attempt to make it; a node that cannot be reached is not dialled again for a while. Decisions are
+//! made under the lock of [`ConnectionPool`]; the commands that follow from them are executed after its release
+//! (`connections`).
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -18,25 +19,23 @@ use tokio::sync::oneshot;
 use crate::controls::switched_off;
 use crate::names::NodeId;
 
-use super::close_reason::CloseReason;
-use super::close_reason::ConnectError;
-use super::config::Redial;
+use super::close_reason::{CloseReason, ConnectError};
 use super::link::Link;
-use super::state::{PeersState, count};
-use super::table::{CurrentConnection, LinkId, NewConnection, PeerState, Verdict};
+use super::redial::Redial;
+use super::table::{CurrentConnection, LinkId, NewConnection, Verdict};
 
 /// How long the actor of a closed connection may take to end before that counts as failed.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
-/// The same for a connection that takes no new calls: as long as the longest call on it, and a little.
+/// The same for a retired connection: as long as the longest call on it, and a little.
 const RETIRED_TIME: Duration = Duration::from_secs(75);
 
 /// A caller that waits for a connection.
-type Waiter = oneshot::Sender<Result<LeasedConnection, ConnectError>>;
+pub(super) type Waiter = oneshot::Sender<Result<LeasedConnection, ConnectError>>;
 
-/// The connection that counts for one node.
+/// The connection in use to one node.
 struct PooledConnection {
     link: Arc<Link>,
-    known: CurrentConnection,
+    current: CurrentConnection,
 }
 
 /// All connections that have completed the handshake.
@@ -46,16 +45,23 @@ pub(crate) struct ConnectionPool {
     open: HashMap<LinkId, Arc<Link>>,
     /// Nodes that callers wait for, each with a place.
     creations: HashMap<NodeId, Creation>,
-    /// Connections of which no lease is left, until their actor has ended or their time is up.
+    /// Connections without a lease, until their actor has ended or their time is up.
     closings: HashMap<LinkId, (Closing, Instant)>,
 }
 
-/// What a decision asks for.
-enum PoolCommand {
+/// What has to be done after a decision.
+pub(super) enum PoolCommand {
     Dial(NodeId),
     Evict(Arc<Link>),
     Grant(Waiter, Arc<Link>, Lease),
     Refuse(Waiter, PoolRefusal),
+}
+
+/// What a caller gets that asks for the connection to a node.
+pub(super) enum LeaseRequest {
+    Leased(Arc<Link>, Lease),
+    Waiting(WaitKey),
+    Refused(String),
 }
 
 impl ConnectionPool {
@@ -65,8 +71,8 @@ impl ConnectionPool {
             retry_first: redial.first,
             retry_longest: redial.longest,
             close_time: CLOSE_TIME,
-            // A connection that nobody calls over is in use all the same: gossip goes over it, and whoever closed it would
-            // dial it again to stay in the mesh. A peer that is dead is found by its silence.
+            // A connection without calls is in use all the same: gossip goes over it, and the node that closed it would dial
+            // it again to stay in the mesh. The liveness check closes connections to dead peers.
             idle_time: Duration::MAX,
             ..PoolSettings::default()
         };
@@ -78,6 +84,7 @@ impl ConnectionPool {
         &self.pool
     }
 
+    /// All open connections, retired ones included.
     pub(crate) fn open(&self) -> impl ExactSizeIterator<Item = &Arc<Link>> {
         self.open.values()
     }
@@ -86,23 +93,23 @@ impl ConnectionPool {
         self.pool.len() < self.pool.settings().cap.get()
     }
 
+    /// Nodes being dialled for callers, and connections being closed.
+    pub(crate) fn pending(&self) -> (usize, usize) {
+        (self.creations.len(), self.closings.len())
+    }
+
+    /// The connection in use to `node`.
     pub(crate) fn link(&self, node: &NodeId) -> Option<&Arc<Link>> {
-        self.pool.find(node).map(|(_, live)| &live.link)
+        self.pool.find(node).map(|(_, pooled)| &pooled.link)
     }
 
-    /// What the rules have to know of the connection that counts for `node`.
-    pub(crate) fn known(&self, node: &NodeId) -> Option<CurrentConnection> {
-        self.pool.find(node).map(|(_, live)| live.known)
+    /// What the rules need to know of the connection in use to `node`.
+    pub(crate) fn current(&self, node: &NodeId) -> Option<CurrentConnection> {
+        self.pool.find(node).map(|(_, pooled)| pooled.current)
     }
 
-    /// Enters a connection that was judged.
-    pub(crate) fn arrive(
-        &mut self,
-        link: &Arc<Link>,
-        arrival: NewConnection,
-        verdict: Verdict,
-        now: Instant,
-    ) -> Verdict {
+    /// Enters a new connection as `verdict` says.
+    pub(super) fn insert(&mut self, link: &Arc<Link>, new: NewConnection, verdict: Verdict, now: Instant) -> Verdict {
         match verdict {
             Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) => {}
             Verdict::Stale | Verdict::Full => return verdict,
@@ -112,20 +119,20 @@ impl ConnectionPool {
                 return verdict;
             }
         }
-        let live = PooledConnection { link: Arc::clone(link), known: arrival.known() };
-        let entered = match self.creations.remove(&arrival.node) {
+        let pooled = PooledConnection { link: Arc::clone(link), current: new.current() };
+        let entered = match self.creations.remove(&new.node) {
             Some(creation) => {
                 let entry = creation.entry();
-                self.pool.created(creation, live, now).map(|()| entry).map_err(|(closing, _)| {
+                self.pool.created(creation, pooled, now).map(|()| entry).map_err(|(closing, _)| {
                     self.pool.closed(closing, CloseOutcome::Closed);
                 })
             }
-            None => self.pool.replace(arrival.node, live, now).map_err(drop),
+            None => self.pool.replace(new.node, pooled, now).map_err(drop),
         };
         let Ok(entry) = entered else { return Verdict::Full };
-        link.entered(entry);
+        link.set_entry(entry);
         self.open.insert(link.id, Arc::clone(link));
-        // The former one is told why before the pool asks for its end.
+        // The former connection gets its reason before the pool asks for its end.
         match verdict {
             Verdict::UpRetiring(old) => drop(self.open.get(&old).map(|old| old.retire())),
             Verdict::UpReplacing(old) => drop(self.open.get(&old).map(|old| old.close(CloseReason::Replaced))),
@@ -134,8 +141,8 @@ impl ConnectionPool {
         verdict
     }
 
-    /// A connection's actor has ended. `true` when it was the one that counted.
-    fn ended(&mut self, link: &Link) -> bool {
+    /// Removes a connection whose actor has ended. `true` when it was the one in use.
+    pub(super) fn remove(&mut self, link: &Link) -> bool {
         self.open.remove(&link.id);
         if let Some((closing, _)) = self.closings.remove(&link.id) {
             self.pool.closed(closing, CloseOutcome::Closed);
@@ -144,10 +151,53 @@ impl ConnectionPool {
         link.entry().is_some_and(|entry| self.pool.retire(entry))
     }
 
-    /// Closings whose time is up: the place is free, and the connection is closed if it was left to end by itself.
-    fn expire_closings(&mut self, now: Instant) {
-        let due = self.closings.extract_if(|_, (_, due)| *due <= now).collect::<Vec<_>>();
-        for (link, (closing, _)) in due {
+    /// Asks for the connection to `node`.
+    pub(super) fn request(&mut self, node: &NodeId, waiter: Waiter, now: Instant) -> LeaseRequest {
+        match self.pool.request(node, WhenFull::Wait, waiter, now) {
+            Requested::Leased(lease) => match self.pool.value(lease.entry()) {
+                Some(pooled) => LeaseRequest::Leased(Arc::clone(&pooled.link), lease),
+                None => LeaseRequest::Refused("the connection has just ended".to_owned()),
+            },
+            Requested::Waiting(wait) => LeaseRequest::Waiting(wait),
+            Requested::Refused(refusal, _) => LeaseRequest::Refused(refusal.to_string()),
+        }
+    }
+
+    /// Removes a caller that gave up from its queue; does nothing when it has been served.
+    pub(super) fn cancel(&mut self, wait: WaitKey) {
+        self.pool.cancel(wait);
+    }
+
+    /// Leases the connection in use to `node`, if there is one.
+    pub(super) fn lease_existing(&mut self, node: &NodeId) -> Option<(Arc<Link>, Lease)> {
+        let lease = self.pool.hit(node)?;
+        self.with_link(lease)
+    }
+
+    /// Leases this very connection. `None` when it is not in the pool.
+    pub(super) fn lease_link(&mut self, link: &Link) -> Option<(Arc<Link>, Lease)> {
+        let lease = self.pool.lease(link.entry()?)?;
+        self.with_link(lease)
+    }
+
+    fn with_link(&self, lease: Lease) -> Option<(Arc<Link>, Lease)> {
+        let link = Arc::clone(&self.pool.value(lease.entry())?.link);
+        Some((link, lease))
+    }
+
+    pub(super) fn give_back(&mut self, lease: Lease, now: Instant) {
+        self.pool.release(lease, now);
+    }
+
+    /// An attempt at `node` failed: the callers that waited for it.
+    pub(super) fn failed(&mut self, node: &NodeId, now: Instant) -> Vec<Waiter> {
+        self.creations.remove(node).map_or_else(Vec::new, |creation| self.pool.failed(creation, now))
+    }
+
+    /// Ends closings whose time is up: their place is free, and a connection that was left to end by itself is closed.
+    pub(super) fn expire_closings(&mut self, now: Instant) {
+        let expired = self.closings.extract_if(|_, (_, due)| *due <= now).collect::<Vec<_>>();
+        for (link, (closing, _)) in expired {
             if let Some(link) = self.open.get(&link) {
                 link.close(CloseReason::Duplicate);
             }
@@ -155,27 +205,27 @@ impl ConnectionPool {
         }
     }
 
-    /// Gives back the room that a crowd of connections left behind. O(1) when little of it is free, O(room) otherwise.
-    fn compact(&mut self) -> Compacted {
+    /// Gives unused memory back. O(1) when there is little of it, O(capacity) otherwise.
+    pub(super) fn compact(&mut self) -> Compacted {
         let policy = CompactPolicy::default();
         let maps =
             self.open.compact(&policy).plus(self.creations.compact(&policy)).plus(self.closings.compact(&policy));
         self.pool.compact(&policy).plus(maps)
     }
 
-    /// Takes what the pool asks for.
-    fn collect_commands(&mut self, commands: &mut Vec<PoolCommand>) {
+    /// Takes the commands that the pool has ready.
+    pub(super) fn collect_commands(&mut self, commands: &mut Vec<PoolCommand>) {
         while let Some(action) = self.pool.next_action() {
             match action {
                 PoolAction::Create { creation, key, evicted } => {
-                    if let Some((closing, _, live)) = evicted {
-                        self.close(closing, live.link, commands);
+                    if let Some((closing, _, pooled)) = evicted {
+                        self.close(closing, pooled.link, commands);
                     }
                     self.creations.insert(key, creation);
                     commands.push(PoolCommand::Dial(key));
                 }
                 PoolAction::Abandon { entry } => {
-                    // The attempt goes on by itself; its connection is welcome if there is room when it comes.
+                    // The attempt goes on by itself; its connection is entered if there is room when it is up.
                     let creation = self.pool.key(entry).copied().and_then(|node| self.creations.remove(&node));
                     if let Some(creation) = creation {
                         self.pool.creation_abandoned(creation);
@@ -183,8 +233,8 @@ impl ConnectionPool {
                 }
                 PoolAction::Close { closing, value, .. } => self.close(closing, value.link, commands),
                 PoolAction::Grant { waiter, lease } => {
-                    if let Some(live) = self.pool.value(lease.entry()) {
-                        commands.push(PoolCommand::Grant(waiter, Arc::clone(&live.link), lease));
+                    if let Some(pooled) = self.pool.value(lease.entry()) {
+                        commands.push(PoolCommand::Grant(waiter, Arc::clone(&pooled.link), lease));
                     }
                 }
                 PoolAction::Refuse { waiter, refusal } => commands.push(PoolCommand::Refuse(waiter, refusal)),
@@ -198,7 +248,7 @@ impl ConnectionPool {
             self.pool.closed(closing, CloseOutcome::Closed);
             return;
         }
-        // One that is retired ends by itself when what is on its way has arrived.
+        // A retired connection ends by itself when its calls have ended.
         let time = if link.is_retired() { RETIRED_TIME } else { CLOSE_TIME };
         self.closings.insert(link.id, (closing, Instant::now() + time));
         if !link.is_retired() && link.closing().is_none() {
@@ -207,11 +257,22 @@ impl ConnectionPool {
     }
 }
 
+/// Takes leases back.
+pub(super) trait LeaseOwner: Send + Sync {
+    fn give_back(self: Arc<Self>, lease: Lease);
+}
+
 /// A connection that stays open until this is dropped.
 pub(crate) struct LeasedConnection {
-    shared: Arc<PeersState>,
     link: Arc<Link>,
-    lease: Option<Lease>,
+    /// Taken when it is dropped.
+    lease: Option<(Arc<dyn LeaseOwner>, Lease)>,
+}
+
+impl LeasedConnection {
+    pub(super) fn new(link: Arc<Link>, owner: Arc<dyn LeaseOwner>, lease: Lease) -> Self {
+        Self { link, lease: Some((owner, lease)) }
+    }
 }
 
 impl Deref for LeasedConnection {
@@ -224,172 +285,9 @@ impl Deref for LeasedConnection {
 
 impl Drop for LeasedConnection {
     fn drop(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            self.shared.update(|connections| connections.pool.release(lease, Instant::now()));
+        if let Some((owner, lease)) = self.lease.take() {
+            owner.give_back(lease);
         }
-    }
-}
-
-impl PeersState {
-    /// Changes the connections, then does what the change asks for.
-    fn update<R>(self: &Arc<Self>, change: impl FnOnce(&mut ConnectionPool) -> R) -> R {
-        let mut commands = Vec::new();
-        let result = {
-            let mut connections = self.connections.lock();
-            let result = change(&mut connections);
-            connections.collect_commands(&mut commands);
-            result
-        };
-        self.execute(commands);
-        result
-    }
-
-    fn execute(self: &Arc<Self>, commands: Vec<PoolCommand>) {
-        for item in commands {
-            match item {
-                PoolCommand::Dial(node) => self.dial_on_demand(node),
-                PoolCommand::Evict(link) => {
-                    count(&self.counters.evicted);
-                    let reason = CloseReason::Evicted { me: self.me };
-                    let ended = reason.disconnect();
-                    link.close(reason);
-                    self.forget(&link, &ended);
-                }
-                PoolCommand::Grant(waiter, link, lease) => {
-                    // Whoever waited may have gone this moment; then the lease goes back with what comes back.
-                    let _ = waiter.send(Ok(LeasedConnection { shared: Arc::clone(self), link, lease: Some(lease) }));
-                }
-                PoolCommand::Refuse(waiter, refusal) => {
-                    drop(waiter.send(Err(ConnectError::Unreachable(refusal.to_string()))))
-                }
-            }
-        }
-    }
-
-    fn dial_on_demand(self: &Arc<Self>, node: NodeId) {
-        match self.refusal_for(node) {
-            Some(reason) => self.unreachable(&node, &ConnectError::from(&reason.disconnect())),
-            None => {
-                self.table.lock().demand(&node, Instant::now());
-                self.wake_dialler.notify_one();
-            }
-        }
-    }
-
-    /// Judges a connection and enters it, if it is to stay.
-    pub(crate) fn enter(
-        self: &Arc<Self>,
-        link: &Arc<Link>,
-        arrival: NewConnection,
-        listens: Option<std::net::SocketAddr>,
-    ) -> Verdict {
-        let (now, mut commands) = (Instant::now(), Vec::new());
-        let verdict = {
-            // Both locks, in this order: who is up in the table has a connection in the pool.
-            let (mut table, mut connections) = (self.table.lock(), self.connections.lock());
-            let judged = table.judge(arrival, connections.known(&arrival.node));
-            let verdict = connections.arrive(link, arrival, judged, now);
-            connections.collect_commands(&mut commands);
-            if matches!(verdict, Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_)) {
-                table.up(arrival.node, listens, now);
-            }
-            verdict
-        };
-        self.execute(commands);
-        verdict
-    }
-
-    /// A connection's actor has ended. `true` when it was the one that counted.
-    pub(crate) fn left(self: &Arc<Self>, link: &Link) -> bool {
-        self.update(|connections| connections.ended(link))
-    }
-
-    /// Gives up on closings that take too long, and gives back room.
-    pub(crate) fn maintain(self: &Arc<Self>) {
-        self.update(|connections| {
-            connections.expire_closings(Instant::now());
-            connections.compact();
-        });
-    }
-
-    /// An attempt at `node` failed: those that wait for it are told.
-    pub(crate) fn unreachable(self: &Arc<Self>, node: &NodeId, why: &ConnectError) {
-        let told = self.update(|connections| match connections.creations.remove(node) {
-            Some(creation) => connections.pool.failed(creation, Instant::now()),
-            None => Vec::new(),
-        });
-        for waiter in told {
-            let _ = waiter.send(Err(why.clone()));
-        }
-    }
-
-    /// The connection to `node`, if there is one.
-    pub(crate) fn hit(self: &Arc<Self>, node: &NodeId) -> Option<LeasedConnection> {
-        let mut connections = self.connections.lock();
-        let lease = connections.pool.hit(node)?;
-        self.leased(&connections, lease)
-    }
-
-    /// Keeps `link` open for a call of its peer. `None` when it is not in the pool: it ends when it is idle.
-    pub(crate) fn hold(self: &Arc<Self>, link: &Link) -> Option<LeasedConnection> {
-        let mut connections = self.connections.lock();
-        let lease = connections.pool.lease(link.entry()?)?;
-        self.leased(&connections, lease)
-    }
-
-    fn leased(self: &Arc<Self>, connections: &ConnectionPool, lease: Lease) -> Option<LeasedConnection> {
-        let link = Arc::clone(&connections.pool.value(lease.entry())?.link);
-        Some(LeasedConnection { shared: Arc::clone(self), link, lease: Some(lease) })
-    }
-
-    /// The connection to `node`, dialled if there is none: waits until it is up, the attempt failed, or `until`.
-    pub(crate) async fn lease(
-        self: &Arc<Self>,
-        node: NodeId,
-        until: Instant,
-    ) -> Result<LeasedConnection, ConnectError> {
-        let unreached = |why: &str| ConnectError::Unreachable(why.to_owned());
-        let (waiter, answer) = oneshot::channel();
-        let asked = self.update(|connections| {
-            let asked = connections.pool.request(&node, WhenFull::Wait, waiter, Instant::now());
-            match asked {
-                Requested::Leased(lease) => Err(self.leased(connections, lease).ok_or(None)),
-                Requested::Waiting(wait) => Ok(wait),
-                Requested::Refused(refusal, _) => Err(Err(Some(refusal))),
-            }
-        });
-        let wait = match asked {
-            Ok(wait) => wait,
-            Err(Ok(leased)) => return Ok(leased),
-            Err(Err(None)) => return Err(unreached("it has just gone")),
-            Err(Err(Some(refusal))) => return Err(self.no_connection(&node, &refusal.to_string())),
-        };
-        let _waiting = LeaseWait { shared: self, wait };
-        match tokio::time::timeout_at(until.into(), answer).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(unreached("this node is stopping"))),
-            Err(_) => Err(self.no_connection(&node, "it did not answer in time")),
-        }
-    }
-
-    /// Why there is no connection to a node. Where the last attempt ended in a refusal, that is why.
-    fn no_connection(&self, node: &NodeId, otherwise: &str) -> ConnectError {
-        match self.table.lock().state(node) {
-            Some((PeerState::Refused, Some(why))) => ConnectError::Refused(why.to_owned()),
-            _ => ConnectError::Unreachable(otherwise.to_owned()),
-        }
-    }
-}
-
-/// Takes a caller that gives up out of its queue.
-struct LeaseWait<'a> {
-    shared: &'a Arc<PeersState>,
-    wait: WaitKey,
-}
-
-impl Drop for LeaseWait<'_> {
-    fn drop(&mut self) {
-        // Says no, and does nothing, when the answer is there.
-        self.shared.update(|connections| connections.pool.cancel(self.wait));
     }
 }
 
@@ -407,18 +305,18 @@ mod tests {
         assert_eq!(connections().pool().settings().idle_time, Duration::MAX);
     }
 
-    /// L-2: the room of a thousand waiting callers goes back when they have gone.
+    /// L-2: the memory of a thousand waiting callers is given back when they have gone.
     #[test]
-    fn the_room_of_a_crowd_goes_back() {
+    fn memory_of_callers_that_have_gone_is_given_back() {
         let (mut connections, now) = (connections(), Instant::now());
         let waits: Vec<_> = (0..1_000_u16)
             .map(|n| {
                 let mut digest = [0; 32];
                 digest[..2].copy_from_slice(&n.to_le_bytes());
-                let asked =
-                    connections.pool.request(&NodeId::from_digest(digest), WhenFull::Wait, oneshot::channel().0, now);
-                let Requested::Waiting(wait) = asked else { panic!("there is no connection") };
-                wait
+                match connections.request(&NodeId::from_digest(digest), oneshot::channel().0, now) {
+                    LeaseRequest::Waiting(wait) => wait,
+                    LeaseRequest::Leased(..) | LeaseRequest::Refused(_) => panic!("there is no connection"),
+                }
             })
             .collect();
         connections.collect_commands(&mut Vec::new());

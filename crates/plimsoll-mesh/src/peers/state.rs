@@ -1,4 +1,4 @@
-//! What the parts of the peers share: the table, the connections, and the counters.
+//! What the parts of the peers have in common: the table, the connections, the counters, and whom this node refuses.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,24 +12,25 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use plimsoll::bounded::LogThrottle;
 use plimsoll::inspect::{Details, Inspect};
+use plimsoll::mailbox::BoundedRef;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::events::EventKind;
 use crate::identity::{self, Identity, IdentityError, TrustStore};
 use crate::names::NodeId;
 use crate::service::ServePeer;
 
-use super::close_reason::CloseReason;
-use super::close_reason::{Disconnect, DisconnectKind};
+use super::close_reason::{CloseReason, ConnectError, Disconnect, DisconnectKind};
+use super::config::{PeersConfig, SeedAddress};
 use super::link::Link;
 use super::pool::ConnectionPool;
-use super::table::{Dial, Dialler, LinkId, NewConnection, PeerTable, Verdict};
-use super::{Gossip, PeersConfig, Poison};
+use super::table::{Dial, Dialler, LinkId, PeerTable};
+use super::{Gossip, Poison};
 
-/// How long a node that gossiped poison is refused.
+/// How long a node that sent a harmful gossip message is refused.
 const EXPELLED: Duration = Duration::from_secs(600);
-/// Nodes that are refused for that at once; the oldest is forgiven first.
+/// Nodes that are refused for that at once; the oldest is admitted again first.
 const MAX_EXPELLED: usize = 1_024;
 
 /// A connection that has not completed the handshake.
@@ -37,10 +38,59 @@ pub(crate) struct PendingConnection {
     pub(crate) connection: quinn::Connection,
     pub(crate) node: NodeId,
     pub(crate) dialler: Dialler,
-    /// The address dialled.
-    pub(crate) address: Option<SocketAddr>,
-    /// Its place among the accepted ones that have not completed the handshake.
+    /// The place of an accepted connection among those in the handshake.
     pub(crate) place: Option<OwnedSemaphorePermit>,
+    /// The attempt that made a dialled connection.
+    pub(crate) dial: Option<DialGuard>,
+}
+
+/// An attempt in progress. The table learns its end when this is dropped, wherever that is; without a result it failed.
+pub(crate) struct DialGuard {
+    shared: Arc<PeersState>,
+    dial: Dial,
+    /// The node that the failure is about, if it is known, and the failure. `None` when the connection was entered.
+    failure: Option<(Option<NodeId>, Disconnect)>,
+}
+
+impl DialGuard {
+    pub(crate) fn new(shared: &Arc<PeersState>, dial: Dial) -> Self {
+        let failure = Some((None, Disconnect::lost("the attempt was abandoned")));
+        Self { shared: Arc::clone(shared), dial, failure }
+    }
+
+    /// The connection was entered.
+    pub(crate) fn connected(mut self) {
+        self.failure = None;
+    }
+
+    /// The attempt failed.
+    pub(crate) fn failed(mut self, node: Option<NodeId>, disconnect: Disconnect) {
+        self.failure = Some((node, disconnect));
+    }
+}
+
+impl Drop for DialGuard {
+    fn drop(&mut self) {
+        let (shared, Dial { address, expected }) = (&self.shared, self.dial);
+        let now = Instant::now();
+        match self.failure.take() {
+            None => drop(shared.table.lock().dial_settled(address, None, now, rand::random())),
+            Some((node, disconnect)) => {
+                count(&shared.counters.dials_failed);
+                let node = node.or(expected);
+                if let Some(node) = node {
+                    shared.log_refusal(&node, &disconnect);
+                }
+                let error = ConnectError::from(&disconnect);
+                let node = shared.table.lock().dial_failed(address, node, disconnect, now, rand::random());
+                if let Some(node) = node {
+                    shared.fail_waiters(&node, &error);
+                }
+                shared.notify_change();
+            }
+        }
+        shared.wake_dialler.notify_one();
+    }
 }
 
 /// Starts the actor of a connection under the running supervisor of connections.
@@ -58,21 +108,24 @@ pub(crate) struct PeersState {
     /// Locked after the table, where both are.
     pub(crate) connections: Mutex<ConnectionPool>,
     expelled: Mutex<HashMap<NodeId, (Instant, String)>>,
-    /// Connections without a certificate, for the log.
+    /// Refusals without a node to name, for the log.
     anonymous: Mutex<LogThrottle>,
-    pub(crate) handshakes: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
     pub(crate) start: ArcSwapOption<Start>,
+    pub(crate) acceptor: ArcSwapOption<BoundedRef<PendingConnection>>,
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) wake_dialler: Notify,
     next_link: AtomicU64,
     pub(crate) counters: Counters,
 }
 
-/// What happened, ever since.
+/// Totals since the node started.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) dialled: AtomicU64,
     pub(crate) dials_failed: AtomicU64,
+    pub(crate) lookups: AtomicU64,
+    pub(crate) lookups_failed: AtomicU64,
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) ended: AtomicU64,
@@ -81,6 +134,8 @@ pub(crate) struct Counters {
     pub(crate) calls_answered: AtomicU64,
     pub(crate) calls_abandoned: AtomicU64,
     pub(crate) calls_malformed: AtomicU64,
+    pub(crate) calls_panicked: AtomicU64,
+    pub(crate) calls_timed_out: AtomicU64,
     pub(crate) gossip_received: AtomicU64,
     pub(crate) gossip_sent: AtomicU64,
     pub(crate) gossip_dropped: AtomicU64,
@@ -101,9 +156,14 @@ impl PeersState {
     ) -> Result<Self, IdentityError> {
         let me = identity.node_id();
         let client = identity::peer_client_config(&identity, config.transport())?;
-        let mut table = PeerTable::new(me, config.redial);
+        let (mut table, now) = (PeerTable::new(me, config.redial), Instant::now());
         for seed in &config.seeds {
-            table.add_target(Dial { address: seed.address, expected: seed.node }, true, Instant::now());
+            match &seed.address {
+                SeedAddress::Socket(address) => {
+                    table.add_seed(Dial { address: *address, expected: seed.node }, now);
+                }
+                SeedAddress::Name { host, port } => table.names().add(host, *port, seed.node, now),
+            }
         }
         Ok(Self {
             me,
@@ -119,6 +179,7 @@ impl PeersState {
             handshakes: Arc::new(Semaphore::new(config.max_handshakes)),
             config,
             start: ArcSwapOption::empty(),
+            acceptor: ArcSwapOption::empty(),
             changed: watch::Sender::new(0),
             wake_dialler: Notify::new(),
             next_link: AtomicU64::new(1),
@@ -126,38 +187,44 @@ impl PeersState {
         })
     }
 
-    /// Takes an accepted connection, or closes it with the reason.
-    pub(crate) fn accept(shared: &Arc<Self>, connection: quinn::Connection) {
+    /// Passes an accepted connection to the acceptor, or closes it with the reason.
+    pub(crate) fn accept(&self, connection: quinn::Connection) {
+        let me = self.me;
         let Some(node) = identity::handshake(&connection).and_then(|handshake| handshake.node) else {
-            shared.refuse(&connection, None, &CloseReason::Anonymous { me: shared.me });
+            self.refuse(&connection, None, &CloseReason::Anonymous { me });
             return;
         };
-        if let Some(reason) = shared.refusal_for(node) {
-            shared.refuse(&connection, Some(node), &reason);
+        if let Some(reason) = self.refusal_for(node) {
+            self.refuse(&connection, Some(node), &reason);
             return;
         }
-        let Ok(place) = Arc::clone(&shared.handshakes).try_acquire_owned() else {
-            shared.refuse(&connection, Some(node), &CloseReason::Full { me: shared.me });
+        let Ok(place) = Arc::clone(&self.handshakes).try_acquire_owned() else {
+            self.refuse(&connection, Some(node), &CloseReason::Busy { me });
             return;
         };
-        count(&shared.counters.accepted);
-        shared.config.widen(&connection);
-        let pending =
-            PendingConnection { connection, node, dialler: Dialler::Remote, address: None, place: Some(place) };
-        let shared = Arc::clone(shared);
-        // Bounded by the places for connections that have not completed the handshake.
-        tokio::spawn(async move { shared.start(pending).await });
+        self.config.widen(&connection);
+        let dialler = Dialler::Remote;
+        let pending = PendingConnection { connection, node, dialler, place: Some(place), dial: None };
+        let refused = match &*self.acceptor.load() {
+            // Its mailbox has room for as many as there are places.
+            Some(acceptor) => acceptor.send(pending).err().map(|error| error.into_message()),
+            None => Some(pending),
+        };
+        match refused {
+            None => count(&self.counters.accepted),
+            Some(pending) => self.refuse(&pending.connection, None, &CloseReason::Stopping { me }),
+        }
     }
 
-    /// Starts the actor of a connection; without a running supervisor the connection is closed.
+    /// Starts the actor of a connection. Without a running supervisor the connection is closed.
     pub(crate) async fn start(&self, pending: PendingConnection) -> bool {
         let connection = pending.connection.clone();
         let started = match &*self.start.load() {
             Some(start) => start(pending).await,
             None => Err("the peers are not running".to_owned()),
         };
-        if let Err(why) = &started {
-            warn!(target: "plimsoll::mesh", node = %self.me, why, "a peer's connection found no actor");
+        if let Err(error) = &started {
+            warn!(target: "plimsoll::mesh", node = %self.me, error, "the actor of a peer's connection did not start");
             CloseReason::Stopping { me: self.me }.close(&connection);
         }
         started.is_ok()
@@ -183,116 +250,54 @@ impl PeersState {
         }
     }
 
-    /// Turns a connection away before it counts, by name.
+    /// Closes a connection that is not in use, with the reason; logs and records it once per reason and node.
     pub(crate) fn refuse(&self, connection: &quinn::Connection, node: Option<NodeId>, reason: &CloseReason) {
-        let ended = reason.disconnect();
+        let disconnect = reason.disconnect();
         reason.close(connection);
         let remote = connection.remote_address();
-        count(if ended.kind == DisconnectKind::Refused { &self.counters.refused } else { &self.counters.ended });
+        let refused = disconnect.kind == DisconnectKind::Refused;
+        count(if refused { &self.counters.refused } else { &self.counters.ended });
         if *reason == CloseReason::Duplicate {
             count(&self.counters.duplicates);
             return;
         }
         match node {
             Some(peer) => {
-                if !self.is_repeated(&peer, &ended) {
-                    let reason = &ended.reason;
-                    warn!(target: "plimsoll::mesh", node = %self.me, %peer, %remote, reason, "peer refused");
-                    self.config.events.record(EventKind::PeerRefused, Some(peer), reason);
+                if !self.is_repeated(&peer, &disconnect) {
+                    let text = &disconnect.reason;
+                    warn!(target: "plimsoll::mesh", node = %self.me, %peer, %remote, reason = text, "peer refused");
+                    let full = matches!(reason, CloseReason::Full { .. } | CloseReason::Busy { .. });
+                    let kind = if full { EventKind::CapReached } else { EventKind::PeerRefused };
+                    self.config.events.record(kind, Some(peer), text);
                 }
-                self.table.lock().note(peer, None, ended, Instant::now());
+                self.table.lock().note(peer, None, disconnect, Instant::now());
                 self.notify_change();
             }
             None => {
-                if let Some(unsaid) = self.anonymous.lock().record(Instant::now()) {
-                    let reason = ended.reason;
-                    warn!(target: "plimsoll::mesh", node = %self.me, %remote, reason, unsaid, "peer refused");
+                if let Some(suppressed) = self.anonymous.lock().record(Instant::now()) {
+                    let reason = disconnect.reason;
+                    warn!(target: "plimsoll::mesh", node = %self.me, %remote, reason, suppressed, "peer refused");
+                    self.config.events.record(EventKind::PeerRefused, None, &reason);
                 }
             }
         }
     }
 
-    /// Whether `peer` ended just so the last time. Who is turned away comes again and again; the log tells of the first.
-    fn is_repeated(&self, peer: &NodeId, ended: &Disconnect) -> bool {
-        self.table.lock().state(peer).is_some_and(|(_, reason)| reason == Some(&*ended.reason))
+    /// Whether the last connection with `peer` ended for the same reason. A refused node dials again and again; only the first
+    /// refusal is logged.
+    fn is_repeated(&self, peer: &NodeId, disconnect: &Disconnect) -> bool {
+        self.table.lock().state(peer).is_some_and(|(_, reason)| reason == Some(&*disconnect.reason))
     }
 
-    /// Logs that `peer` turned this node away; once, and not at every attempt that ends alike.
-    pub(crate) fn log_refusal(&self, peer: &NodeId, ended: &Disconnect) {
-        if ended.kind == DisconnectKind::Refused && !self.is_repeated(peer, ended) {
-            warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason = ended.reason, "peer refused");
-            self.config.events.record(EventKind::PeerRefused, Some(*peer), &ended.reason);
+    /// Logs that `peer` refused this node, unless it did so for the same reason before.
+    pub(crate) fn log_refusal(&self, peer: &NodeId, disconnect: &Disconnect) {
+        if disconnect.kind == DisconnectKind::Refused && !self.is_repeated(peer, disconnect) {
+            warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason = disconnect.reason, "peer refused");
+            self.config.events.record(EventKind::PeerRefused, Some(*peer), &disconnect.reason);
         }
     }
 
-    /// Judges a connection that has completed the handshake, and publishes it if it counts.
-    pub(crate) fn arrive(
-        self: &Arc<Self>,
-        link: &Arc<Link>,
-        arrival: NewConnection,
-        listens: Option<SocketAddr>,
-    ) -> Verdict {
-        let verdict = self.enter(link, arrival, listens);
-        match verdict {
-            Verdict::Stale | Verdict::Full => return verdict,
-            Verdict::UpRetiring(_) | Verdict::Duplicate => count(&self.counters.duplicates),
-            Verdict::Up => {
-                info!(target: "plimsoll::mesh", node = %self.me, peer = %link.node, "peer up");
-                self.config.events.record(EventKind::PeerUp, Some(link.node), "");
-            }
-            Verdict::UpReplacing(_) => {}
-        }
-        if verdict != Verdict::Duplicate {
-            self.gossip.up(link.node);
-            self.notify_change();
-        }
-        verdict
-    }
-
-    /// Why a connection that has completed the handshake is closed without an answer, if it is.
-    pub(crate) fn would_refuse(&self, arrival: NewConnection) -> Option<CloseReason> {
-        let current = self.connections.lock().known(&arrival.node);
-        match self.table.lock().judge(arrival, current) {
-            Verdict::Duplicate => Some(CloseReason::Duplicate),
-            Verdict::Stale => Some(CloseReason::Replaced),
-            // There may be an idle one to close.
-            Verdict::Full | Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) => None,
-        }
-    }
-
-    /// A connection that had completed the handshake ended; `error` is quinn's word for it.
-    pub(crate) fn ended(self: &Arc<Self>, link: &Link, ended: Disconnect) {
-        count(&self.counters.ended);
-        if self.left(link) {
-            self.forget(link, &link.closing().map_or(ended, CloseReason::disconnect));
-        }
-    }
-
-    /// The connection that counted for its node does not any more.
-    pub(crate) fn forget(&self, link: &Link, ended: &Disconnect) {
-        {
-            let mut table = self.table.lock();
-            // A later one may have come meanwhile.
-            let successor = self.connections.lock().known(&link.node).is_some();
-            if successor || !table.down(link.node, ended.clone(), Instant::now(), rand::random()) {
-                return;
-            }
-        }
-        let (peer, reason) = (link.node, &ended.reason);
-        let what = if ended.kind == DisconnectKind::Refused {
-            warn!(target: "plimsoll::mesh", node = %self.me, %peer, reason, "peer refused");
-            EventKind::PeerRefused
-        } else {
-            info!(target: "plimsoll::mesh", node = %self.me, %peer, reason, "peer down");
-            EventKind::PeerDown
-        };
-        self.config.events.record(what, Some(peer), reason);
-        self.gossip.down(link.node);
-        self.notify_change();
-        self.wake_dialler.notify_one();
-    }
-
-    /// The connection to `node` that takes new calls, for a look at it.
+    /// The connection in use to `node`.
     pub(crate) fn link(&self, node: &NodeId) -> Option<Arc<Link>> {
         self.connections.lock().link(node).cloned()
     }
@@ -304,12 +309,8 @@ impl PeersState {
     }
 
     pub(crate) fn set_members(&self, members: &[(NodeId, SocketAddr)], now: Instant) {
-        let mut table = self.table.lock();
-        table.retain_members(&members.iter().map(|(_, address)| *address).collect());
-        for &(node, address) in members {
-            table.add_target(Dial { address, expected: Some(node) }, false, now);
-        }
-        drop(table);
+        let members = members.iter().map(|&(node, address)| Dial { address, expected: Some(node) });
+        self.table.lock().set_members(members, now);
         self.wake_dialler.notify_one();
     }
 
@@ -327,7 +328,7 @@ impl PeersState {
         self.close_all(|link| (link.node == node).then(|| CloseReason::Poison { node, why: why.0.clone() }));
     }
 
-    /// Closes the connections that `judge` finds a reason against.
+    /// Closes every open connection for which `judge` returns a reason.
     pub(crate) fn close_all(&self, judge: impl Fn(&Link) -> Option<CloseReason>) {
         for link in self.connections.lock().open() {
             if let Some(reason) = judge(link) {
@@ -347,20 +348,36 @@ impl PeersState {
     pub(crate) fn inspect(&self) -> Details {
         let mut details = Details::default();
         let mut put = |name: &str, value: u64| details.counters.insert(name.to_owned(), value);
-        put("up", self.table.lock().count_up() as u64);
+        {
+            let table = self.table.lock();
+            put("up", table.count_up() as u64);
+            put("dialling", table.count_dialling() as u64);
+            put("targets", table.count_targets() as u64);
+        }
         put("limit", self.config.connections.get() as u64);
+        let places = self.handshakes.available_permits();
+        put("handshakes", self.config.max_handshakes.saturating_sub(places) as u64);
+        put("handshakes_limit", self.config.max_handshakes as u64);
         let pool = {
             let connections = self.connections.lock();
             put("open", connections.open().len() as u64);
             put("retired", connections.open().filter(|link| link.is_retired()).count() as u64);
             put("calls_out", connections.open().map(|link| link.calling() as u64).sum());
-            put("calls_in", connections.open().map(|link| link.serving() as u64).sum());
+            let serving: u64 = connections.open().map(|link| link.serving() as u64).sum();
+            put("calls_in", serving);
+            put("workers_peer_call", serving);
+            let (awaited, closing) = connections.pending();
+            put("dials_awaited", awaited as u64);
+            put("closing", closing as u64);
+            put("calls_waiting", connections.pool().waiting() as u64);
             connections.pool().counters().inspect()
         };
         let counters = &self.counters;
         for (name, counter) in [
             ("dialled", &counters.dialled),
             ("dials_failed", &counters.dials_failed),
+            ("lookups", &counters.lookups),
+            ("lookups_failed", &counters.lookups_failed),
             ("accepted", &counters.accepted),
             ("refused", &counters.refused),
             ("ended", &counters.ended),
@@ -369,6 +386,8 @@ impl PeersState {
             ("calls_answered", &counters.calls_answered),
             ("calls_abandoned", &counters.calls_abandoned),
             ("calls_malformed", &counters.calls_malformed),
+            ("calls_panicked", &counters.calls_panicked),
+            ("calls_timed_out", &counters.calls_timed_out),
             ("gossip_received", &counters.gossip_received),
             ("gossip_sent", &counters.gossip_sent),
             ("gossip_dropped", &counters.gossip_dropped),

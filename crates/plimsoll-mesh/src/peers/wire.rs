@@ -1,7 +1,7 @@
-//! What goes over a stream between nodes: `plimsoll-peer/1`.
+//! The frames on a stream between nodes: `plimsoll-peer/1`.
 //!
-//! One frame a direction and stream. Eight bytes of prefix tell version, kind and both lengths, so that every limit is
-//! checked before a byte is kept; then the head in postcard, then the body as it is.
+//! One frame for each direction of a stream. A prefix of eight bytes holds version, kind and both lengths, so that every
+//! limit is checked before a byte is kept; the head in postcard and the body follow.
 //!
 //! ```text
 //! | version 1 | kind 1 | head length 2 | body length 4 | head | body |      numbers big-endian, the stream ends there
@@ -123,7 +123,7 @@ pub(crate) fn encode<H: Serialize>(kind: Kind, head: &H, body_len: usize) -> Res
     Ok(frame)
 }
 
-/// What each side of a connection says first.
+/// The first message of each side of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
     /// The realm; names do not cross realms.
@@ -132,7 +132,7 @@ pub(crate) struct Hello {
     pub(crate) oldest: u16,
     /// The newest protocol version understood.
     pub(crate) newest: u16,
-    /// When the node started, in milliseconds since the epoch: a later life of a node replaces an earlier one.
+    /// The incarnation of the node, which rises with each start: a later one replaces an earlier one.
     pub(crate) incarnation: u64,
     /// Where the node listens, for other nodes to dial.
     pub(crate) listens: Option<SocketAddr>,

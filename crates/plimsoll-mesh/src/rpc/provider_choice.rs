@@ -1,11 +1,11 @@
-//! Which provider to ask: rules without I/O.
+//! Which provider to call: rules without I/O.
 
-use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::names::{NodeId, ServiceName};
+use crate::names::NodeId;
 
-/// A provider on another node, as this node has seen it.
+/// A provider on another node, as this node observes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) node: NodeId,
@@ -13,10 +13,10 @@ pub(crate) struct Candidate {
     pub(crate) health: Health,
 }
 
-/// How likely a provider answers.
+/// How likely a provider replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Health {
-    /// Connected, with this node's own calls in flight there and how long an answer took of late.
+    /// Connected, with this node's own calls in flight there and the recent time to a reply.
     Connected { in_flight: usize, latency: Duration },
     /// Not connected, and not known to fail.
     Dialable,
@@ -33,7 +33,7 @@ impl Health {
         }
     }
 
-    /// What one more call costs there: the better of two has less of it.
+    /// The expected cost of one more call there.
     fn cost(self) -> u128 {
         match self {
             Self::Connected { in_flight, latency } => latency.as_micros().max(1) * (in_flight as u128 + 1),
@@ -42,38 +42,42 @@ impl Health {
     }
 }
 
-/// Which of the providers on other nodes that stand best is asked. This node itself always comes first.
+/// Which of the providers on other nodes is called, among those with the best health. This node itself always comes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderChoice {
-    /// The better of two taken at random, by this node's own calls in flight there and how long an answer took of late.
-    /// Two random choices keep the load nearly even without anybody's knowing it exactly (Mitzenmacher 2001), and do not
-    /// send everybody to the same best. The default.
+    /// The better of two taken at random, by this node's own calls in flight there and the recent time to a reply. Two
+    /// random choices keep the load nearly even without exact knowledge of it (Mitzenmacher 2001), and do not send all
+    /// callers to the same best provider. The default.
     #[default]
     PowerOfTwoChoices,
     /// One after the other, for each service by itself.
     RoundRobin,
-    /// The same one for all calls of a client's connection to a service, as long as it can be reached. When a provider comes
-    /// or goes, only the calls that it takes or leaves change their place (rendezvous hashing).
+    /// The same one for all calls of a client's connection to a service, as long as it can be reached. When a provider joins
+    /// or leaves, only the calls that it takes or had are moved (rendezvous hashing).
     Sticky,
 }
 
-/// A choice with what it goes by.
+/// A choice with its input.
 pub(crate) enum Rule<'a> {
-    /// Answers a number below its argument.
+    /// Returns a random number below its argument.
     PowerOfTwoChoices(&'a mut dyn FnMut(usize) -> usize),
-    /// Who was asked last.
-    RoundRobin(Option<NodeId>),
+    /// The position after which to go on; `None` at the beginning.
+    RoundRobin(Option<u64>),
     /// The weight of a node for this client and service.
     HighestWeight(&'a dyn Fn(&NodeId) -> u64),
 }
 
-/// Takes out whom to ask next, of those that stand best.
+/// Takes out the provider to call next, of those with the best health.
 pub(crate) fn take_next(candidates: &mut Vec<Candidate>, rule: Rule<'_>) -> Option<Candidate> {
+    choose(candidates, rule).map(|chosen| candidates.swap_remove(chosen))
+}
+
+fn choose(candidates: &[Candidate], rule: Rule<'_>) -> Option<usize> {
     if candidates.len() <= 1 {
-        return candidates.pop();
+        return (!candidates.is_empty()).then_some(0);
     }
-    // Who sticks to a node that must be dialled dials it.
+    // A client that sticks to a node that is not connected has it dialled.
     let rank = |candidate: &Candidate| match rule {
         Rule::HighestWeight(_) => candidate.health.rank().max(Health::Dialable.rank()),
         _ => candidate.health.rank(),
@@ -84,12 +88,38 @@ pub(crate) fn take_next(candidates: &mut Vec<Candidate>, rule: Rule<'_>) -> Opti
     let chosen = match rule {
         Rule::PowerOfTwoChoices(random) => power_of_two_choices(candidates, &best, random),
         Rule::RoundRobin(last) => {
-            let later = best.iter().filter(|at| last.is_none_or(|last| node(at) > last)).min_by_key(node);
+            let later = best.iter().filter(|at| last.is_none_or(|last| position(&node(at)) > last)).min_by_key(node);
             *later.or(best.iter().min_by_key(node))?
         }
         Rule::HighestWeight(weight) => *best.iter().max_by_key(|at| (weight(&node(at)), node(at)))?,
     };
-    Some(candidates.swap_remove(chosen))
+    Some(chosen)
+}
+
+/// The place of a node in the round: the first eight bytes of its id, which order nodes as their ids do.
+fn position(node: &NodeId) -> u64 {
+    node.as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
+}
+
+/// The provider of one service that was called last.
+#[derive(Debug, Default)]
+pub(crate) struct RoundRobin {
+    /// Its position; zero at the beginning.
+    last: AtomicU64,
+}
+
+impl RoundRobin {
+    /// Takes out the provider whose turn it is. Of several callers at once each gets a turn of its own.
+    pub(crate) fn take_next(&self, candidates: &mut Vec<Candidate>) -> Option<Candidate> {
+        loop {
+            let last = self.last.load(Ordering::Relaxed);
+            let chosen = choose(candidates, Rule::RoundRobin((last > 0).then_some(last)))?;
+            let next = position(&candidates[chosen].node);
+            if self.last.compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                return Some(candidates.swap_remove(chosen));
+            }
+        }
+    }
 }
 
 fn power_of_two_choices(candidates: &[Candidate], best: &[usize], random: &mut dyn FnMut(usize) -> usize) -> usize {
@@ -100,30 +130,6 @@ fn power_of_two_choices(candidates: &[Candidate], best: &[usize], random: &mut d
     let second = (first + 1 + random(best.len() - 1)) % best.len();
     let cost = |at: usize| candidates[best[at]].health.cost();
     best[if cost(second) < cost(first) { second } else { first }]
-}
-
-/// Who was asked last for each service.
-#[derive(Debug, Default)]
-pub(crate) struct RoundRobin(BTreeMap<ServiceName, NodeId>);
-
-/// ServiceTable whose round_robin are remembered. There are seldom more; then all begin anew.
-const MAX_SERVICES_REMEMBERED: usize = 10_000;
-
-impl RoundRobin {
-    /// Takes out whose turn it is.
-    pub(crate) fn take_next(&mut self, service: &ServiceName, candidates: &mut Vec<Candidate>) -> Option<Candidate> {
-        let next = take_next(candidates, Rule::RoundRobin(self.0.get(service).copied()))?;
-        match self.0.get_mut(service) {
-            Some(last) => *last = next.node,
-            None => {
-                if self.0.len() >= MAX_SERVICES_REMEMBERED {
-                    self.0.clear();
-                }
-                self.0.insert(service.clone(), next.node);
-            }
-        }
-        Some(next)
-    }
 }
 
 #[cfg(test)]
@@ -144,20 +150,20 @@ mod tests {
     }
 
     #[test]
-    fn who_is_connected_is_asked_before_who_must_be_dialled() {
+    fn a_connected_provider_is_called_before_one_that_must_be_dialled() {
         let candidates = vec![candidate(1, Health::Failing), candidate(2, Health::Dialable), up(3, 1_000, 1_000_000)];
         assert_eq!(order(candidates, |_| 0), [3, 2, 1]);
     }
 
     #[test]
-    fn of_two_the_one_with_less_to_do_is_asked() {
+    fn of_two_the_one_with_less_to_do_is_called() {
         assert_eq!(order(vec![up(1, 3, 100), up(2, 2, 100)], |_| 0), [2, 1]);
         assert_eq!(order(vec![up(1, 0, 900), up(2, 2, 100)], |_| 0), [2, 1], "latency counts as well");
         assert_eq!(order(vec![up(1, 0, 200), up(2, 2, 100)], |_| 0), [1, 2]);
     }
 
     #[test]
-    fn everybody_is_asked_once_whatever_the_dice_say() {
+    fn every_provider_is_called_once_whatever_the_random_numbers() {
         for dice in 0..5 {
             let mut asked = order((1..=5).map(|n| up(n, n.into(), 100)).collect(), |below| dice % below);
             asked.sort_unstable();
@@ -180,37 +186,41 @@ mod tests {
     }
 
     #[test]
-    fn everybody_has_a_turn_for_each_service_by_itself() -> Result<(), crate::names::InvalidName> {
-        let (mut round_robin, mut asked) = (RoundRobin::default(), Vec::new());
-        let services = ["here".parse()?, "there".parse()?];
-        for call in 0..12 {
-            // One that must be dialled has no turn while others are connected.
+    fn every_provider_has_its_turn() {
+        let (round, mut called) = (RoundRobin::default(), Vec::new());
+        for _ in 0..6 {
+            // One that is not connected has no turn while others are.
             let mut candidates = vec![up(3, 9, 900), up(1, 0, 1), candidate(4, Health::Dialable), up(2, 5, 5)];
-            let next = round_robin.take_next(&services[call % 2], &mut candidates).map(|it| it.node.as_bytes()[0]);
-            asked.extend(next);
+            called.extend(round.take_next(&mut candidates).map(|it| it.node.as_bytes()[0]));
+            assert_eq!(candidates.len(), 3);
         }
-        assert_eq!(asked, [1, 1, 2, 2, 3, 3, 1, 1, 2, 2, 3, 3]);
-        // Who joins or leaves meanwhile does not give anybody two round_robin.
-        let mut fewer = vec![up(1, 0, 1), up(2, 0, 1)];
-        assert_eq!(round_robin.take_next(&services[0], &mut fewer).map(|it| it.node.as_bytes()[0]), Some(1));
-        let mut more = vec![up(1, 0, 1), up(2, 0, 1), up(9, 0, 1)];
-        assert_eq!(round_robin.take_next(&services[0], &mut more).map(|it| it.node.as_bytes()[0]), Some(2));
-        Ok(())
+        assert_eq!(called, [1, 2, 3, 1, 2, 3]);
+        // A provider that joins or leaves in between gives none two turns.
+        let next = |mut candidates: Vec<Candidate>| round.take_next(&mut candidates).map(|it| it.node.as_bytes()[0]);
+        assert_eq!(next(vec![up(1, 0, 1), up(2, 0, 1)]), Some(1));
+        assert_eq!(next(vec![up(1, 0, 1), up(2, 0, 1), up(9, 0, 1)]), Some(2));
+        assert_eq!(next(Vec::new()), None);
     }
 
-    /// M-20: what is remembered of services is bounded.
+    /// Callers on several threads at once: the turns stay even.
     #[test]
-    fn turns_are_remembered_of_so_many_services_and_no_more() -> Result<(), crate::names::InvalidName> {
-        let mut round_robin = RoundRobin::default();
-        for service in 0..=MAX_SERVICES_REMEMBERED {
-            round_robin.take_next(&format!("s{service}").parse()?, &mut vec![up(1, 0, 1), up(2, 0, 1)]);
+    fn callers_at_once_each_take_a_turn() {
+        let round = RoundRobin::default();
+        let turns = std::thread::scope(|scope| {
+            let call = || {
+                let take = |_| round.take_next(&mut vec![up(1, 0, 1), up(2, 0, 1), up(3, 0, 1)]);
+                (0..3_000).filter_map(take).map(|it| it.node.as_bytes()[0]).collect::<Vec<_>>()
+            };
+            let callers: Vec<_> = (0..4).map(|_| scope.spawn(call)).collect();
+            callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect::<Vec<_>>()
+        });
+        for node in 1..=3 {
+            assert_eq!(turns.iter().filter(|&&turn| turn == node).count(), 4_000);
         }
-        assert_eq!(round_robin.0.len(), 1);
-        Ok(())
     }
 
     #[test]
-    fn who_sticks_to_a_provider_leaves_it_only_when_it_goes() {
+    fn a_client_leaves_its_provider_only_when_that_goes() {
         let weight = |node: &NodeId| [0, 10, 30, 20][usize::from(node.as_bytes()[0])];
         let next = |candidates: &[Candidate]| {
             take_next(&mut candidates.to_vec(), Rule::HighestWeight(&weight)).map(|it| it.node.as_bytes()[0])

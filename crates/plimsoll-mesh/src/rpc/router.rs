@@ -1,4 +1,4 @@
-//! Where every edge ends: a request is served here, or by a node that offers the service.
+//! The router: a request is served here, or by a node that offers the service.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
-use parking_lot::Mutex;
 use plimsoll::inspect::{Details, Inspect};
+use plimsoll::supervisor::ChildSpec;
 
 use crate::directory::Directory;
 use crate::names::NodeId;
@@ -17,7 +17,8 @@ use crate::problem::{Code, Problem};
 use crate::service::{Caller, Dispatch, Refusal, Request, Response, ServePeer};
 
 use super::failover::{FailedAttempt, more_informative};
-use super::provider_choice::{Candidate, Health, ProviderChoice, RoundRobin, Rule, take_next};
+use super::provider_choice::{Candidate, Health, ProviderChoice, Rule, take_next};
+use super::round_robin::{self, PositionTable};
 use crate::services::ServiceTable;
 
 /// Carries calls to other nodes.
@@ -27,7 +28,7 @@ pub trait Forward: Send + Sync + 'static {
     /// Cancel safe: dropping the future gives the call up there.
     fn forward<'a>(&'a self, node: NodeId, request: &'a Request) -> BoxFuture<'a, Result<Response, Refusal>>;
 
-    /// How `node` does; `None` when it is not connected.
+    /// The load of `node`; `None` when it is not connected.
     fn load(&self, node: &NodeId) -> Option<Load>;
 
     /// Whether dialling `node` is likely to work.
@@ -49,16 +50,16 @@ pub(super) struct Inner {
     counters: Counters,
 }
 
-/// What a router knows of other nodes.
+/// What a router needs for calls to other nodes.
 pub(super) struct Mesh {
     pub(super) directory: Arc<dyn Directory>,
     pub(super) forward: Arc<dyn Forward>,
     choice: ProviderChoice,
-    round_robin: Mutex<RoundRobin>,
+    round_robin: Arc<PositionTable>,
     weights: RandomState,
 }
 
-/// How requests were routed, ever since.
+/// How requests were routed, since the node started.
 #[derive(Debug, Default)]
 struct Counters {
     local: AtomicU64,
@@ -78,8 +79,8 @@ impl Router {
         Self(Arc::new(Inner { me, listens, services, mesh: None, counters: Counters::default() }))
     }
 
-    /// A router that passes on what this node does not serve itself, to whom `directory` names, by `forward`; to which of
-    /// several is `choice`.
+    /// A router that passes requests for services that this node does not offer, by `forward`, to a provider that
+    /// `directory` names; of several providers `choice` selects one.
     pub fn meshed(
         me: NodeId,
         listens: Option<SocketAddr>,
@@ -88,17 +89,27 @@ impl Router {
         forward: Arc<dyn Forward>,
         choice: ProviderChoice,
     ) -> Self {
-        let (round_robin, weights) = (Mutex::default(), RandomState::new());
+        let (round_robin, weights) = (Arc::default(), RandomState::new());
         let mesh = Some(Mesh { directory, forward, choice, round_robin, weights });
         Self(Arc::new(Inner { me, listens, services, mesh, counters: Counters::default() }))
+    }
+}
+
+impl Router {
+    /// The router as a child of the tree: it keeps the positions of round robin and shows how requests were routed. Calls go
+    /// through the router whether it runs or not.
+    pub fn child(&self) -> ChildSpec {
+        let table = self.0.mesh.as_ref().map_or_else(Arc::default, |mesh| Arc::clone(&mesh.round_robin));
+        let inspect = Arc::new(self.clone());
+        ChildSpec::new("router", move |parent| round_robin::start_owner(Arc::clone(&table), parent)).inspect(inspect)
     }
 }
 
 impl Inner {
     fn no_provider(&self, request: &Request) -> Refusal {
         count(&self.counters.no_provider);
-        let words = format!("nobody provides {}", request.service);
-        Refusal::never_ran(Problem::new(Code::NoProvider, words).on(self.me))
+        let detail = format!("no node provides {}", request.service);
+        Refusal::never_ran(Problem::new(Code::NoProvider, detail).on(self.me))
     }
 
     /// Serves the request here: local first.
@@ -109,7 +120,7 @@ impl Inner {
         Some((settled.map_err(|refusal| refusal.on(self.me)), entry.idempotent))
     }
 
-    /// Asks one provider after the other until one answers, or a failure that is not to be repeated.
+    /// Calls one provider after the other until one replies, or fails in a way that must not be repeated.
     async fn route(&self, request: &Request) -> Result<Response, Refusal> {
         let (mut last, mut attempts) = (None, 0);
         if let Some((settled, idempotent)) = self.serve_here(request).await {
@@ -127,8 +138,8 @@ impl Inner {
             return Err(last.unwrap_or_else(|| self.no_provider(request)));
         };
         let mut asked = vec![self.me];
-        // Looked up anew each time: who was lost meanwhile is known by then, and so is who has joined.
-        while let Some(chosen) = mesh.choose(request, &asked) {
+        // Looked up anew each time: providers may have been lost or have joined meanwhile.
+        while let Some(chosen) = mesh.choose(request, &asked).await {
             count(if last.is_some() { &self.counters.failed_over } else { &self.counters.remote });
             attempts += 1;
             asked.push(chosen.node);
@@ -156,14 +167,14 @@ impl Inner {
 }
 
 impl Mesh {
-    /// Whom to ask next, of those not asked yet.
-    fn choose(&self, request: &Request, asked: &[NodeId]) -> Option<Candidate> {
+    /// The provider to call next, of those not called yet.
+    async fn choose(&self, request: &Request, asked: &[NodeId]) -> Option<Candidate> {
         let mut candidates = self.candidates(request, asked);
         match self.choice {
             ProviderChoice::PowerOfTwoChoices => {
                 take_next(&mut candidates, Rule::PowerOfTwoChoices(&mut |below| rand::random_range(0..below)))
             }
-            ProviderChoice::RoundRobin => self.round_robin.lock().take_next(&request.service, &mut candidates),
+            ProviderChoice::RoundRobin => self.round_robin.of(&request.service).await.take_next(&mut candidates),
             ProviderChoice::Sticky => {
                 let weight = |node: &NodeId| self.weights.hash_one((request.caller, &request.service, node));
                 take_next(&mut candidates, Rule::HighestWeight(&weight))
@@ -192,7 +203,7 @@ impl Mesh {
 
 impl Dispatch for Router {
     fn dispatch(&self, request: Request) -> BoxFuture<'_, Result<Response, Problem>> {
-        Box::pin(async move { self.0.route(&request).await.map_err(|refusal| refusal.problem.on(self.0.me)) })
+        Box::pin(async move { self.0.route(&request).await.map_err(|refusal| refusal.into_problem(self.0.me)) })
     }
 }
 
@@ -239,6 +250,9 @@ impl Inspect for Router {
             ("no_provider", &counters.no_provider),
         ] {
             details.counters.insert(name.to_owned(), counter.load(Ordering::Relaxed));
+        }
+        if let Some(mesh) = &self.0.mesh {
+            details.counters.insert("round_robin_positions".to_owned(), mesh.round_robin.len() as u64);
         }
         details
     }

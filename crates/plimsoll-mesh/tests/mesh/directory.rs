@@ -42,7 +42,7 @@ async fn a_service_that_is_withdrawn_is_forgotten_everywhere_and_can_come_back()
     let second = Plan::new(&[], &[first.address])?.start().await?;
     let server = plimsoll::call::CallServer::builder(Echo).start().await?;
     for _ in 0..3 {
-        let offered = second.services.register("echo".parse()?, false, server.client())?;
+        let offered = second.services.register("echo".parse()?, false, server.client()).await?;
         first.sees_providers("echo", &[&second]).await?;
         drop(offered);
         first.sees_providers("echo", &[]).await?;
@@ -121,6 +121,7 @@ async fn poison_expels_its_sender_and_harms_nobody() -> TestResult {
     let second = Plan::new(&[("time", true)], &[first.address])?.start().await?;
     let bad = Plan::new(&[], &[first.address])?.start().await?;
     first.eventually("up", || first.state_of(bad.id).as_deref() == Some("up")).await?;
+    bad.eventually("up", || bad.state_of(first.id).as_deref() == Some("up")).await?;
 
     // An `Ack` with a key that begins with a multi-byte character: it would panic the engine's task.
     let mut entries = vec![0];

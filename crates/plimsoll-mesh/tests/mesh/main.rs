@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a test's modules are nobody's interface")]
 
 mod directory;
+mod reports;
 mod routing;
 #[path = "../shared/mod.rs"]
 mod shared;

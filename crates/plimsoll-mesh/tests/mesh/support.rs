@@ -8,9 +8,9 @@ use plimsoll::call::{CallContext, CallServer, Service};
 use plimsoll::inspect::Inspect as _;
 use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorRef};
 use plimsoll_mesh::directory::{Directory as _, DirectoryConfig, GossipDirectory};
-use plimsoll_mesh::identity::{Identity, TrustStore};
+use plimsoll_mesh::identity::{Generations, Identity, TrustStore};
 use plimsoll_mesh::names::NodeId;
-use plimsoll_mesh::peers::{Peers, PeersConfig, Seed};
+use plimsoll_mesh::peers::{Peers, PeersConfig, Resolve, Seed, SeedAddress};
 use plimsoll_mesh::problem::Problem;
 use plimsoll_mesh::rpc::{ProviderChoice, Router};
 use plimsoll_mesh::service::{ApplicationError, Caller, Dispatch as _, Overview as _, Request, Response};
@@ -65,6 +65,10 @@ pub struct Plan {
     pub trust: TrustStore,
     pub realm: &'static str,
     pub seeds: Vec<SocketAddr>,
+    /// Seeds that are host names, and what looks them up.
+    pub names: Vec<&'static str>,
+    pub resolver: Option<Arc<dyn Resolve>>,
+    pub generations: Generations,
     pub ttl: Duration,
     /// Names, and whether their calls may run twice.
     pub offers: Vec<(&'static str, bool)>,
@@ -81,11 +85,19 @@ impl Plan {
             trust: TrustStore::open(),
             realm: "default",
             seeds: seeds.to_vec(),
+            names: Vec::new(),
+            resolver: None,
+            generations: Generations::in_memory(),
             ttl: Duration::from_secs(300),
             offers: offers.to_vec(),
             at_once: 100,
             choice: ProviderChoice::default(),
         })
+    }
+
+    /// The next incarnation of a node that was there before, on the same port.
+    pub fn again(identity: &Identity, address: SocketAddr, offers: &[(&'static str, bool)]) -> TestResult<Self> {
+        Ok(Self { identity: identity.clone(), socket: UdpSocket::bind(address)?, ..Self::new(offers, &[])? })
     }
 
     pub async fn start(self) -> TestResult<Node> {
@@ -97,10 +109,18 @@ impl Plan {
         config.gossip_interval = Duration::from_millis(100);
         config.ttl = self.ttl;
         config.listens = Some(address);
+        config.generations = self.generations.clone();
         let directory = GossipDirectory::new(self.identity.clone(), self.trust.clone(), config);
         let mut config = PeersConfig::new(self.realm);
         config.listens = Some(address);
-        config.seeds = self.seeds.iter().map(|&address| Seed { address, node: None }).collect();
+        config.seeds = self.seeds.iter().map(|&address| Seed::new(address)).collect();
+        for name in self.names {
+            config.seeds.push(Seed::new(name.parse::<SeedAddress>()?));
+        }
+        if let Some(resolver) = self.resolver {
+            config.resolver = resolver;
+        }
+        config.incarnation = self.generations.next()?;
         let local = Router::local(id, Some(address), services.clone());
         let gossip = Arc::new(directory.clone());
         let peers = Peers::new(self.identity.clone(), self.trust, endpoint.clone(), config, Arc::new(local), gossip)?;
@@ -123,7 +143,13 @@ impl Plan {
         }
         let (gossiping, connecting) = (directory.supervisor(&peers, &services), peers.supervisor());
         let tree = Supervisor::builder("node").strategy(Strategy::RestForOne).start().await?;
+        let mut owners = vec![services.owner(), router.child()].into_iter();
         for (name, part) in [("directory", gossiping), ("peers", connecting), ("services", servers)] {
+            if name == "services" {
+                for owner in owners.by_ref() {
+                    tree.start_child(owner).await?;
+                }
+            }
             let part = parking_lot::Mutex::new(Some(part));
             let build = move || part.lock().take().unwrap_or_else(|| Supervisor::builder("none"));
             tree.start_child(ChildSpec::supervisor(name, build)).await?;
@@ -169,15 +195,7 @@ impl Node {
         body: &'static str,
         within: Duration,
     ) -> Result<NodeId, Problem> {
-        let request = Request {
-            service: service.parse().unwrap_or_else(|error| panic!("{error}")),
-            body: body.into(),
-            content_type: None,
-            deadline: Instant::now() + within,
-            call_id: "test".into(),
-            traceparent: None,
-            caller: Caller::Client(client),
-        };
+        let request = request(client, service, body, within);
         let response = self.router.dispatch(request).await?;
         let id = String::from_utf8_lossy(&response.body).parse();
         Ok(id.unwrap_or_else(|_| panic!("{:?}", response.body)))
@@ -218,6 +236,12 @@ impl Node {
         self.router.nodes().into_iter().find(|entry| entry.id == node).map(|entry| entry.state)
     }
 
+    /// What must be zero when nothing is going on: attempts, callers waiting for them, handshakes, closings, and calls.
+    pub fn census(&self) -> [u64; 5] {
+        let counters = self.peers.inspect().counters;
+        ["dialling", "dials_awaited", "handshakes", "closing", "workers_peer_call"].map(|name| counters[name])
+    }
+
     pub fn in_flight(&self) -> u64 {
         let counters = self.peers.inspect().counters;
         counters.get("calls_in").copied().unwrap_or_default()
@@ -234,5 +258,18 @@ impl Node {
     /// Goes without a word, as a killed process does.
     pub async fn vanish(mut self) -> TestResult<NodeId> {
         shared::vanish(self.apart.take()).await.map(|()| self.id)
+    }
+}
+
+/// A call of a client.
+pub fn request(client: u64, service: &str, body: &'static str, within: Duration) -> Request {
+    Request {
+        service: service.parse().unwrap_or_else(|error| panic!("{error}")),
+        body: body.into(),
+        content_type: None,
+        deadline: Instant::now() + within,
+        call_id: "test".into(),
+        traceparent: None,
+        caller: Caller::Client(client),
     }
 }

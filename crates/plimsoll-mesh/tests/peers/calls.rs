@@ -1,9 +1,11 @@
 //! Calls between two nodes.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use plimsoll_mesh::events::EventKind;
 use plimsoll_mesh::identity::{SERVER_NAME, peer_client_config};
 use plimsoll_mesh::peers::{PeerState, Redial};
 use plimsoll_mesh::problem::Code;
@@ -17,7 +19,7 @@ async fn a_call_goes_either_way_and_says_who_calls_and_until_when() -> TestResul
     for (from, to) in [(&left, &right), (&right, &left)] {
         let answered = from.peers.call(to.id, &request("echo", b"hello", Duration::from_secs(3))).await;
         assert_eq!(answered.map(|response| response.body), Ok(Bytes::from_static(b"hello")));
-        let (caller, left) = to.desk.callers.lock().pop().ok_or("served")?;
+        let (caller, left) = to.service.callers.lock().pop().ok_or("served")?;
         assert_eq!(caller, Caller::Peer(from.id));
         assert!(left <= Duration::from_secs(3) && left > Duration::from_secs(2), "{left:?}");
     }
@@ -106,10 +108,10 @@ async fn a_call_given_up_is_stopped_where_it_runs() -> TestResult {
         let mut call = Box::pin(left.peers.call(right.id, &call));
         tokio::select! {
             ended = &mut call => return Err(format!("{ended:?}").into()),
-            running = right.desk.running(1) => running?,
+            running = right.service.running(1) => running?,
         }
         drop(call);
-        right.desk.running(0).await?;
+        right.service.running(0).await?;
     }
     left.counts("calls_out", 0).await?;
     right.counts("calls_in", 0).await?;
@@ -125,7 +127,7 @@ async fn the_deadline_ends_a_call_on_both_sides() -> TestResult {
     let late = late.err().ok_or("late")?;
     assert_eq!((late.problem.code, late.never_ran), (Code::Deadline, false));
     assert!(started.elapsed() < Duration::from_secs(8));
-    right.desk.running(0).await?;
+    right.service.running(0).await?;
     tokio::join!(left.stop(), right.stop());
     Ok(())
 }
@@ -136,7 +138,7 @@ async fn a_provider_that_stops_in_mid_call_is_a_502_at_once() -> TestResult {
     let (left, right) = pair().await?;
     let call = request("hold", b"", Duration::from_secs(60));
     let (call, ()) = tokio::join!(left.peers.call(right.id, &call), async {
-        let _ = right.desk.running(1).await;
+        let _ = right.service.running(1).await;
         right.stop().await;
     });
     assert_eq!(left.counter("calls_out"), 0);
@@ -157,7 +159,7 @@ async fn a_provider_that_falls_silent_in_mid_call_is_a_502_long_before_the_deadl
     let mut call = Box::pin(left.peers.call(right_id, &call));
     tokio::select! {
         ended = &mut call => return Err(format!("{ended:?}").into()),
-        running = right.desk.running(1) => running?,
+        running = right.service.running(1) => running?,
     }
     right.vanish().await?;
     let silent = Instant::now();
@@ -192,18 +194,26 @@ async fn calls_over_the_cap_are_refused_here_and_counted_nowhere_else() -> TestR
     Ok(())
 }
 
-/// A connection of a node that greets as it should, and then does as it likes.
-async fn raw(host: &Node, plan: &Plan) -> TestResult<(quinn::Endpoint, quinn::Connection)> {
+/// A connection of a node whose frames the test writes itself.
+pub(super) async fn raw(host: &Node, plan: &Plan) -> TestResult<(quinn::Endpoint, quinn::Connection)> {
+    raw_with(host, plan, quinn::TransportConfig::default()).await
+}
+
+pub(super) async fn raw_with(
+    host: &Node,
+    plan: &Plan,
+    transport: quinn::TransportConfig,
+) -> TestResult<(quinn::Endpoint, quinn::Connection)> {
     let endpoint = quinn::Endpoint::client((std::net::Ipv4Addr::LOCALHOST, 0).into())?;
-    let config = peer_client_config(&plan.identity, Default::default())?;
+    let config = peer_client_config(&plan.identity, Arc::new(transport))?;
     let connection = endpoint.connect_with(config, host.address, SERVER_NAME)?.await?;
     Ok((endpoint, connection))
 }
 
 /// Realm `default`, versions 1 to 1, incarnation 1, no listening address; in postcard.
-const HELLO: &[u8] = &[1, 0, 0, 12, 0, 0, 0, 0, 7, b'd', b'e', b'f', b'a', b'u', b'l', b't', 1, 1, 1, 0];
+pub(super) const HELLO: &[u8] = &[1, 0, 0, 12, 0, 0, 0, 0, 7, b'd', b'e', b'f', b'a', b'u', b'l', b't', 1, 1, 1, 0];
 
-async fn exchange(connection: &quinn::Connection, frame: &[u8]) -> TestResult<Vec<u8>> {
+pub(super) async fn exchange(connection: &quinn::Connection, frame: &[u8]) -> TestResult<Vec<u8>> {
     let (mut send, mut recv) = connection.open_bi().await?;
     send.write_all(frame).await?;
     send.finish()?;
@@ -239,7 +249,7 @@ async fn frames_that_break_a_limit_are_refused_and_harm_nothing_else() -> TestRe
 }
 
 #[tokio::test]
-async fn who_does_not_greet_is_not_up() -> TestResult {
+async fn a_node_without_a_hello_is_not_up() -> TestResult {
     let (host, plan) = (Plan::new()?.start().await?, Plan::new()?);
     let (_endpoint, connection) = raw(&host, &plan).await?;
     let (mut send, _recv) = connection.open_bi().await?;
@@ -249,5 +259,45 @@ async fn who_does_not_greet_is_not_up() -> TestResult {
     assert!(closed.contains("handshake failed"), "{closed}");
     assert_eq!((host.counter("up"), host.counter("open")), (0, 0));
     host.stop().await;
+    Ok(())
+}
+
+/// Issue 9, point 9: each call of a peer has a worker. One that panics ends its own call and is counted; its connection, the
+/// calls beside it and the node go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_panics_ends_its_own_call_only() -> TestResult {
+    let (left, right) = pair().await?;
+    let mut held = Box::pin(left.call(right.id, "hold", b"still there"));
+    assert!(futures::poll!(&mut held).is_pending());
+    right.service.running(1).await?;
+    assert_eq!(right.counter("workers_peer_call"), 1);
+    for _ in 0..3 {
+        let died = left.call(right.id, "panic", b"").await.err().ok_or("it panicked")?;
+        assert_eq!((died.problem.code, died.problem.node, died.never_ran), (Code::WorkerDied, Some(right.id), false));
+    }
+    right.counts("calls_panicked", 3).await?;
+    assert_eq!(right.events.latest(100).iter().filter(|event| event.kind == EventKind::Panic).count(), 1, "throttled");
+    right.service.release.add_permits(1);
+    assert_eq!(held.await.map(|response| response.body), Ok(Bytes::from_static(b"still there")));
+    right.counts("workers_peer_call", 0).await?;
+    assert_eq!((right.counter("up"), right.counter("ended")), (1, 0));
+    tokio::join!(left.stop(), right.stop());
+    Ok(())
+}
+
+/// The workers of a connection end with it, whatever they wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_end_with_their_connection() -> TestResult {
+    let (left, right) = pair().await?;
+    let calls = (0..20).map(|_| left.call(right.id, "hold", b"")).collect::<Vec<_>>();
+    let mut calls = Box::pin(futures::future::join_all(calls));
+    assert!(futures::poll!(&mut calls).is_pending());
+    right.service.running(20).await?;
+    right.trust.replace([])?;
+    assert!(calls.await.iter().all(Result::is_err));
+    right.service.running(0).await?;
+    right.counts("workers_peer_call", 0).await?;
+    right.counts("calls_abandoned", 20).await?;
+    tokio::join!(left.stop(), right.stop());
     Ok(())
 }

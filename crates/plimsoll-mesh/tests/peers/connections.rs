@@ -101,7 +101,7 @@ async fn a_full_pool_closes_the_idle_connection_used_longest_ago() -> TestResult
     let held = request("hold", b"", Duration::from_secs(30));
     let (peers, id) = (hub.peers.clone(), first.id);
     let holding = tokio::spawn(async move { peers.call(id, &held).await });
-    first.desk.running(1).await?;
+    first.service.running(1).await?;
     assert!(hub.call(second.id, "echo", b"").await.is_ok());
     let third = third.dials(hub_at, None).start().await?;
     hub.sees(third.id, PeerState::Up).await?;
@@ -110,7 +110,7 @@ async fn a_full_pool_closes_the_idle_connection_used_longest_ago() -> TestResult
     hub.counts("pool_closed", 1).await?;
     assert_eq!((hub.counter("open"), hub.counter("pool_used"), hub.counter("pool_evicted")), (2, 2, 1));
 
-    first.desk.release.add_permits(1);
+    first.service.release.add_permits(1);
     assert!(holding.await?.is_ok(), "the call on the connection in use is not disturbed");
 
     // Its node comes back when a call asks for it, and not before.
@@ -127,7 +127,7 @@ async fn gossip_arrives_with_its_sender_and_poison_expels_it() -> TestResult {
     let (left, right) = pair().await?;
     assert!(left.peers.gossip(&right.id, "hello".into()));
     right.counts("gossip_received", 1).await?;
-    assert_eq!(*right.ears.heard.lock(), [(left.id, "hello".into())]);
+    assert_eq!(*right.gossip.heard.lock(), [(left.id, "hello".into())]);
 
     assert!(left.peers.gossip(&right.id, "poison".into()));
     let seen = left.sees(right.id, PeerState::Refused).await?;

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use plimsoll_mesh::events::EventKind;
 use plimsoll_mesh::identity::{self, Identity, SERVER_NAME, TrustStore};
 use plimsoll_mesh::peers::PeerState;
 use plimsoll_mesh::problem::Code;
 use quinn::ConnectionError;
 
+use super::calls::{HELLO, raw, raw_with};
 use super::support::{Node, Plan, TestResult};
 
 async fn both_say(left: &Node, right: &Node, words: &[&str]) -> TestResult {
@@ -82,7 +84,7 @@ async fn a_node_removed_from_the_list_loses_its_connection_and_does_not_come_bac
     let calling = async {
         let call = guest.call(host.id, "hold", b"");
         let removal = async {
-            host.desk.running(1).await?;
+            host.service.running(1).await?;
             host.trust.remove(&guest_id);
             TestResult::Ok(())
         };
@@ -93,7 +95,7 @@ async fn a_node_removed_from_the_list_loses_its_connection_and_does_not_come_bac
     let ended = ended.err().ok_or("cut off")?;
     assert_eq!((ended.problem.code, ended.never_ran), (Code::ProviderDied, false));
     assert!(ended.problem.detail.contains("removed from the allow-list"), "{}", ended.problem.detail);
-    host.desk.running(0).await?;
+    host.service.running(0).await?;
 
     // It dials again on its own, with whatever it kept of the former connection: refused each time, by name.
     host.counts("open", 0).await?;
@@ -139,6 +141,65 @@ async fn a_peer_of_another_realm_is_refused_and_both_sides_say_so() -> TestResul
     let other = other.start().await?;
     both_say(&other, &host, &["realm \"test\"", "realm \"default\""]).await?;
     tokio::join!(host.stop(), other.stop());
+    Ok(())
+}
+
+/// Issue 10, 7.2: trust that is revoked at any step of the handshake is revoked for good. At the first step the hello is still
+/// to come; at the second one the reply to it cannot leave, because the other side gives it no room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trust_revoked_during_the_handshake_is_final() -> TestResult {
+    for slow_reply in [false, true] {
+        let (mut host, guest) = (Plan::new()?, Plan::new()?);
+        host.trust = TrustStore::listed([guest.id()])?;
+        let host = host.start().await?;
+        let mut transport = quinn::TransportConfig::default();
+        if slow_reply {
+            transport.stream_receive_window(1_u32.into());
+        }
+        let (_endpoint, connection) = raw_with(&host, &guest, transport).await?;
+        let (mut send, mut recv) = connection.open_bi().await?;
+        host.counts("handshakes", 1).await?;
+        if slow_reply {
+            send.write_all(HELLO).await?;
+            send.finish()?;
+            // One byte of the reply is here, and the host waits for room for the others.
+            let mut byte = [0];
+            recv.read_exact(&mut byte).await?;
+        }
+        host.trust.remove(&guest.id());
+        if !slow_reply {
+            send.write_all(HELLO).await?;
+            send.finish()?;
+        }
+        // What it gets of the reply does not matter: it is closed in the end.
+        let _ = recv.read_to_end(1 << 16).await;
+        let closed = connection.closed().await.to_string();
+        assert!(closed.contains("allow-list"), "{closed}");
+        host.sees(guest.id(), PeerState::Refused).await?;
+        host.counts("handshakes", 0).await?;
+        host.counts("open", 0).await?;
+        assert_eq!(host.counter("up"), 0);
+        host.stop().await;
+    }
+    Ok(())
+}
+
+/// As many connections in the handshake as there may be: a further one is turned away for the moment, and not for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_turned_away_because_many_shake_hands_dials_again_by_itself() -> TestResult {
+    let mut host = Plan::new()?;
+    host.config.max_handshakes = 1;
+    host.config.patience = std::time::Duration::from_secs(2);
+    let host = host.start().await?;
+    let slow = Plan::new()?;
+    let (_endpoint, _connection) = raw(&host, &slow).await?;
+    host.counts("handshakes", 1).await?;
+    let guest = Plan::new()?.dials(host.address, None).start().await?;
+    host.sees(guest.id, PeerState::Down).await?;
+    guest.sees(host.id, PeerState::Up).await?;
+    host.counts("handshakes", 0).await?;
+    assert!(host.events.latest(100).iter().any(|event| event.kind == EventKind::CapReached));
+    tokio::join!(host.stop(), guest.stop());
     Ok(())
 }
 

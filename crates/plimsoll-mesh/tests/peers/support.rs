@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use plimsoll::inspect::Inspect as _;
 use plimsoll::supervisor::SupervisorRef;
+use plimsoll_mesh::events::Events;
 use plimsoll_mesh::identity::{Identity, TrustStore};
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::peers::{Gossip, Peer, PeerState, Peers, PeersConfig, Poison, Seed};
@@ -23,14 +24,14 @@ use crate::shared;
 pub use crate::shared::{PATIENCE, TestResult};
 
 /// Serves what the tests ask for, and counts what it is doing.
-pub struct Desk {
+pub struct TestService {
     pub me: NodeId,
     pub release: Semaphore,
     running: watch::Sender<usize>,
     pub callers: Mutex<Vec<(Caller, Duration)>>,
 }
 
-impl Desk {
+impl TestService {
     fn new(me: NodeId) -> Self {
         Self { me, release: Semaphore::new(0), running: watch::Sender::new(0), callers: Mutex::default() }
     }
@@ -51,39 +52,40 @@ impl Drop for Running<'_> {
     }
 }
 
-/// What a desk does is chosen by the service's name.
-pub struct Serve(pub Arc<Desk>);
+/// What it does is chosen by the name of the service.
+pub struct Serve(pub Arc<TestService>);
 
 impl ServePeer for Serve {
     fn serve(&self, request: Request) -> BoxFuture<'static, Result<Response, Refusal>> {
-        let desk = Arc::clone(&self.0);
+        let service = Arc::clone(&self.0);
         async move {
-            desk.running.send_modify(|running| *running += 1);
-            let _running = Running(&desk.running);
+            service.running.send_modify(|running| *running += 1);
+            let _running = Running(&service.running);
             let left = request.deadline.saturating_duration_since(Instant::now());
-            desk.callers.lock().push((request.caller, left));
+            service.callers.lock().push((request.caller, left));
             match request.service.as_str() {
                 "echo" => Ok(Response { content_type: "text/plain".into(), body: request.body }),
                 "hold" => {
-                    let _ = desk.release.acquire().await;
+                    let _ = service.release.acquire().await;
                     Ok(Response { content_type: "text/plain".into(), body: request.body })
                 }
                 "long" => Ok(Response { content_type: "text/plain".into(), body: vec![b'x'; 64 * 1024].into() }),
-                "full" => Err(Refusal::never_ran(Problem::new(Code::Overloaded, "full").on(desk.me))),
-                _ => Err(Refusal::may_have_run(Problem::new(Code::WorkerPanicked, "boom").on(desk.me))),
+                "panic" => panic!("told to"),
+                "full" => Err(Refusal::never_ran(Problem::new(Code::Overloaded, "full").on(service.me))),
+                _ => Err(Refusal::may_have_run(Problem::new(Code::WorkerPanicked, "boom").on(service.me))),
             }
         }
         .boxed()
     }
 }
 
-/// Keeps gossip and the comings and goings; takes `poison` for poison.
+/// Keeps gossip; takes `poison` for poison.
 #[derive(Default)]
-pub struct Ears {
+pub struct RecordingGossip {
     pub heard: Mutex<Vec<(NodeId, Bytes)>>,
 }
 
-impl Gossip for Ears {
+impl Gossip for RecordingGossip {
     fn deliver(&self, from: NodeId, message: Bytes) -> Result<(), Poison> {
         if &*message == b"poison" {
             return Err(Poison("it says poison".to_owned()));
@@ -103,10 +105,11 @@ pub struct Node {
     pub identity: Identity,
     pub trust: TrustStore,
     pub peers: Peers,
-    pub desk: Arc<Desk>,
-    pub ears: Arc<Ears>,
+    pub service: Arc<TestService>,
+    pub gossip: Arc<RecordingGossip>,
     pub address: SocketAddr,
     pub endpoint: quinn::Endpoint,
+    pub events: Events,
     tree: SupervisorRef,
     _accepting: AbortOnDropHandle<()>,
     apart: Option<Runtime>,
@@ -138,7 +141,7 @@ impl Plan {
     }
 
     pub fn dials(mut self, address: SocketAddr, node: Option<NodeId>) -> Self {
-        self.config.seeds.push(Seed { address, node });
+        self.config.seeds.push(Seed { address: address.into(), node });
         self
     }
 
@@ -149,14 +152,15 @@ impl Plan {
         let mut transport = quinn::TransportConfig::default();
         transport.max_idle_timeout(Some(Duration::from_secs(30).try_into()?));
         let endpoint = shared::endpoint(&self.identity, self.socket, transport)?;
-        let (desk, ears) = (Arc::new(Desk::new(id)), Arc::new(Ears::default()));
+        let (service, gossip) = (Arc::new(TestService::new(id)), Arc::new(RecordingGossip::default()));
+        let events = self.config.events.clone();
         let peers = Peers::new(
             self.identity.clone(),
             self.trust.clone(),
             endpoint.clone(),
             self.config,
-            Arc::new(Serve(Arc::clone(&desk))),
-            Arc::clone(&ears) as Arc<dyn Gossip>,
+            Arc::new(Serve(Arc::clone(&service))),
+            Arc::clone(&gossip) as Arc<dyn Gossip>,
         )?;
         let tree = peers.supervisor().start().await?;
         let accepting = shared::accepting(endpoint.clone(), peers.clone());
@@ -165,10 +169,11 @@ impl Plan {
             identity: self.identity,
             trust: self.trust,
             peers,
-            desk,
-            ears,
+            service,
+            gossip,
             address,
             endpoint,
+            events,
             tree,
             _accepting: accepting,
             apart: None,
@@ -235,7 +240,7 @@ impl Node {
         }
     }
 
-    /// Goes without a word, as a killed process does: nothing of it runs any more, and its port is free.
+    /// Ends as a killed process does: nothing of it runs any more, and its port is free.
     pub async fn vanish(mut self) -> TestResult {
         shared::vanish(self.apart.take()).await
     }

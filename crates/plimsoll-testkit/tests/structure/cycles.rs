@@ -22,9 +22,6 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
     ("plimsoll", "supervisor", &["error", "rules"]),
     ("plimsoll", "supervisor::dynamic", &["core", "crew"]),
     ("plimsoll", "supervisor::rules", &["action", "entry", "group", "ops", "spec", "stop"]),
-    ("plimsoll-mesh", "", &["directory", "rpc"]),
-    ("plimsoll-mesh", "identity", &["proof", "tls", "verify"]),
-    ("plimsoll-mesh", "peers", &["dial", "pool", "shared"]),
     ("image-proxy", "", &["before", "origin"]),
     ("mesh-node", "", &["cli", "command", "demo"]),
 ];

@@ -7,7 +7,7 @@ use plimsoll::bounded::{ByteCap, Cap, Rate};
 use plimsoll_mesh::client;
 use plimsoll_mesh::gateway::Limits;
 use plimsoll_mesh::names::ServiceName;
-use plimsoll_mesh::peers::Seed;
+use plimsoll_mesh::peers::{Seed, SeedAddress};
 use plimsoll_mesh::rpc::ProviderChoice;
 
 use crate::services::Builtin;
@@ -59,7 +59,10 @@ pub(crate) fn seed(value: &str) -> Read<Seed> {
         Some((node, place)) => (Some(node.parse().map_err(|_| "a node id is 64 hexadecimal digits")?), place),
         None => (None, value),
     };
-    Ok(Seed { node, address: address(place)? })
+    // A host name is looked up while the node runs.
+    let address: SeedAddress =
+        place.parse().map_err(|error: plimsoll_mesh::peers::InvalidSeedAddress| error.to_string())?;
+    Ok(Seed { node, address })
 }
 
 pub(crate) fn choice(value: &str) -> Read<ProviderChoice> {

@@ -58,7 +58,7 @@ impl Identified {
         let (id, address) = (identity.node_id(), socket.local_addr().unwrap());
         let mut config = PeersConfig::new("default");
         config.listens = Some(address);
-        config.seeds.extend(dials.map(|node| Seed { address: node.address, node: Some(node.id) }));
+        config.seeds.extend(dials.map(|node| Seed::new(node.address).expecting(node.id)));
         let mut transport = quinn::TransportConfig::default();
         transport.max_idle_timeout(Some(Duration::from_secs(30).try_into().unwrap()));
         let server = identity::server_config(&identity, Arc::new(transport)).unwrap();

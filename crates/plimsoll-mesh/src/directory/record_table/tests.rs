@@ -65,13 +65,13 @@ fn one_lease_renews_all_names_of_a_node() -> TestResult {
         let mut values = author.introduced(renewal + 1)?;
         values.extend([author.service("echo", 1)?, author.service("time", 2)?]);
         let now = start + TTL / 3 * u32::try_from(renewal)?;
-        records.look(author.seen(values), now);
+        records.update(author.seen(values), now);
         assert_eq!(names(&records.view(now, everybody)), ["echo", "time"]);
     }
     let silent_since = start + TTL / 3 * 4;
     let unchanged = || vec![EngineEntry { life: (author.id(), 1), alive: true, values: None }];
     for (after, left) in [(TTL - Duration::from_millis(1), 2), (TTL, 0)] {
-        records.look(unchanged(), silent_since + after);
+        records.update(unchanged(), silent_since + after);
         assert_eq!(records.view(silent_since + after, everybody).services.len(), left);
     }
     Ok(())
@@ -84,18 +84,18 @@ fn a_lease_that_is_over_takes_all_names_back() -> TestResult {
     let mut records = records();
     let mut values = author.introduced(1)?;
     values.push(author.service("echo", 1)?);
-    records.look(author.seen(values.clone()), now);
+    records.update(author.seen(values.clone()), now);
     assert!(!records.view(now, everybody).members[0].leaving);
     let over = Lease { counter: 2, ttl_ms: 0 };
     values[1].1 = author.origin().sign_lease(&author.identity, over)?;
-    records.look(author.seen(values), now);
+    records.update(author.seen(values), now);
     let view = records.view(now, everybody);
     assert!(view.services.is_empty() && view.members[0].leaving, "{view:?}");
 
     let next = Author { generation: 2, ..author };
     let mut values = next.introduced(1)?;
     values.push(next.service("echo", 1)?);
-    records.look(next.seen(values), now);
+    records.update(next.seen(values), now);
     let view = records.view(now, everybody);
     assert!(names(&view) == ["echo"] && !view.members[0].leaving, "{view:?}");
     Ok(())
@@ -112,12 +112,38 @@ fn an_old_lease_renews_nothing() -> TestResult {
         values.push(service.clone());
         Ok(values)
     };
-    records.look(author.seen(values(5)?), start);
-    records.look(author.seen(values(4)?), start + TTL / 2);
-    records.look(author.seen(values(5)?), start + TTL / 2);
+    records.update(author.seen(values(5)?), start);
+    records.update(author.seen(values(4)?), start + TTL / 2);
+    records.update(author.seen(values(5)?), start + TTL / 2);
     assert_eq!(records.view(start + TTL, everybody).services.len(), 0);
-    records.look(author.seen(values(6)?), start + TTL);
+    records.update(author.seen(values(6)?), start + TTL);
     assert_eq!(records.view(start + TTL, everybody).services.len(), 1);
+    Ok(())
+}
+
+/// Issue 10, 4.3: records of a node that died before this one joined reach it through others. Its services are not offered,
+/// however long its lease is; they are once it proves to be alive, and then for as long as the lease holds.
+#[test]
+fn a_node_that_was_never_alive_here_provides_nothing() -> TestResult {
+    let (author, start) = (Author::new(1)?, Instant::now());
+    let mut records = records();
+    let mut values = author.introduced(1)?;
+    values.push(author.service("echo", 1)?);
+    let entry = |alive, values| vec![EngineEntry { life: (author.id(), 1), alive, values }];
+    records.update(entry(false, Some(values)), start);
+    let view = records.view(start, everybody);
+    assert!(view.services.is_empty() && !view.members[0].alive, "{view:?}");
+    records.update(entry(false, None), start + TTL / 3);
+    assert!(records.view(start + TTL / 3, everybody).services.is_empty());
+
+    let alive = start + TTL / 2;
+    records.update(entry(true, None), alive);
+    let view = records.view(alive, everybody);
+    assert!(names(&view) == ["echo"] && view.members[0].alive, "{view:?}");
+    records.update(entry(false, None), alive);
+    let view = records.view(alive, everybody);
+    assert!(names(&view) == ["echo"] && !view.members[0].alive, "until its lease ends: {view:?}");
+    assert!(records.view(start + TTL, everybody).services.is_empty(), "its age counts from when it was received");
     Ok(())
 }
 
@@ -128,10 +154,10 @@ fn only_records_of_trusted_nodes_signed_by_them_count() -> TestResult {
     let mut values = author.introduced(1)?;
     let (key, forged) = liar.service("forged", 1)?;
     values.extend([author.service("echo", 1)?, (key, forged), ("s/Bad Name".to_owned(), "1".to_owned())]);
-    records.look(author.seen(values.clone()), now);
+    records.update(author.seen(values.clone()), now);
     assert_eq!(names(&records.view(now, everybody)), ["echo"]);
     assert_eq!(records.invalid_records(), 1);
-    records.look(author.seen(values), now);
+    records.update(author.seen(values), now);
     assert_eq!(records.invalid_records(), 1, "a signature is checked once");
     assert_eq!(records.view(now, |_| false), DirectoryView::default());
     Ok(())
@@ -144,17 +170,17 @@ fn a_name_that_is_taken_back_is_gone_and_a_later_life_counts_alone() -> TestResu
     let second = Author { identity: first.identity.clone(), generation: 2 };
     let mut values = first.introduced(1)?;
     values.push(first.service("old", 1)?);
-    records.look(first.seen(values), now);
+    records.update(first.seen(values), now);
     let mut later = second.introduced(1)?;
     later.push(second.service("new", 1)?);
     let mut both = second.seen(later.clone());
     both.push(EngineEntry { life: (first.id(), 1), alive: false, values: None });
-    records.look(both, now);
+    records.update(both, now);
     assert_eq!(names(&records.view(now, everybody)), ["new"]);
     assert_eq!(records.view(now, everybody).members.len(), 1);
 
     later.pop();
-    records.look(second.seen(later), now);
+    records.update(second.seen(later), now);
     assert!(records.view(now, everybody).services.is_empty());
     Ok(())
 }
@@ -168,17 +194,17 @@ fn a_flood_of_changes_is_taken_in_at_a_rate() -> TestResult {
     for n in 0..MAX_PER_NODE + 50 {
         values.push(author.service(&format!("s{n:05}"), 1)?);
     }
-    records.look(author.seen(values.clone()), now);
+    records.update(author.seen(values.clone()), now);
     assert_eq!(records.view(now, everybody).services.len(), MAX_PER_NODE);
 
     let mut changed = author.introduced(1)?;
     for n in 0..100 {
         changed.push(author.service(&format!("t{n:05}"), 2)?);
     }
-    records.look(author.seen(changed), now);
+    records.update(author.seen(changed), now);
     assert_eq!(records.view(now, everybody).services.len(), 0, "the allowance is spent");
     let unchanged = vec![EngineEntry { life: (author.id(), 1), alive: true, values: None }];
-    records.look(unchanged, now + Duration::from_secs(2));
+    records.update(unchanged, now + Duration::from_secs(2));
     assert_eq!(records.view(now, everybody).services.len(), 20);
     Ok(())
 }
