@@ -24,7 +24,7 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 
 use crate::names::NodeId;
 
-pub use generation::{GENERATION_FILE, Generations};
+pub use generation::Generations;
 pub use proof::{InvalidSignature, PublicKey, SERVER_NAME, Signature};
 pub(crate) use tls::pinned_client_config;
 pub use tls::{
@@ -37,6 +37,9 @@ pub use trust::{MAX_TRUSTED, Trust, TrustFull, TrustStore};
 pub const KEY_FILE: &str = "identity.key";
 /// Name of the certificate's file in the data folder.
 pub const CERTIFICATE_FILE: &str = "identity.crt";
+
+/// Name of the file in the data folder that holds the number of the last incarnation.
+pub const GENERATION_FILE: &str = "generation";
 
 /// A node's key and certificate. Cloning shares them; the key is never shown.
 #[derive(Clone)]

@@ -128,7 +128,7 @@ const KNOWN: &[&str] = &[
     "BoxError", "BoxFuture", "BoxStream", "BufReader", "ByteCap", "Bytes", "BytesMut", "CancellationToken", "Cap",
     "Cell", "CertificateDer", "Child", "ChildStderr", "ChildStdin", "ChildStdout", "ChitchatMessage", "ClientConfig",
     "Code", "Condvar", "ConnectionError", "Context", "Cow", "Creation", "DefaultHasher", "DialLease", "Disconnected",
-    "Dispatch", "DropGuard", "Duration", "EcdsaKeyPair", "Empty", "EntryKey", "ExitCode", "ExitStatus",
+    "Dispatch", "DropGuard", "Duration", "EcdsaKeyPair", "Empty", "EntryKey", "EventKind", "ExitCode", "ExitStatus",
     "File", "FrameStreamError", "FxBuildHasher", "HeaderName", "HeaderValue", "Id", "Infallible", "Instant", "Interval",
     "IpAddr", "Ipv4Addr", "Ipv6Addr", "Jemalloc", "JoinHandle", "LazyLock", "LeaseError", "Level", "Lines", "LogThrottle",
     "ManuallyDrop", "MaybeUninit", "Method", "Mutex", "MutexGuard", "NonZeroU16", "NonZeroU32", "NonZeroU64",

@@ -9,12 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use super::IdentityError;
 use super::files::{corrupt, io_error, replace};
+use super::{GENERATION_FILE, IdentityError};
 use crate::regular_file::{self, ReadError};
 
-/// Name of the file in the data folder that holds the last number.
-pub const GENERATION_FILE: &str = "generation";
 /// More than the digits of any number.
 const MAX_FILE: u64 = 64;
 /// Numbers beyond this are not given out: no clock of these centuries reaches it, and above it there is room.
