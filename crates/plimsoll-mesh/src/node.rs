@@ -27,7 +27,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll::supervisor::{BoxError, ShutdownReport, StartError, SupervisorRef};
+use plimsoll::supervisor::{BoxError, Deadlock, ShutdownReport, StartError, SupervisorRef};
 
 use crate::directory::GossipDirectory;
 use crate::gateway::{BudgetTooSmall, Gateway};
@@ -149,8 +149,11 @@ impl Node {
     /// Stops it in order. First it withdraws its services from the other nodes, for two seconds at most; then the children of
     /// the tree stop in reverse order of their start, each with its own grace; then the port is closed.
     ///
+    /// # Errors
+    /// [`Deadlock`] when the caller is part of the node, such as a service of it: the stop goes on all the same.
+    ///
     /// Cancel safe: the stop goes on, and a second one waits for the same end.
-    pub async fn stop(&self) -> Arc<ShutdownReport> {
+    pub async fn stop(&self) -> Result<Arc<ShutdownReport>, Deadlock> {
         let (directory, tree) = (self.directory.clone(), self.tree.clone());
         let stopping = tokio::spawn(async move {
             directory.withdraw(WITHDRAWAL_TIMEOUT).await;
@@ -160,18 +163,21 @@ impl Node {
             Ok(report) => report,
             // It panicked; whether the others know or not, the tree is stopped.
             Err(_) => self.tree.stop().await,
-        };
+        }?;
         self.close().await;
-        report
+        Ok(report)
     }
 
     /// Waits until the node has ended by itself, which it does when its tree gives up.
     ///
+    /// # Errors
+    /// [`Deadlock`] when the caller is part of the node, such as a service of it.
+    ///
     /// Cancel safe.
-    pub async fn wait(&self) -> Arc<ShutdownReport> {
-        let report = self.tree.wait().await;
+    pub async fn wait(&self) -> Result<Arc<ShutdownReport>, Deadlock> {
+        let report = self.tree.wait().await?;
         self.close().await;
-        report
+        Ok(report)
     }
 
     /// Closes the port at once, whatever is in flight: the end of a node that is not to be stopped in order. Whoever is

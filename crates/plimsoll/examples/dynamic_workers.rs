@@ -63,7 +63,7 @@ async fn main() -> Result<(), BoxError> {
     settle().await;
     println!("running: {}", workers.count_children()?.active);
     println!("restarts: {}", workers.inspect().details.counters["restarts"]);
-    println!("stopped cleanly: {}", workers.stop().await.is_clean());
+    println!("stopped cleanly: {}", workers.stop().await.unwrap().is_clean());
     Ok(())
 }
 

@@ -90,7 +90,7 @@ async fn main() -> Result<(), BoxError> {
     reader("a double  space")?; // makes the counter fail
     settle().await;
     println!("total after the crash: {}", total(&tree).await?);
-    println!("stopped cleanly: {}", tree.stop().await.is_clean());
+    println!("stopped cleanly: {}", tree.stop().await.unwrap().is_clean());
     Ok(())
 }
 

@@ -34,6 +34,6 @@ async fn main() -> Result<(), BoxError> {
         .start()
         .await?;
     tokio::time::sleep(Duration::from_millis(200)).await; // a real service waits for ctrl-c here
-    println!("stopped cleanly: {}", tree.stop().await.is_clean());
+    println!("stopped cleanly: {}", tree.stop().await.unwrap().is_clean());
     Ok(())
 }

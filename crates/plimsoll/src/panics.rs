@@ -86,9 +86,29 @@ pub(crate) fn located(message: &str, task: Option<tokio::task::Id>) -> Failure {
     }
 }
 
-/// Drops what a user's type made. Where the books of others are kept, a `Drop` of it that panics must end nothing else.
+/// Drops a value of a user's type. A panic of its `Drop` ends nothing else.
 pub(crate) fn discard<T>(value: T) {
-    let _ = panic::catch_unwind(panic::AssertUnwindSafe(|| drop(value)));
+    drop_failure(value);
+}
+
+/// The same; returns the panic as a failure.
+pub(crate) fn drop_failure<T>(value: T) -> Option<Failure> {
+    let payload = panic::catch_unwind(panic::AssertUnwindSafe(move || drop(value))).err()?;
+    let failure = failure_here(payload.as_ref());
+    // A payload whose own drop panics is leaked.
+    if let Err(worse) = panic::catch_unwind(panic::AssertUnwindSafe(move || drop(payload))) {
+        std::mem::forget(worse);
+    }
+    Some(failure)
+}
+
+/// Runs what must not unwind into the caller; a panic is returned as a failure.
+pub(crate) fn guarded<T>(act: impl FnOnce() -> T) -> Result<T, Failure> {
+    panic::catch_unwind(panic::AssertUnwindSafe(act)).map_err(|payload| {
+        let failure = failure_here(payload.as_ref());
+        discard(payload);
+        failure
+    })
 }
 
 /// The message of a panic.

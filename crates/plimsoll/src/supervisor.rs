@@ -2,32 +2,32 @@
 
 mod builder;
 mod child;
+mod child_entry;
 mod child_spec;
-mod controls;
 mod current_message;
-mod dynamic;
+mod dynamic_supervisor;
 mod error;
-mod frame;
 mod handle;
-mod household;
+mod into_supervisor;
 mod log;
 mod options;
-mod rules;
+mod runtime;
 mod shutdown_report;
-mod start;
+mod state;
 mod stop_deadline;
 mod task;
 
 pub use builder::{
-    DEFAULT_INTENSITY, DEFAULT_KILL_TIMEOUT, DEFAULT_PERIOD, Init, IntoSupervisor, Supervisor, SupervisorBuilder,
-    SupervisorInit,
+    DEFAULT_INTENSITY, DEFAULT_KILL_TIMEOUT, DEFAULT_PERIOD, Init, Supervisor, SupervisorBuilder, SupervisorInit,
 };
 pub use child::{Child, ChildRef, Start, Started};
+pub use child_entry::{ChildCount, ChildEntry, ChildState};
 pub use child_spec::{ChildSettings, ChildSpec};
 pub use current_message::{CurrentMessage, CurrentMessageGuard};
-pub use dynamic::{DEFAULT_MAX_CHILDREN, DynamicBuilder, DynamicSupervisor, DynamicSupervisorRef};
-pub use error::{BoxError, ChildError, SpecError, StartError};
-pub use handle::{ChildCount, ChildEntry, ChildState, SupervisorRef};
+pub use dynamic_supervisor::{DEFAULT_MAX_CHILDREN, DynamicBuilder, DynamicSupervisor, DynamicSupervisorRef};
+pub use error::{BoxError, ChildError, Deadlock, SpecError, StartError};
+pub use handle::SupervisorRef;
+pub use into_supervisor::IntoSupervisor;
 pub use options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode, Strategy};
 pub use shutdown_report::{MAX_STOP_FAILURES, ShutdownCause, ShutdownReport, StopFailure, StopFailureKind};
 pub use stop_deadline::StopDeadline;

@@ -348,7 +348,7 @@ async fn case(seed: u64) -> Result<(), String> {
             .map_err(|differ| format!("{}\n{differ}", history.join("\n")))?;
     }
     model.stop();
-    let report = dynamic.stop().await;
+    let report = dynamic.stop().await.unwrap();
     model.pass(model.now + 10_000);
     let killed = report.stragglers().count();
     if model.killed == killed {

@@ -52,7 +52,7 @@ async fn a_killed_supervisor_leaves_nobody_running_draining_or_in_a_stop_hook() 
     let (tree, actors) = busy_tree(&stage).await;
     let began = tokio::time::Instant::now();
     tree.actor().kill();
-    let report = tree.wait().await;
+    let report = tree.wait().await.unwrap();
     assert_eq!((report.cause, &report.reason), (ShutdownCause::Killed, &ExitReason::Killed));
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_gone(&stage, &actors);
@@ -63,7 +63,7 @@ async fn a_killed_anchor_is_the_end_of_the_supervisor() {
     let stage = Stage::default();
     let (tree, actors) = busy_tree(&stage).await;
     actors[0].try_get_supervisor().unwrap().kill();
-    tree.wait().await;
+    tree.wait().await.unwrap();
     assert_gone(&stage, &actors);
 }
 
@@ -72,7 +72,7 @@ async fn an_ordinary_stop_of_its_actor_stops_the_tree_in_order() {
     let stage = Stage::default();
     let tree = Supervisor::builder("top").child(stage.child("a")).child(stage.child("b")).start().await.unwrap();
     tree.actor().stop(None);
-    assert!(tree.wait().await.is_clean());
+    assert!(tree.wait().await.unwrap().is_clean());
     assert_eq!(stage.did(), ["start a", "start b", "stop b", "stop a"]);
 }
 
@@ -143,7 +143,7 @@ async fn a_start_that_outlives_its_supervisor_is_not_adopted() {
         async move { dynamic.start_child(()).await }
     });
     quiet().await;
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
     assert_eq!(starting.await.unwrap(), Err(StartError::ShuttingDown));
     assert_eq!(stage.diary.take(), ["drop late"]);
 }
@@ -219,7 +219,7 @@ async fn whom_no_kill_can_end_is_named_and_does_not_hold_up_the_rest() {
         .start()
         .await
         .unwrap();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     let left: Vec<_> = report.kill_timed_out().map(|failure| failure.path.join("/")).collect();
     assert_eq!(left, ["nested/stubborn"], "{report}");
     assert!(report.failures[0].waited >= Duration::from_millis(70), "{report}");
@@ -275,7 +275,7 @@ async fn no_second_incarnation_starts_before_the_first_has_ended() {
     }
     assert!(running("stubborn").await);
     assert_eq!((alive.load(Ordering::SeqCst), most.load(Ordering::SeqCst)), (1, 1));
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 /// Panics where it is told to.
@@ -394,7 +394,7 @@ async fn a_task_child_is_asked_by_its_token_and_then_killed() {
         .start()
         .await
         .unwrap();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(report.took, Duration::from_secs(2));
     assert_eq!(report.failures.len(), 1, "{report}");
     assert_eq!((&*report.failures[0].path[0], &report.failures[0].kind), ("deaf", &StopFailureKind::Killed));
@@ -406,7 +406,7 @@ async fn a_drained_child_serves_its_queue_first() {
     let tree = Supervisor::builder("top").child(stage.child("a").stop_mode(StopMode::Drain)).start().await.unwrap();
     tell_id(&tree, "a", Do::Busy(Duration::from_secs(1)));
     tell_id(&tree, "a", Do::Busy(Duration::from_secs(2)));
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(report.took, Duration::from_secs(3));
     assert!(report.is_clean(), "{report}");
 }
@@ -424,11 +424,11 @@ async fn the_observer_is_told_when_nobody_else_is() {
             count.fetch_add(1, Ordering::SeqCst);
         })
     };
-    build().start().await.unwrap().stop().await;
+    build().start().await.unwrap().stop().await.unwrap();
     assert_eq!(told.load(Ordering::SeqCst), 0);
     let tree = build().start().await.unwrap();
     tell_id(&tree, "a", Do::Panic);
-    tree.wait().await;
+    tree.wait().await.unwrap();
     quiet().await;
     assert_eq!(told.load(Ordering::SeqCst), 1);
 }

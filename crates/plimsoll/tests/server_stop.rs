@@ -169,7 +169,7 @@ async fn what_the_grace_does_not_cover_is_shutting_down_and_the_hook_runs() {
         })
         .collect();
     sleep(Duration::from_millis(30)).await;
-    let report = timeout(Duration::from_secs(2), tree.stop()).await.unwrap();
+    let report = timeout(Duration::from_secs(2), tree.stop()).await.unwrap().unwrap();
     assert!(report.is_clean(), "{report}");
     let mut outcomes = BTreeMap::new();
     for call in calls {
@@ -201,7 +201,7 @@ async fn a_dynamic_childs_queue_that_the_grace_does_not_cover_is_shutting_down()
         })
         .collect();
     sleep(Duration::from_millis(30)).await;
-    let report = timeout(Duration::from_secs(2), workers.stop()).await.unwrap();
+    let report = timeout(Duration::from_secs(2), workers.stop()).await.unwrap().unwrap();
     assert!(report.is_clean(), "{report}");
     for call in calls {
         let outcome = call.await.unwrap();
@@ -236,7 +236,7 @@ async fn a_call_server_ends_in_order_before_its_grace_is_over() {
     };
     let (short, long) = (call(150), call(4_000));
     sleep(Duration::from_millis(30)).await;
-    let report = timeout(Duration::from_secs(2), tree.stop()).await.unwrap();
+    let report = timeout(Duration::from_secs(2), tree.stop()).await.unwrap().unwrap();
     assert!(report.is_clean(), "{report}");
     assert_eq!((short.await.unwrap(), long.await.unwrap()), (Ok(()), Err(CallError::ShuttingDown)));
 }

@@ -79,7 +79,7 @@ async fn a_child_that_is_killed_is_named_with_the_message_that_it_had_in_hand() 
         let child = tree.child("busy").unwrap();
         tell(&child, job);
         quiet().await;
-        let report = tree.stop().await;
+        let report = tree.stop().await.unwrap();
         assert_eq!(only(&report, child.actor(), StopFailureKind::Killed).as_deref(), expected);
         let told = report.to_string();
         assert_eq!(told.contains("busy: killed after 50ms, while handling `resize`"), expected.is_some(), "{told}");
@@ -93,7 +93,7 @@ async fn so_is_a_dynamic_child() {
     let child = tree.start_child(()).await.unwrap().child().unwrap();
     tell(&child, Job::Await("resize"));
     quiet().await;
-    assert_eq!(only(&*tree.stop().await, child.actor(), StopFailureKind::Killed).as_deref(), Some("resize"));
+    assert_eq!(only(&*tree.stop().await.unwrap(), child.actor(), StopFailureKind::Killed).as_deref(), Some("resize"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -108,7 +108,7 @@ async fn a_child_that_blocks_its_thread_is_left_behind_with_its_message() {
     while current_message.get().is_none() {
         tokio::task::yield_now().await;
     }
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     drop(release);
     assert_eq!(only(&report, child.actor(), StopFailureKind::KillTimedOut).as_deref(), Some("image 17"));
 }
@@ -137,6 +137,6 @@ async fn a_server_writes_down_what_it_serves() {
     let client = child.value::<server::ServerRef<Slow>>().expect("its client");
     let asking = tokio::spawn(async move { client.call("reindex").await.is_err() });
     quiet().await;
-    assert_eq!(only(&*tree.stop().await, child.actor(), StopFailureKind::Killed).as_deref(), Some("reindex"));
+    assert_eq!(only(&*tree.stop().await.unwrap(), child.actor(), StopFailureKind::Killed).as_deref(), Some("reindex"));
     assert!(asking.await.unwrap());
 }

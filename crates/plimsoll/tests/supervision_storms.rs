@@ -129,7 +129,7 @@ async fn crash_storm() {
     println!("{resident:+.2} % more is resident than the {resident_before} B before");
     // In a small storm 5 % would be some pages, and other tests may run in this process.
     assert!(!full() || resident < 5.0, "{resident:.1} % more is resident than before");
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,7 +150,7 @@ async fn a_budget_is_exact() {
     }
     assert!(tree.report().is_none(), "so many restarts are within it, and one more is not");
     tree.child("0").expect("a child that runs").actor().send_message(Burst).expect("it lives");
-    assert_eq!(tree.wait().await.cause, plimsoll::supervisor::ShutdownCause::GaveUp);
+    assert_eq!(tree.wait().await.unwrap().cause, plimsoll::supervisor::ShutdownCause::GaveUp);
 }
 
 /// Obeys a stop, or does not.
@@ -220,7 +220,7 @@ async fn stop_storm() {
     // Each group has one straggler: in the static part its grace is one of a sum, in the pool the common one.
     let critical = grace * groups as u32;
     let began = Instant::now();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     let took = began.elapsed();
     println!("{} members stopped in {took:?}, the graces are {critical:?}", groups * (fixed + pooled));
     let named: BTreeSet<String> = report.stragglers().map(|failure| failure.path.join("/")).collect();

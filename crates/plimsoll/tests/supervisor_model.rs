@@ -178,7 +178,7 @@ impl Case {
         self.history.push(format!("{} ms: stop", self.model.book.now));
         let top = self.top.clone();
         let stopping = tokio::spawn(async move {
-            top.stop().await;
+            top.stop().await.unwrap();
         });
         self.model.stop();
         self.compare().await?;

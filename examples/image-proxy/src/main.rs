@@ -52,7 +52,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         _ = tokio::signal::ctrl_c() => {}
         () = async { drop(tree.wait().await) } => anyhow::bail!("the supervisor gave up"),
     }
-    let report = tree.stop().await;
+    let report = tree.stop().await?;
     let tasks = last_tasks().await;
     println!("{}", serde_json::json!({ "event": "stopped", "clean": report.is_clean(), "tasks": tasks }));
     anyhow::ensure!(report.is_clean(), "not everything stopped: {report:?}");

@@ -71,6 +71,6 @@ async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> Test
     assert_eq!(directory.0.counters.restarts.load(Ordering::Relaxed), 1);
     let expelled = peers.list().into_iter().find(|peer| peer.node == attacker).ok_or("not named")?;
     assert_eq!(expelled.state, PeerState::Refused);
-    tree.stop().await;
+    tree.stop().await.unwrap();
     Ok(())
 }

@@ -143,7 +143,7 @@ impl Server {
 
     /// Stops it and checks that its counters balance and nothing is left.
     pub(crate) async fn stop(self) {
-        let report = self.tree.stop().await;
+        let report = self.tree.stop().await.unwrap();
         assert!(report.is_clean(), "{report:?}");
         let (attempts, requests) = (self.gateway.attempts(), self.gateway.requests());
         assert!(attempts.balanced(), "{attempts:?}");

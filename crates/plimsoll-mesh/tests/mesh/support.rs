@@ -248,7 +248,7 @@ impl Node {
     }
 
     pub async fn stop(mut self) {
-        self.tree.stop().await;
+        self.tree.stop().await.unwrap();
         self.endpoint.close(0u32.into(), b"test over");
         if let Some(runtime) = self.apart.take() {
             runtime.shutdown_background();

@@ -231,7 +231,7 @@ impl Node {
 
     /// Stops in order.
     pub async fn stop(mut self) {
-        self.tree.stop().await;
+        self.tree.stop().await.unwrap();
         self.endpoint.close(0u32.into(), b"test over");
         // A dial under way to a node that is gone lingers for seconds.
         let _ = tokio::time::timeout(Duration::from_millis(500), self.endpoint.wait_idle()).await;

@@ -18,11 +18,7 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
         &["admission", "caller_exit", "client", "counters", "protocol", "service", "settlement", "shared"],
     ),
     ("plimsoll", "mailbox", &["builder", "delivery", "sender"]),
-    ("plimsoll", "supervisor", &["builder", "frame", "handle", "household", "log", "spec", "start"]),
-    ("plimsoll", "supervisor", &["error", "rules"]),
-    ("plimsoll", "supervisor::dynamic", &["core", "crew"]),
-    ("plimsoll", "supervisor::rules", &["action", "entry", "group", "ops", "spec", "stop"]),
-    ("image-proxy", "", &["before", "origin"]),
+    ("image-proxy", "", &["images", "mechanisms"]),
     ("mesh-node", "", &["cli", "command", "demo"]),
 ];
 

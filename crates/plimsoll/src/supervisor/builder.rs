@@ -10,13 +10,14 @@ use std::time::Duration;
 use ractor::ActorCell;
 
 use super::child::{Child, Start};
-use super::child_spec::{ChildSettings, ChildSpec};
+use super::child_spec::{ChildSpec, check_spec};
 use super::error::{BoxError, SpecError, StartError};
 use super::handle::SupervisorRef;
-use super::household::{Launch, launch};
-use super::options::{AutoShutdown, Restart, Strategy};
-use super::rules::Flags;
+use super::into_supervisor::{IntoSupervisor, sealed::Sealed};
+use super::options::{AutoShutdown, Strategy};
+use super::runtime::{Observer, StaticLaunch, launch_static};
 use super::shutdown_report::ShutdownReport;
+use super::state::Flags;
 
 /// Restarts within the period that are not yet too many (OTP's default).
 pub const DEFAULT_INTENSITY: u32 = 1;
@@ -24,8 +25,6 @@ pub const DEFAULT_INTENSITY: u32 = 1;
 pub const DEFAULT_PERIOD: Duration = Duration::from_secs(5);
 /// How long a killed child is waited for before it is left behind.
 pub const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(1);
-
-pub(crate) type Observer = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
 
 /// A supervisor of named children in a fixed order. See [`Supervisor::builder`].
 #[derive(Debug)]
@@ -51,7 +50,7 @@ impl Supervisor {
     ///     }))
     ///     .start()
     ///     .await?;
-    /// assert!(tree.stop().await.is_clean());
+    /// assert!(tree.stop().await.unwrap().is_clean());
     /// # Ok(()) }
     /// ```
     pub fn builder(name: impl Into<Arc<str>>) -> SupervisorBuilder {
@@ -157,7 +156,7 @@ impl SupervisorBuilder {
     /// Cancel safe: dropping the future ends what had started.
     pub async fn start(self) -> Result<SupervisorRef, StartError> {
         self.check()?;
-        launch(self.into(), None).await.map(|(household, _)| SupervisorRef::new(household))
+        launch_static(self.into(), None).await.map(|(runtime, _)| SupervisorRef::new(runtime))
     }
 
     /// The same as a child of `parent`, for whoever starts a supervisor from a start function of his own;
@@ -169,8 +168,8 @@ impl SupervisorBuilder {
     /// Cancel safe: dropping the future ends what had started.
     pub async fn start_linked(self, parent: ActorCell) -> Result<Child, StartError> {
         self.check()?;
-        let (household, ended) = launch(self.into(), Some(parent)).await?;
-        Ok(SupervisorRef::new(household).into_child(ended))
+        let (runtime, ended) = launch_static(self.into(), Some(parent)).await?;
+        Ok(SupervisorRef::new(runtime).into_child(ended))
     }
 
     fn check(&self) -> Result<(), SpecError> {
@@ -188,26 +187,7 @@ impl SupervisorBuilder {
     }
 }
 
-pub(crate) fn check_spec(spec: &ChildSpec, auto_shutdown: AutoShutdown) -> Result<(), SpecError> {
-    let ChildSettings { id, significant, restart, .. } = &spec.settings;
-    check_significant(id, *significant, *restart, auto_shutdown)
-}
-
-pub(crate) fn check_significant(
-    id: &Arc<str>,
-    significant: bool,
-    restart: Restart,
-    auto_shutdown: AutoShutdown,
-) -> Result<(), SpecError> {
-    match restart {
-        _ if !significant => Ok(()),
-        Restart::Permanent => Err(SpecError::SignificantPermanent { id: id.clone() }),
-        _ if auto_shutdown == AutoShutdown::Never => Err(SpecError::SignificantNever { id: id.clone() }),
-        _ => Ok(()),
-    }
-}
-
-impl From<SupervisorBuilder> for Launch {
+impl From<SupervisorBuilder> for StaticLaunch {
     fn from(builder: SupervisorBuilder) -> Self {
         Self { name: builder.name, flags: builder.flags, children: builder.children, observer: builder.observer }
     }
@@ -260,8 +240,8 @@ impl SupervisorInit {
     }
 
     async fn answer(self) -> Result<Init, StartError> {
-        let answer = super::start::guarded(self.run).await;
-        answer.map_err(|failure| StartError::Failed(super::start::describe(failure)))
+        let answer = super::runtime::guarded_start(self.run).await;
+        answer.map_err(|failure| StartError::Failed(super::runtime::describe(failure)))
     }
 }
 
@@ -271,20 +251,8 @@ impl fmt::Debug for SupervisorInit {
     }
 }
 
-pub(super) mod sealed {
-    pub trait Sealed {}
-}
-
-/// What [`ChildSpec::supervisor`] takes: a [`SupervisorBuilder`], a [`SupervisorInit`] or a builder of a dynamic
-/// supervisor.
-pub trait IntoSupervisor: sealed::Sealed + Send + 'static {
-    /// Starts it as a child of `parent`.
-    #[doc(hidden)]
-    fn start_under(self, parent: ActorCell) -> impl Future<Output = Result<Start, StartError>> + Send;
-}
-
-impl sealed::Sealed for SupervisorBuilder {}
-impl sealed::Sealed for SupervisorInit {}
+impl Sealed for SupervisorBuilder {}
+impl Sealed for SupervisorInit {}
 
 impl IntoSupervisor for SupervisorBuilder {
     async fn start_under(self, parent: ActorCell) -> Result<Start, StartError> {

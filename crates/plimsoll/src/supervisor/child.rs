@@ -28,14 +28,26 @@ pub struct Child {
     pub(crate) nested: Option<Arc<dyn Nested>>,
     pub(crate) current_message: Option<CurrentMessage>,
     pub(crate) stop_deadline: Option<StopDeadline>,
+    /// Tasks beside the actor's own in which the child's code runs.
+    pub(crate) tasks: Option<Arc<dyn OwnsTask>>,
 }
+
+/// Knows the tasks in which a child's code runs, so that a caller is recognised that would wait for itself.
+pub(crate) trait OwnsTask: Send + Sync {
+    /// Whether the child's code runs in this task.
+    fn owns(&self, task: tokio::task::Id) -> bool;
+}
+
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a supervisor knows of a child that is a supervisor of ours.
 pub(crate) trait Nested: Send + Sync {
-    /// Ready when the nested supervisor has ended and its report is complete. Stragglers may live on.
-    fn over(&self) -> Pin<Box<dyn Future<Output = Arc<ShutdownReport>> + Send + '_>>;
-    /// Hands its report to its own observer, when its parent has no use for it.
+    /// Ready when the nested supervisor has ended and its report is complete. Children that it abandoned may live on.
+    fn ended(&self) -> BoxFuture<'_, Arc<ShutdownReport>>;
+    /// Gives its report to its own observer, because it is not part of its parent's.
     fn observe(&self);
+    /// Whether this task is that of a child below it.
+    fn contains(&self, task: tokio::task::Id) -> bool;
 }
 
 impl Child {
@@ -50,6 +62,7 @@ impl Child {
             nested: None,
             current_message: None,
             stop_deadline: None,
+            tasks: None,
         }
     }
 
@@ -80,6 +93,10 @@ impl Child {
     pub fn stop_deadline(mut self, stop_deadline: StopDeadline) -> Self {
         self.stop_deadline = Some(stop_deadline);
         self
+    }
+
+    pub(crate) fn reference(&self) -> ChildRef {
+        ChildRef { actor: self.actor.clone(), value: self.value.clone() }
     }
 
     /// The value set before, for a start function that starts another's child; `None` when there is none of this type.

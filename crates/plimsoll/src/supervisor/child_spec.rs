@@ -9,11 +9,10 @@ use futures::FutureExt;
 use ractor::ActorCell;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
-use super::builder::IntoSupervisor;
 use super::child::Start;
-use super::error::BoxError;
-use super::options::{Backoff, Restart, Shutdown, StopMode};
-use super::rules::ChildRules;
+use super::error::{BoxError, SpecError};
+use super::into_supervisor::IntoSupervisor;
+use super::options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode};
 use super::task;
 use crate::inspect::{Inspect, Kind};
 
@@ -237,22 +236,27 @@ impl ChildSpec {
     }
 }
 
-impl ChildSettings {
-    pub(crate) fn rules(&self) -> ChildRules {
-        ChildRules {
-            id: self.id.clone(),
-            kind: self.kind,
-            restart: self.restart,
-            shutdown: self.shutdown,
-            significant: self.significant,
-            stop_mode: self.stop_mode,
-            backoff: self.backoff,
-        }
-    }
-}
-
 impl fmt::Debug for ChildSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ChildSpec").field(&self.settings).finish()
+    }
+}
+
+pub(crate) fn check_spec(spec: &ChildSpec, auto_shutdown: AutoShutdown) -> Result<(), SpecError> {
+    let ChildSettings { id, significant, restart, .. } = &spec.settings;
+    check_significant(id, *significant, *restart, auto_shutdown)
+}
+
+pub(crate) fn check_significant(
+    id: &Arc<str>,
+    significant: bool,
+    restart: Restart,
+    auto_shutdown: AutoShutdown,
+) -> Result<(), SpecError> {
+    match restart {
+        _ if !significant => Ok(()),
+        Restart::Permanent => Err(SpecError::SignificantPermanent { id: id.clone() }),
+        _ if auto_shutdown == AutoShutdown::Never => Err(SpecError::SignificantNever { id: id.clone() }),
+        _ => Ok(()),
     }
 }

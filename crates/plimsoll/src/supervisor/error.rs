@@ -4,11 +4,9 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::ActorCell;
 use thiserror::Error;
 
 use super::child::ChildRef;
-use super::rules::StartFailure;
 use crate::exit::Failure;
 
 /// Any error of a start function.
@@ -69,6 +67,13 @@ pub enum StartError {
     /// There is such a spec, without a running child: use `restart_child`, or `delete_child` first.
     #[error("the id is present already, without a running child")]
     AlreadyPresent,
+    /// The child is being started by an earlier call: [`start_or_get_child`](super::SupervisorRef::start_or_get_child)
+    /// waits for it.
+    #[error("the child is starting")]
+    Starting,
+    /// A start function starts a sibling that has to wait until that start is over.
+    #[error(transparent)]
+    Deadlock(#[from] Deadlock),
     /// The start took longer than its timeout; nothing of it is left.
     #[error("the start took longer than {0:?}")]
     Timeout(Duration),
@@ -90,6 +95,12 @@ pub enum StartError {
     ShuttingDown,
 }
 
+/// The caller would wait for its own end: it runs below the child or supervisor that it wants to stop, or is waited for
+/// from there. Use `begin_stop`, or let another task call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the caller would wait for its own end")]
+pub struct Deadlock;
+
 /// An operation on a child that was refused.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
@@ -100,6 +111,9 @@ pub enum ChildError {
     /// The child runs: terminate it first.
     #[error("the child is running")]
     Running,
+    /// The child is being started: wait for it, or terminate it first.
+    #[error("the child is starting")]
+    Starting,
     /// The child waits for its restart: terminate it first.
     #[error("the child is restarting")]
     Restarting,
@@ -109,6 +123,9 @@ pub enum ChildError {
     /// The child was killed and is still there: it blocks its thread. Nothing more can be done to it.
     #[error("the child was killed but does not end: it blocks its thread")]
     KillTimedOut,
+    /// The caller would wait for its own end.
+    #[error(transparent)]
+    Deadlock(#[from] Deadlock),
     /// The supervisor is stopping, or is gone.
     #[error("the supervisor is shutting down")]
     ShuttingDown,
@@ -118,26 +135,6 @@ impl StartError {
     pub(crate) fn failed(message: impl Into<Arc<str>>) -> Self {
         Self::Failed(Failure::new(message))
     }
-}
-
-impl From<StartFailure> for StartError {
-    fn from(failure: StartFailure) -> Self {
-        match failure {
-            StartFailure::Failed(failure) => Self::Failed(failure),
-            StartFailure::Timeout(limit) => Self::Timeout(limit),
-            StartFailure::NotLinked => Self::NotLinked,
-            StartFailure::Cancelled => Self::Terminated,
-            StartFailure::Nested(error) => *error,
-            StartFailure::NameTaken(name) => match name_holder(&name) {
-                Some(actor) => Self::AlreadyStarted(ChildRef { actor, value: None }),
-                None => Self::failed(format!("the name `{name}` was taken")),
-            },
-        }
-    }
-}
-
-fn name_holder(name: &str) -> Option<ActorCell> {
-    ractor::registry::where_is(name)
 }
 
 impl PartialEq for StartError {

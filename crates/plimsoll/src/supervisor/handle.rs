@@ -2,18 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
 
-use super::builder::check_spec;
 use super::child::{Child, ChildRef, Started};
-use super::child_spec::{ChildSettings, ChildSpec};
-use super::error::{ChildError, StartError};
-use super::frame::{self, Crew, NestedCrew};
-use super::household::{Household, Reply};
-use super::rules::{Phase, Refusal};
+use super::child_entry::{ChildCount, ChildEntry, ChildState};
+use super::child_spec::{ChildSettings, ChildSpec, check_spec};
+use super::error::{ChildError, Deadlock, StartError};
+use super::runtime::{ChildTable, Inner, LiveChild, Response, StaticRuntime, StaticTable, wait_for};
 use super::shutdown_report::ShutdownReport;
+use super::state::{ChildPhase, Refusal, RequestId, StaticState, SupervisorState};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 
 /// A reference to a running [`Supervisor`](super::Supervisor). Cheap to clone; dropping it stops nothing.
@@ -22,66 +22,53 @@ use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 /// every operation answers `ShuttingDown` at once.
 #[derive(Clone)]
 pub struct SupervisorRef {
-    household: Arc<Household>,
-}
-
-/// What [`SupervisorRef::which_children`] tells of a child.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ChildEntry {
-    /// Its id; none for the children of a dynamic supervisor.
-    pub id: Option<Arc<str>>,
-    /// What has become of it.
-    pub state: ChildState,
-    /// Supervisor or worker.
-    pub kind: Kind,
-}
-
-/// What has become of a child.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ChildState {
-    /// It runs, or is just being stopped.
-    Running(ActorCell),
-    /// It waits for its restart, or is being started again.
-    Restarting,
-    /// There is none: ignored, ended, terminated, or starting for the first time.
-    None,
-}
-
-/// What [`SupervisorRef::count_children`] counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct ChildCount {
-    /// Child specs; 1 for a dynamic supervisor.
-    pub specs: usize,
-    /// Children that run.
-    pub active: usize,
-    /// Specs of supervisors, running or not.
-    pub supervisors: usize,
-    /// Specs of workers, running or not.
-    pub workers: usize,
+    runtime: Arc<StaticRuntime>,
 }
 
 impl SupervisorRef {
-    pub(crate) fn new(household: Arc<Household>) -> Self {
-        Self { household }
+    pub(crate) fn new(runtime: Arc<StaticRuntime>) -> Self {
+        Self { runtime }
+    }
+
+    /// Reads the state of a supervisor that is not shutting down.
+    fn read<U>(
+        &self,
+        read: impl FnOnce(&Inner<StaticState, StaticTable>) -> Result<U, ChildError>,
+    ) -> Result<U, ChildError> {
+        self.runtime.read(|inner| match inner.state.is_shutting_down() {
+            true => Err(ChildError::ShuttingDown),
+            false => read(inner),
+        })
+    }
+
+    async fn start(
+        &self,
+        spec: ChildSpec,
+        operation: fn(&mut StaticState, ChildSettings, RequestId, Duration),
+    ) -> Result<Started, StartError> {
+        check_spec(&spec, self.runtime.read(|inner| inner.state.auto_shutdown()))?;
+        let response = self.runtime.request_in_turn(|inner, request, now| {
+            let settings = spec.settings.clone();
+            inner.table.offer(request, spec);
+            operation(&mut inner.state, settings, request, now);
+        });
+        started(response.await?)
     }
 
     pub(crate) fn into_child(self, ended: JoinHandle<()>) -> Child {
-        let mut child = Child::new(self.actor(), ended).inspect(self.household.clone()).value(self.clone());
-        child.nested = Some(Arc::new(NestedCrew(self.household)));
+        let mut child = Child::new(self.actor(), ended).inspect(self.runtime.clone()).value(self.clone());
+        child.nested = Some(self.runtime);
         child
     }
 
     /// The name it was built with.
     pub fn name(&self) -> &str {
-        &self.household.frame().name
+        &self.runtime.name
     }
 
     /// Its actor, for links and monitors. Stopping this actor stops the tree in order; killing it kills the tree.
     pub fn actor(&self) -> ActorCell {
-        self.household.frame().face().clone()
+        self.runtime.actor().clone()
     }
 
     /// Adds a child and starts it. It is the last in the order.
@@ -92,9 +79,18 @@ impl SupervisorRef {
     ///
     /// Cancel safe: a caller that gives up leaves the start to the supervisor.
     pub async fn start_child(&self, spec: ChildSpec) -> Result<Started, StartError> {
-        check_spec(&spec, self.household.flags.auto_shutdown)?;
-        let reply = self.household.ask(|core, ticket, now| core.start_child(spec, ticket, now)).await;
-        started(reply)
+        self.start(spec, StaticState::start_child).await
+    }
+
+    /// Returns the running child with the id of this spec, or starts it. Waits for a start, a restart or a stop of it that
+    /// is in progress. The spec counts only where there is none of this id.
+    ///
+    /// # Errors
+    /// As [`start_child`](Self::start_child), but for `AlreadyStarted`, `AlreadyPresent` and `Starting`.
+    ///
+    /// Cancel safe: a caller that gives up leaves the start to the supervisor.
+    pub async fn start_or_get_child(&self, spec: ChildSpec) -> Result<Started, StartError> {
+        self.start(spec, StaticState::start_or_get_child).await
     }
 
     /// Stops a child as its spec says and waits until it has ended. It is not started again by itself; the spec is kept,
@@ -105,7 +101,8 @@ impl SupervisorRef {
     ///
     /// Cancel safe: a caller that gives up leaves the stop to the supervisor.
     pub async fn terminate_child(&self, id: &str) -> Result<(), ChildError> {
-        done(self.household.ask(|core, ticket, now| core.rules.terminate_child(id, ticket, now)).await)
+        let _wait = self.runtime.read(|inner| inner.target(id)).map(wait_for).transpose()?;
+        done(self.runtime.request(|inner, request, now| inner.state.terminate_child(id, request, now)).await)
     }
 
     /// Starts the child of a spec that is kept.
@@ -116,9 +113,9 @@ impl SupervisorRef {
     ///
     /// Cancel safe: a caller that gives up leaves the start to the supervisor.
     pub async fn restart_child(&self, id: &str) -> Result<Started, ChildError> {
-        match self.household.ask(|core, ticket, now| core.rules.restart_child(id, ticket, now)).await {
-            Some(Reply::Started(child)) => Ok(Started::Child(child)),
-            Some(Reply::Ignored) => Ok(Started::Ignored),
+        match self.runtime.request_in_turn(|inner, request, now| inner.state.restart_child(id, request, now)).await? {
+            Some(Response::Started(child)) => Ok(Started::Child(child)),
+            Some(Response::Ignored) => Ok(Started::Ignored),
             other => Err(refused(other)),
         }
     }
@@ -130,7 +127,7 @@ impl SupervisorRef {
     ///
     /// Cancel safe: it happens before the first await, or waits for a stop that is under way and happens then.
     pub async fn delete_child(&self, id: &str) -> Result<(), ChildError> {
-        done(self.household.ask(|core, ticket, now| core.rules.delete_child(id, ticket, now)).await)
+        done(self.runtime.request_in_turn(|inner, request, now| inner.state.delete_child(id, request, now)).await?)
     }
 
     /// What the spec of a child says.
@@ -138,10 +135,9 @@ impl SupervisorRef {
     /// # Errors
     /// [`ChildError::NotFound`], [`ChildError::ShuttingDown`].
     pub fn child_spec(&self, id: &str) -> Result<ChildSettings, ChildError> {
-        self.household.look(|core| {
-            core.serving()?;
-            let key = core.rules.key_of(id).ok_or(ChildError::NotFound)?;
-            core.settings(key).cloned().ok_or(ChildError::NotFound)
+        self.read(|inner| {
+            let key = inner.state.key_of(id).ok_or(ChildError::NotFound)?;
+            inner.state.settings(key).cloned().ok_or(ChildError::NotFound)
         })
     }
 
@@ -150,10 +146,9 @@ impl SupervisorRef {
     /// # Errors
     /// [`ChildError::NotFound`], [`ChildError::ShuttingDown`].
     pub fn child_spec_of(&self, actor: ActorId) -> Result<ChildSettings, ChildError> {
-        self.household.look(|core| {
-            core.serving()?;
-            let key = core.run_of(actor).and_then(|run| core.rules.key_of_run(run)).ok_or(ChildError::NotFound)?;
-            core.settings(key).cloned().ok_or(ChildError::NotFound)
+        self.read(|inner| {
+            let key = inner.table.key_of(actor).ok_or(ChildError::NotFound)?;
+            inner.state.settings(key).cloned().ok_or(ChildError::NotFound)
         })
     }
 
@@ -163,13 +158,15 @@ impl SupervisorRef {
     /// [`ChildError::NotFound`] when there is no such spec or it has no running child, [`ChildError::Restarting`],
     /// [`ChildError::ShuttingDown`].
     pub fn child(&self, id: &str) -> Result<ChildRef, ChildError> {
-        self.household.look(|core| {
-            core.serving()?;
-            let key = core.rules.key_of(id).ok_or(ChildError::NotFound)?;
-            match core.rules.phase_of(key) {
-                Some(Phase::Up(run) | Phase::Stopping(run)) => core.child(run).ok_or(ChildError::NotFound),
-                Some(Phase::Restarting) => Err(ChildError::Restarting),
-                _ => Err(ChildError::NotFound),
+        self.read(|inner| {
+            let key = inner.state.key_of(id).ok_or(ChildError::NotFound)?;
+            match inner.state.phase_of(key) {
+                Some(ChildPhase::Running(run) | ChildPhase::Stopping(run)) => {
+                    inner.table.get(run).map(LiveChild::reference).ok_or(ChildError::NotFound)
+                }
+                Some(ChildPhase::Restarting) => Err(ChildError::Restarting),
+                Some(ChildPhase::Starting) => Err(ChildError::Starting),
+                Some(ChildPhase::Stopped) | None => Err(ChildError::NotFound),
             }
         })
     }
@@ -179,20 +176,20 @@ impl SupervisorRef {
     /// # Errors
     /// [`ChildError::ShuttingDown`].
     pub fn which_children(&self) -> Result<Vec<ChildEntry>, ChildError> {
-        self.household.look(|core| {
-            core.serving()?;
-            let entry = |(_, rules, phase, _): (_, &super::rules::ChildRules, Phase, u64)| ChildEntry {
-                id: Some(rules.id.clone()),
-                kind: rules.kind,
+        self.read(|inner| {
+            let entry = |(_, settings, phase, _): (_, &ChildSettings, ChildPhase, u64)| ChildEntry {
+                id: Some(settings.id.clone()),
+                kind: settings.kind,
                 state: match phase {
-                    Phase::Up(run) | Phase::Stopping(run) => {
-                        core.child(run).map_or(ChildState::None, |child| ChildState::Running(child.actor))
+                    ChildPhase::Running(run) | ChildPhase::Stopping(run) => {
+                        inner.table.get(run).map_or(ChildState::None, |child| ChildState::Running(child.actor.clone()))
                     }
-                    Phase::Restarting => ChildState::Restarting,
-                    Phase::Vacant | Phase::Starting => ChildState::None,
+                    ChildPhase::Restarting => ChildState::Restarting,
+                    ChildPhase::Starting => ChildState::Starting,
+                    ChildPhase::Stopped => ChildState::None,
                 },
             };
-            Ok(core.rules.phases().rev().map(entry).collect())
+            Ok(inner.state.children().rev().map(entry).collect())
         })
     }
 
@@ -212,27 +209,41 @@ impl SupervisorRef {
     ///
     /// Takes as long as the children's graces in sequence.
     ///
+    /// # Errors
+    /// [`Deadlock`] when the caller runs below this supervisor, or is waited for from there: nothing is stopped then.
+    ///
     /// Cancel safe: the stop goes on.
-    pub async fn stop(&self) -> Arc<ShutdownReport> {
-        frame::stop(&self.household).await
+    pub async fn stop(&self) -> Result<Arc<ShutdownReport>, Deadlock> {
+        let _wait = self.runtime.wait_for_end()?;
+        self.runtime.begin_stop_for_caller();
+        Ok(self.runtime.wait().await)
+    }
+
+    /// Begins the same stop and does not wait for it: for a child that stops its own supervisor.
+    pub fn begin_stop(&self) {
+        self.runtime.begin_stop();
     }
 
     /// Waits until the supervisor has ended, for whatever reason.
     ///
+    /// # Errors
+    /// [`Deadlock`] when the caller runs below this supervisor, or is waited for from there.
+    ///
     /// Cancel safe.
-    pub async fn wait(&self) -> Arc<ShutdownReport> {
-        self.household.frame().ended().await
+    pub async fn wait(&self) -> Result<Arc<ShutdownReport>, Deadlock> {
+        let _wait = self.runtime.wait_for_end()?;
+        Ok(self.runtime.wait().await)
     }
 
     /// How it ended, if it has.
     pub fn report(&self) -> Option<Arc<ShutdownReport>> {
-        self.household.frame().report()
+        self.runtime.report()
     }
 
     /// The tree below and with this supervisor, without a turn of any actor.
     pub fn inspect(&self) -> TreeNode {
-        let over = self.household.frame().report().is_some();
-        let closing = self.household.look(|core| core.rules.is_closing());
+        let over = self.runtime.report().is_some();
+        let closing = self.runtime.is_shutting_down();
         TreeNode {
             id: self.name().to_owned(),
             kind: Kind::Supervisor,
@@ -243,50 +254,53 @@ impl SupervisorRef {
             },
             actor: Some(self.actor().get_id().to_string()),
             restarts: 0,
-            details: Inspect::inspect(&*self.household),
+            details: Inspect::inspect(&*self.runtime),
         }
     }
 }
 
 impl Inspect for SupervisorRef {
     fn inspect(&self) -> Details {
-        Inspect::inspect(&*self.household)
+        Inspect::inspect(&*self.runtime)
     }
 }
 
 impl fmt::Debug for SupervisorRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SupervisorRef").field("name", &self.household.frame().name).finish_non_exhaustive()
+        f.debug_struct("SupervisorRef").field("name", &self.runtime.name).finish_non_exhaustive()
     }
 }
 
-fn started(reply: Option<Reply>) -> Result<Started, StartError> {
+fn started(reply: Option<Response>) -> Result<Started, StartError> {
     match reply {
-        Some(Reply::Started(child)) => Ok(Started::Child(child)),
-        Some(Reply::Ignored) => Ok(Started::Ignored),
-        Some(Reply::AlreadyStarted(child)) => Err(StartError::AlreadyStarted(child)),
-        Some(Reply::Refused(Refusal::AlreadyPresent)) => Err(StartError::AlreadyPresent),
-        Some(Reply::Refused(Refusal::Terminated)) => Err(StartError::Terminated),
-        Some(Reply::Refused(Refusal::Start(failure))) => Err(failure.into()),
+        Some(Response::Started(child)) => Ok(Started::Child(child)),
+        Some(Response::Ignored) => Ok(Started::Ignored),
+        Some(Response::AlreadyStarted(child)) => Err(StartError::AlreadyStarted(child)),
+        Some(Response::Refused(Refusal::AlreadyPresent)) => Err(StartError::AlreadyPresent),
+        Some(Response::Refused(Refusal::Starting)) => Err(StartError::Starting),
+        Some(Response::Refused(Refusal::Restarting)) => Err(StartError::AlreadyPresent),
+        Some(Response::Refused(Refusal::Terminated)) => Err(StartError::Terminated),
+        Some(Response::Refused(Refusal::Start(failure))) => Err(failure.into()),
         _ => Err(StartError::ShuttingDown),
     }
 }
 
-fn done(reply: Option<Reply>) -> Result<(), ChildError> {
+fn done(reply: Option<Response>) -> Result<(), ChildError> {
     match reply {
-        Some(Reply::Done) => Ok(()),
+        Some(Response::Done) => Ok(()),
         other => Err(refused(other)),
     }
 }
 
-fn refused(reply: Option<Reply>) -> ChildError {
+fn refused(reply: Option<Response>) -> ChildError {
     match reply {
-        Some(Reply::Refused(Refusal::NotFound)) => ChildError::NotFound,
-        Some(Reply::Refused(Refusal::Running)) | Some(Reply::AlreadyStarted(_)) => ChildError::Running,
-        Some(Reply::Refused(Refusal::Restarting)) => ChildError::Restarting,
-        Some(Reply::Refused(Refusal::KillTimedOut)) => ChildError::KillTimedOut,
-        Some(Reply::Refused(Refusal::Terminated)) => ChildError::Start(StartError::Terminated),
-        Some(Reply::Refused(Refusal::Start(failure))) => ChildError::Start(failure.into()),
+        Some(Response::Refused(Refusal::NotFound)) => ChildError::NotFound,
+        Some(Response::Refused(Refusal::Running)) | Some(Response::AlreadyStarted(_)) => ChildError::Running,
+        Some(Response::Refused(Refusal::Starting)) => ChildError::Starting,
+        Some(Response::Refused(Refusal::Restarting)) => ChildError::Restarting,
+        Some(Response::Refused(Refusal::KillTimedOut)) => ChildError::KillTimedOut,
+        Some(Response::Refused(Refusal::Terminated)) => ChildError::Start(StartError::Terminated),
+        Some(Response::Refused(Refusal::Start(failure))) => ChildError::Start(failure.into()),
         _ => ChildError::ShuttingDown,
     }
 }
@@ -320,7 +334,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fault_in_the_rules_ends_the_supervisor_and_every_wait() {
+    async fn a_panic_in_the_state_ends_the_supervisor_and_every_wait() {
         let alive = Arc::new(AtomicUsize::new(0));
         let tree = Supervisor::builder("top").child(idle(&alive)).start().await.unwrap();
         let hangs = ChildSpec::new("hangs", |_| std::future::pending::<Result<Option<Child>, BoxError>>());
@@ -330,26 +344,26 @@ mod tests {
         });
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         assert_eq!(alive.load(Ordering::SeqCst), 1);
-        tree.household.tell::<()>(|_, _| panic!("a fault"));
+        tree.runtime.update::<()>(|_, _| panic!("a defect"));
         assert_eq!(starting.await.unwrap(), Err(StartError::ShuttingDown));
         assert_eq!(tree.terminate_child("idle").await, Err(ChildError::ShuttingDown));
-        assert_eq!(tree.stop().await.cause, ShutdownCause::Killed);
+        assert_eq!(tree.stop().await.unwrap().cause, ShutdownCause::Killed);
         assert_eq!(alive.load(Ordering::SeqCst), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_nested_supervisor_with_a_fault_is_started_again() {
+    async fn a_nested_supervisor_with_a_defect_is_started_again() {
         let alive = Arc::new(AtomicUsize::new(0));
         let counted = alive.clone();
         let nested = ChildSpec::supervisor("nested", move || Supervisor::builder("nested").child(idle(&counted)));
         let tree = Supervisor::builder("top").child(nested).start().await.unwrap();
         let first = tree.child("nested").unwrap();
-        let fault: Arc<SupervisorRef> = first.value().unwrap();
-        fault.household.tell::<()>(|_, _| panic!("a fault"));
+        let inner: Arc<SupervisorRef> = first.value().unwrap();
+        inner.runtime.update::<()>(|_, _| panic!("a defect"));
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         assert_ne!(tree.child("nested").unwrap(), first);
         assert_eq!(alive.load(Ordering::SeqCst), 1);
-        tree.stop().await;
+        tree.stop().await.unwrap();
         assert_eq!(alive.load(Ordering::SeqCst), 0);
     }
 }

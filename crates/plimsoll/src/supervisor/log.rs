@@ -8,9 +8,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::frame::discard;
+use ractor::ActorId;
+
 use super::shutdown_report::{ShutdownReport, StopFailure};
+use super::state::AfterExit;
 use crate::exit::ExitReason;
+use crate::panics::discard;
 
 /// Crashes of one child within this time are one line.
 const FOLD: Duration = Duration::from_secs(10);
@@ -57,30 +60,42 @@ impl Log {
         self.folds.entry(id.clone()).or_default().tell(now)
     }
 
-    pub(crate) fn ended(
+    pub(crate) fn exited(
         &mut self,
         supervisor: &str,
         id: &Arc<str>,
+        actor: Option<ActorId>,
         reason: &ExitReason,
-        restarting: bool,
+        then: AfterExit,
         now: Duration,
     ) {
+        let actor = actor.map(tracing::field::display);
         if !reason.is_failure() {
-            ended_quietly(supervisor, id, reason, restarting);
+            quietly(
+                || tracing::debug!(target: "plimsoll::supervisor", supervisor, child = %id, actor, %reason, %then, "child exited"),
+            );
         } else if let Some(suppressed) = self.fold(id, now) {
             quietly(|| {
                 tracing::warn!(
-                    target: "plimsoll::supervisor", supervisor, child = %id, %reason, restarting, suppressed, "child failed"
+                    target: "plimsoll::supervisor", supervisor, child = %id, actor, %reason, %then, suppressed, "child failed"
                 )
             });
         }
     }
 
-    pub(crate) fn restart_failed(&mut self, supervisor: &str, id: &Arc<str>, reason: &str, now: Duration) {
+    pub(crate) fn start_failed(
+        &mut self,
+        supervisor: &str,
+        id: &Arc<str>,
+        reason: &str,
+        retry: Option<Duration>,
+        now: Duration,
+    ) {
         if let Some(suppressed) = self.fold(id, now) {
+            let retry_ms = retry.map(|delay| delay.as_millis() as u64);
             quietly(|| {
                 tracing::warn!(
-                    target: "plimsoll::supervisor", supervisor, child = %id, reason, suppressed, "restart failed"
+                    target: "plimsoll::supervisor", supervisor, child = %id, reason, retry_ms, suppressed, "start failed"
                 )
             });
         }
@@ -100,20 +115,15 @@ pub(crate) fn crashed(supervisor: &str, message: &str) {
     );
 }
 
-pub(crate) fn ended_quietly(supervisor: &str, id: &str, reason: &ExitReason, restarting: bool) {
-    quietly(
-        || tracing::debug!(target: "plimsoll::supervisor", supervisor, child = id, %reason, restarting, "child ended"),
-    );
-}
-
 pub(crate) fn started(supervisor: &str) {
     quietly(|| tracing::info!(target: "plimsoll::supervisor", supervisor, "supervisor started"));
 }
 
-pub(crate) fn gave_up(supervisor: &str, id: &str) {
+pub(crate) fn gave_up(supervisor: &str, id: &str, reason: &ExitReason) {
     quietly(|| {
         tracing::error!(
-            target: "plimsoll::supervisor", supervisor, child = id, "more restarts than the intensity allows: giving up"
+            target: "plimsoll::supervisor", supervisor, child = id, %reason,
+            "more restarts than the intensity allows: giving up"
         )
     });
 }
@@ -130,7 +140,7 @@ pub(crate) fn stop_failed(supervisor: &str, failure: &StopFailure) {
     );
 }
 
-pub(crate) fn stuck(supervisor: &str) {
+pub(crate) fn monitor_replaced(supervisor: &str) {
     quietly(|| {
         tracing::warn!(
             target: "plimsoll::supervisor", supervisor, "a thread of the runtime is blocked and holds up the supervisor"

@@ -26,9 +26,9 @@ impl Actor for TaskActor {
         Ok(())
     }
 
-    // A kill drops the work at its next await, a panic or an error in it is the actor's.
+    // A kill drops the work at its next await; a panic or an error in it is the actor's.
     async fn handle(&self, myself: ActorRef<Run>, Run(work): Run, _state: &mut ()) -> Result<(), ActorProcessingErr> {
-        // The supervisor, woken by this child's start, has its turn before work that may block the thread.
+        // The monitor, woken by this child's start, runs before work that may block the thread.
         tokio::task::yield_now().await;
         work.await?;
         myself.stop(self.token.is_cancelled().then(|| "shutdown".to_owned()));

@@ -59,6 +59,7 @@ enum Todo {
 struct Again {
     origin: u32,
     retry: bool,
+    delayed: bool,
     todo: Vec<Todo>,
 }
 
@@ -190,6 +191,7 @@ impl Sup {
 
     /// One attempt to start a child. A child that runs is up afterwards.
     fn try_start(&mut self, uid: u32, book: &mut Book) -> Begin {
+        self.kid(uid).expect("a kid").skip = false;
         let path = self.path_of(uid);
         let number = self.number;
         let n = book.starts.entry((path.clone(), number)).or_default();

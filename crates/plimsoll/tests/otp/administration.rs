@@ -142,7 +142,7 @@ async fn otp_child_adm_while_a_restart_hangs() {
     tell_id(&tree, "a", Do::Panic);
     quiet().await;
     // And the supervisor be stopped.
-    assert!(tree.stop().await.is_clean());
+    assert!(tree.stop().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +167,10 @@ async fn otp_child_adm_start_child_of_a_starting_id_is_not_started_twice() {
     stage.script.next("a", [Begin::Hang]);
     let starting = start_meanwhile(&tree, stage.child("a"));
     quiet().await;
-    assert_eq!(tree.start_child(stage.child("a")).await, Err(StartError::AlreadyPresent));
+    assert_eq!(tree.start_child(stage.child("a")).await, Err(StartError::Starting));
+    assert_eq!(tree.restart_child("a").await, Err(ChildError::Starting));
+    assert_eq!(tree.delete_child("a").await, Err(ChildError::Starting));
+    assert_eq!(tree.child("a").err(), Some(ChildError::Starting));
     starting.abort();
 }
 
@@ -219,7 +222,7 @@ async fn otp_hanging_restart_loop() {
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }
-        assert!(tree.stop().await.is_clean());
+        assert!(tree.stop().await.unwrap().is_clean());
         stage.script.no_longer("a");
     }
 }

@@ -85,7 +85,7 @@ async fn otp_a_blocked_thread_is_named_and_does_not_hold_up_the_rest() {
     let tree = builder.child(stage.child("z")).start().await.unwrap();
     tell_id(&tree, "blocks", Do::Normal);
     until(|| blocked.load(Ordering::SeqCst)).await;
-    let report = tokio::time::timeout(Duration::from_secs(5), tree.stop()).await.expect("it is left behind");
+    let report = tokio::time::timeout(Duration::from_secs(5), tree.stop()).await.expect("it is left behind").unwrap();
     assert_eq!(stage.did(), ["start a", "start z", "stop z", "stop a"]);
     let left: Vec<_> = report.kill_timed_out().collect();
     assert_eq!(left.len(), 1, "{report}");
@@ -109,7 +109,7 @@ async fn otp_terminate_of_a_blocked_thread_says_so_and_it_is_startable_once_it_i
     until(|| shown(&tree) == "blocks-").await;
     assert!(matches!(tree.restart_child("blocks").await, Ok(Started::Child(_))));
     assert_eq!(starts.load(Ordering::SeqCst), 2);
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -129,7 +129,7 @@ async fn otp_a_group_restart_does_not_start_a_second_incarnation_beside_a_blocke
     drop(release);
     until(|| starts.load(Ordering::SeqCst) == 2).await;
     until(|| shown(&tree) == "a+ blocks+ z+").await;
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -146,14 +146,14 @@ async fn otp_a_nested_supervisor_is_started_again_only_when_its_blocked_child_is
     tell_id(&first, "blocks", Do::Normal);
     until(|| blocked.load(Ordering::SeqCst)).await;
     tell_id(&first, "x", Do::Panic);
-    let report = first.wait().await;
+    let report = first.wait().await.unwrap();
     assert_eq!((report.cause, report.kill_timed_out().count()), (ShutdownCause::GaveUp, 1));
     tokio::time::sleep(LEAVE * 3).await;
     assert_eq!(starts.load(Ordering::SeqCst), 1, "its old subtree lingers");
     drop(release);
     until(|| starts.load(Ordering::SeqCst) == 2).await;
     until(|| shown(&tree) == "nested+").await;
-    assert!(tree.stop().await.is_clean());
+    assert!(tree.stop().await.unwrap().is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -166,7 +166,7 @@ async fn otp_a_blocked_grandchild_is_named_with_its_path() {
     let nested = tree.child("nested").unwrap().value::<SupervisorRef>().unwrap();
     tell_id(&nested, "blocks", Do::Normal);
     until(|| blocked.load(Ordering::SeqCst)).await;
-    let report = tokio::time::timeout(Duration::from_secs(5), tree.stop()).await.expect("it is left behind");
+    let report = tokio::time::timeout(Duration::from_secs(5), tree.stop()).await.expect("it is left behind").unwrap();
     let left: Vec<_> = report.kill_timed_out().map(|failure| failure.path.join("/")).collect();
     assert_eq!(left, ["nested/blocks"]);
     drop(release);
@@ -196,7 +196,7 @@ async fn otp_simple_a_blocked_thread_is_left_behind_and_frees_its_place_when_gon
     drop(release);
     until(|| dynamic.count_children().unwrap().workers == 0).await;
     dynamic.start_child(()).await.unwrap();
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
 }
 
 /// A child whose first poll after its start blocks holds back what it has just woken.
@@ -224,7 +224,7 @@ async fn otp_a_task_that_blocks_from_its_first_poll_holds_up_nobody() {
         tell_id(&tree, "x", Do::Panic);
         until(|| stage.did().contains(&"start x".to_owned())).await;
         drop(release);
-        tree.stop().await;
+        tree.stop().await.unwrap();
     }
 }
 
@@ -251,7 +251,7 @@ async fn otp_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for_long()
         until(|| shown(&tree) == "x+ y+ blocks+").await;
         assert_eq!(tree.terminate_child("blocks").await, Ok(()));
         assert_eq!(tree.inspect().details.counters["restarts"], 3);
-        assert!(tree.stop().await.is_clean());
+        assert!(tree.stop().await.unwrap().is_clean());
     }
 }
 
@@ -262,7 +262,7 @@ async fn otp_a_supervisor_held_up_by_a_first_poll_can_be_stopped() {
     let builder = Supervisor::builder("top").kill_timeout(LEAVE).child(stage.child("x")).child(spec);
     let tree = builder.start().await.unwrap();
     until(|| blocked.load(Ordering::SeqCst)).await;
-    let report = tokio::time::timeout(Duration::from_secs(10), tree.stop()).await.expect("the stop ends");
+    let report = tokio::time::timeout(Duration::from_secs(10), tree.stop()).await.expect("the stop ends").unwrap();
     let left: Vec<_> = report.kill_timed_out().map(|failure| failure.path.join("/")).collect();
     assert!(left.contains(&"blocks".to_owned()), "{report}");
     drop(release);
@@ -299,5 +299,5 @@ async fn otp_simple_an_actor_that_blocks_from_its_first_poll_holds_up_nobody_for
     tell(&x, Do::Normal);
     until(|| dynamic.count_children().unwrap().workers == 1).await;
     drop(release);
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
 }

@@ -76,7 +76,7 @@ async fn otp_simple_one_for_one() {
     let ChildState::Running(again) = &children[1].state else { panic!("{children:?}") };
     assert_ne!(again.get_id(), first.actor().get_id());
     again.send_message(Do::Fail).unwrap();
-    let report = dynamic.wait().await;
+    let report = dynamic.wait().await.unwrap();
     assert_eq!(report.cause, ShutdownCause::GaveUp);
     assert_eq!(stage.did(), ["stop b"]);
 }
@@ -107,7 +107,7 @@ async fn otp_simple_supervisor_children_are_counted_as_such() {
     assert_eq!(counts(&dynamic), (1, 2, 2, 0));
     dynamic.terminate_child(a.actor()).await.unwrap();
     assert_eq!(stage.did(), ["start a", "start b", "stop a"]);
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
     assert_eq!(stage.did(), ["stop b"]);
 }
 

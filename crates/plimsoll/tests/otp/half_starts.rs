@@ -56,7 +56,7 @@ async fn otp_start_timeout_of_a_running_actor_leaves_nothing() {
     assert_eq!(tree.start_child(spec.clone()).await, Err(StartError::Timeout(Duration::from_secs(1))));
     assert!(where_is("attack timeout").is_none(), "the name is free when the error is returned");
     assert!(matches!(tree.start_child(spec).await, Ok(Started::Child(_))));
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +68,7 @@ async fn otp_start_that_fails_or_panics_after_its_actor_runs_leaves_nothing() {
         assert!(matches!(tree.start_child(spec.clone()).await, Err(StartError::Failed(_))));
         assert!(where_is(name).is_none());
         assert!(matches!(tree.start_child(spec).await, Ok(Started::Child(_))));
-        tree.stop().await;
+        tree.stop().await.unwrap();
     }
 }
 
@@ -83,7 +83,7 @@ async fn otp_start_terminated_after_its_actor_runs_leaves_nothing() {
     assert!(where_is("attack terminated").is_none());
     assert_eq!(starting.await.unwrap(), Err(StartError::Terminated));
     assert!(matches!(tree.restart_child("attack terminated").await, Ok(Started::Child(_))));
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +100,7 @@ async fn otp_start_that_fails_late_while_another_start_hangs_leaves_nothing() {
     quiet().await;
     assert!(where_is("attack beside").is_none());
     assert!(matches!(tree.start_child(spec).await, Ok(Started::Child(_))));
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 fn named_pair(stage: &Stage, name: &'static str, hangs: bool) -> SupervisorBuilder {
@@ -129,7 +129,7 @@ async fn otp_start_timeout_of_a_nested_supervisor_leaves_nothing() {
     assert!(where_is("attack nested timeout").is_none());
     assert_eq!(stage.diary.take(), ["start first", "drop first"]);
     assert!(matches!(tree.start_child(spec).await, Ok(Started::Child(_))));
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +148,7 @@ async fn otp_restart_of_a_nested_supervisor_that_times_out_never_finds_its_own_n
     // The kill, and one time-out: the third start succeeds.
     assert_eq!(starts.load(Ordering::Relaxed), 3);
     assert_eq!(shown(&tree), "nested+");
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +165,7 @@ async fn otp_terminate_of_a_nested_supervisor_that_starts_leaves_nothing() {
     assert!(where_is("attack nested terminated").is_none());
     starting.await.unwrap().unwrap_err();
     assert!(matches!(tree.restart_child("nested").await, Ok(Started::Child(_))));
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,7 +176,7 @@ async fn otp_stop_while_a_nested_supervisor_starts_leaves_nothing() {
     let spec = ChildSpec::supervisor("nested", move || named_pair(&inner, "attack nested stop", true));
     let starting = start_meanwhile(&tree, spec);
     quiet().await;
-    tree.stop().await;
+    tree.stop().await.unwrap();
     assert_eq!(starting.await.unwrap(), Err(StartError::ShuttingDown));
     assert_eq!(stage.diary.take(), ["start first", "drop first"]);
 }
@@ -209,7 +209,7 @@ async fn otp_simple_start_timeout_of_a_running_actor_leaves_nothing() {
     assert_eq!(dynamic.start_child(()).await, Err(StartError::Timeout(Duration::from_secs(1))));
     assert!(where_is("attack dynamic timeout").is_none());
     assert!(matches!(dynamic.start_child(()).await, Ok(Started::Child(_))));
-    dynamic.stop().await;
+    dynamic.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,7 +220,7 @@ async fn otp_simple_start_that_fails_or_panics_after_its_actor_runs_leaves_nothi
         assert!(matches!(dynamic.start_child(()).await, Err(StartError::Failed(_))));
         assert!(where_is(name).is_none());
         assert!(matches!(dynamic.start_child(()).await, Ok(Started::Child(_))));
-        dynamic.stop().await;
+        dynamic.stop().await.unwrap();
     }
 }
 
@@ -232,5 +232,5 @@ async fn otp_simple_start_dropped_by_its_caller_leaves_nothing() {
     quiet().await;
     assert!(where_is("attack dynamic drop").is_none());
     assert!(matches!(dynamic.start_child(()).await, Ok(Started::Child(_))));
-    dynamic.stop().await;
+    dynamic.stop().await.unwrap();
 }

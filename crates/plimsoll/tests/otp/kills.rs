@@ -45,7 +45,7 @@ async fn otp_sup_stop_killed_supervisor_kills_children_that_drain_or_stop() {
     quiet().await;
     stage.diary.take();
     tree.actor().kill();
-    let report = tree.wait().await;
+    let report = tree.wait().await.unwrap();
     assert_eq!((report.cause, &report.reason), (ShutdownCause::Killed, &ExitReason::Killed));
     let left: BTreeSet<_> = stage.diary.take().into_iter().collect();
     assert_eq!(left, ["drop drains".to_owned(), "drop runs".to_owned(), "drop stops".to_owned()].into());
@@ -78,7 +78,7 @@ async fn otp_nested_supervisor_is_brutally_stopped_with_its_children() {
     let inner = stage.clone();
     let spec = ChildSpec::supervisor("nested", move || Supervisor::builder("nested").child(inner.child("x")));
     let tree = Supervisor::builder("top").child(spec.shutdown(Shutdown::Brutal)).start().await.unwrap();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(stage.diary.take(), ["start x", "drop x"]);
     assert!(report.is_clean(), "{report}");
 }
@@ -93,7 +93,7 @@ async fn otp_nested_supervisor_with_a_grace_is_killed_with_its_children() {
     let spec = spec.shutdown(Shutdown::After(Duration::from_secs(1)));
     let tree = Supervisor::builder("top").child(spec).start().await.unwrap();
     let began = Instant::now();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(1));
     assert!(report.stragglers().any(|failure| &*failure.path[0] == "nested" && failure.path.len() == 1), "{report}");
     assert_eq!(stage.diary.take(), ["start x", "stopping x", "drop x"]);
@@ -135,7 +135,7 @@ async fn otp_simple_killed_supervisor_leaves_nobody() {
     quiet().await;
     stage.diary.take();
     dynamic.actor().kill();
-    assert_eq!(dynamic.wait().await.cause, ShutdownCause::Killed);
+    assert_eq!(dynamic.wait().await.unwrap().cause, ShutdownCause::Killed);
     let mut left = stage.diary.take();
     left.sort();
     assert_eq!(left, ["drop drains", "drop runs", "drop slow 1000"]);

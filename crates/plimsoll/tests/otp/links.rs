@@ -25,7 +25,7 @@ async fn otp_child_unlink() {
     quiet().await;
     assert!(child.actor().try_get_supervisor().is_none());
     // It is stopped all the same, and waited for.
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(stage.diary.take(), ["start a", "stop a", "drop a"]);
     assert_eq!(report.stragglers().count(), 0);
 }
@@ -40,7 +40,7 @@ async fn otp_child_unlink_is_reported_as_it_ends() {
     }
     quiet().await;
     let began = Instant::now();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(5));
     let told = failures(&report);
     let failed = StopFailureKind::Ended(ExitReason::failed("told to fail"));
@@ -102,7 +102,7 @@ async fn otp_child_unlink_in_its_stop_hook_under_infinity() {
     let limit = Duration::from_secs(3_600);
     assert_eq!(tokio::time::timeout(limit, tree.terminate_child("unlinks")).await, Ok(Ok(())));
     assert!(matches!(tree.restart_child("unlinks").await, Ok(Started::Child(_))));
-    tokio::time::timeout(limit, tree.stop()).await.expect("the stop ends");
+    tokio::time::timeout(limit, tree.stop()).await.expect("the stop ends").unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +117,7 @@ async fn otp_simple_child_unlink_in_its_stop_hook_under_infinity() {
     let child = dynamic.start_child(()).await.unwrap().child().unwrap();
     assert_eq!(tokio::time::timeout(limit, dynamic.terminate_child(child.actor())).await, Ok(Ok(())));
     dynamic.start_child(()).await.unwrap();
-    tokio::time::timeout(limit, dynamic.stop()).await.expect("the stop ends");
+    tokio::time::timeout(limit, dynamic.stop()).await.expect("the stop ends").unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +131,7 @@ async fn otp_simple_child_unlink() {
     quiet().await;
     // One that unlinked itself is terminated and stopped all the same.
     assert_eq!(dynamic.terminate_child(a.actor()).await, Ok(()));
-    let report = dynamic.stop().await;
+    let report = dynamic.stop().await.unwrap();
     assert!(report.is_clean(), "{report}");
     assert_eq!(stage.did(), ["start a", "start b", "stop a", "stop b"]);
 }
@@ -149,7 +149,7 @@ async fn otp_simple_child_unlinked_and_dead_is_terminated_without_a_wait() {
     quiet().await;
     let began = Instant::now();
     assert_eq!(dynamic.terminate_child(a.actor()).await, Ok(()));
-    dynamic.stop().await;
+    dynamic.stop().await.unwrap();
     assert!(began.elapsed() < Duration::from_millis(10));
 }
 
@@ -201,7 +201,7 @@ async fn otp_a_tree_under_a_ractor_actor_ends_with_shutdown_when_it_gives_up() {
     let child: Child = builder.start_linked(parent.get_cell()).await.unwrap();
     let tree = child.value_ref::<SupervisorRef>().unwrap();
     tell_id(&tree, "a", Do::Panic);
-    tree.wait().await;
+    tree.wait().await.unwrap();
     quiet().await;
     assert_eq!(*heard.lock().unwrap(), ["Some(\"shutdown\")"]);
 }
@@ -223,7 +223,7 @@ async fn otp_a_tree_dies_with_the_ractor_actor_that_it_is_linked_to() {
             parent.stop(None)
         }
         ended.await.unwrap();
-        tree.wait().await;
+        tree.wait().await.unwrap();
         let left: BTreeSet<_> = stage.diary.take().into_iter().collect();
         assert_eq!(left, ["drop a".to_owned(), "drop b".to_owned()].into());
     }

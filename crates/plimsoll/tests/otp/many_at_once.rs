@@ -99,7 +99,7 @@ async fn otp_many_callers_at_once_leave_the_books_in_order() {
         })
     });
     all_answered(callers).await;
-    let report = tokio::time::timeout(Duration::from_secs(20), tree.stop()).await.expect("it stops");
+    let report = tokio::time::timeout(Duration::from_secs(20), tree.stop()).await.expect("it stops").unwrap();
     assert_eq!(report.kill_timed_out().count(), 0, "{report}");
     let (started, dropped) = started_and_dropped(&stage);
     assert!(started <= dropped, "who started has gone");
@@ -135,7 +135,7 @@ async fn otp_simple_many_callers_at_once_leave_the_books_in_order() {
         })
     });
     all_answered(callers).await;
-    let report = tokio::time::timeout(Duration::from_secs(20), dynamic.stop()).await.expect("it stops");
+    let report = tokio::time::timeout(Duration::from_secs(20), dynamic.stop()).await.expect("it stops").unwrap();
     assert_eq!(report.kill_timed_out().count(), 0, "{report}");
     let (started, dropped) = started_and_dropped(&stage);
     assert_eq!(started, dropped);

@@ -39,7 +39,7 @@ async fn a_name_that_is_taken_is_already_started() {
     let first = tree.child("first").unwrap();
     assert_eq!(tree.start_child(child("second")).await, Err(StartError::AlreadyStarted(first)));
     assert_eq!(tree.count_children().unwrap().specs, 1);
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,7 +51,7 @@ async fn a_start_that_takes_too_long_is_gone_and_its_name_free() {
     assert_eq!(tree.start_child(spec.clone()).await, Err(StartError::Timeout(Duration::from_secs(3))));
     assert!(where_is("slow starter").is_none());
     assert!(matches!(tree.start_child(spec).await, Ok(Started::Child(_))));
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,7 +71,7 @@ async fn otp_restart_whose_name_was_taken_is_tried_again() {
     ended.await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(shown(&tree), "a+");
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +88,7 @@ async fn otp_simple_global_supervisor_takes_the_name_again() {
     }
     // Three were charged and no more.
     assert!(tree.report().is_none());
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +100,7 @@ async fn otp_simple_start_timeout_frees_the_name() {
     assert_eq!(dynamic.start_child("a").await, Err(StartError::Timeout(Duration::from_secs(1))));
     assert!(where_is("slow dynamic starter").is_none());
     child(&dynamic, "a").await;
-    dynamic.stop().await;
+    dynamic.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,5 +109,5 @@ async fn otp_simple_taken_name_is_already_started() {
     let dynamic = named_children(&stage, "the only dynamic one").start().await.unwrap();
     let a = child(&dynamic, "a").await;
     assert_eq!(dynamic.start_child("b").await, Err(StartError::AlreadyStarted(a)));
-    dynamic.stop().await;
+    dynamic.stop().await.unwrap();
 }

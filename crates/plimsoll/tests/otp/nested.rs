@@ -49,7 +49,7 @@ async fn otp_tree() {
     let leaf = &middle.details.children[0];
     assert_eq!((leaf.id.as_str(), leaf.restarts, leaf.details.children.len()), ("leaf", 1, 2));
 
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert!(report.is_clean(), "{report}");
     assert_eq!(stage.did(), ["stop y", "stop x", "stop a"]);
 }
@@ -82,7 +82,7 @@ async fn escalation(strategy: Strategy, stopped: &[&str]) {
         let nested = tree.child("nested").unwrap().value::<SupervisorRef>().unwrap();
         tell_id(&nested, "a", Do::Panic);
         quiet().await;
-        assert_eq!(nested.wait().await.cause, ShutdownCause::GaveUp);
+        assert_eq!(nested.wait().await.unwrap().cause, ShutdownCause::GaveUp);
         let mut events: Vec<&str> = stopped.to_vec();
         if again {
             events.extend(["start a", "start b", "start c"]);

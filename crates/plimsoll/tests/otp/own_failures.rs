@@ -111,8 +111,8 @@ async fn life(stage: Stage) {
     let _ = tree.restart_child("z").await;
     let _ = tree.start_child(stage.child("new")).await;
     let _ = tree.delete_child("new").await;
-    tree.stop().await;
-    tree.wait().await;
+    tree.stop().await.unwrap();
+    tree.wait().await.unwrap();
 }
 
 /// Lives as often as the subscriber is called, and panics at another call each time.
@@ -232,7 +232,7 @@ async fn otp_every_operation_is_answered_when_the_supervisors_own_actors_go() {
         });
         let waits = tokio::spawn({
             let tree = tree.clone();
-            async move { tree.wait().await }
+            async move { tree.wait().await.unwrap() }
         });
         quiet().await;
         blow.strike(&anchor.recv().await.unwrap());
@@ -242,7 +242,7 @@ async fn otp_every_operation_is_answered_when_the_supervisors_own_actors_go() {
         assert_eq!(in_time(restarts, blow).await.unwrap(), Err(ChildError::ShuttingDown), "{blow:?}");
         assert_eq!(in_time(deletes, blow).await.unwrap(), Err(ChildError::ShuttingDown), "{blow:?}");
         let report = in_time(waits, blow).await.unwrap();
-        assert_eq!(in_time(tree.stop(), blow).await, report);
+        assert_eq!(in_time(tree.stop(), blow).await.unwrap(), report);
         let cause = if matches!(blow, Blow::StopFace) { ShutdownCause::Stopped } else { ShutdownCause::Killed };
         assert_eq!(report.cause, cause, "{blow:?}");
         assert_eq!(in_time(tree.start_child(stage.child("late")), blow).await, Err(StartError::ShuttingDown));
@@ -267,7 +267,7 @@ async fn otp_sup_stop_ends_when_the_supervisors_own_actors_go_meanwhile() {
         quiet().await;
         blow.strike(&anchor.recv().await.unwrap());
         let report = in_time(stopping, blow).await.unwrap();
-        assert_eq!(in_time(tree.wait(), blow).await, report);
+        assert_eq!(in_time(tree.wait(), blow).await.unwrap(), report);
         quiet().await;
         assert_eq!(alive(&stage), 0, "{blow:?}");
     }
@@ -304,7 +304,7 @@ async fn otp_simple_arguments_whose_copy_panics_fail_the_restart_only() {
     assert_eq!(copies.load(Ordering::SeqCst), 3, "kept, broken, made for the second try");
     assert_eq!(stage.did(), ["start x", "start x"]);
     assert_eq!(dynamic.count_children().unwrap().active, 1);
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -325,5 +325,5 @@ async fn otp_escalation_of_a_nested_supervisor_whose_own_actor_was_killed() {
     tell_id(&nested, "deep", Do::Normal);
     quiet().await;
     assert_eq!(stage.did(), ["start deep", "start deep", "stop deep", "start deep"]);
-    assert!(tree.stop().await.is_clean());
+    assert!(tree.stop().await.unwrap().is_clean());
 }

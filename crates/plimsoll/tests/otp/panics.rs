@@ -61,7 +61,7 @@ async fn otp_a_drop_that_panics_is_a_failure_with_its_message_and_nobody_elses()
         // A normal end with a panicking drop is a failure.
         assert_eq!(starts.load(Ordering::Relaxed), 2, "in state: {in_state}");
         assert_eq!(shown(&tree), "a+ bomb+");
-        let report = tree.stop().await;
+        let report = tree.stop().await.unwrap();
         let told = failures(&report);
         assert_eq!(told, [("bomb", &StopFailureKind::Ended(ExitReason::failed("dropped")))], "in state: {in_state}");
     }
@@ -91,7 +91,7 @@ async fn otp_a_start_function_whose_drop_panics_hurts_nobody() {
         .await;
         assert_eq!(shown(&tree), "a+", "{restart:?}");
     }
-    assert!(tree.stop().await.is_clean());
+    assert!(tree.stop().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,7 +110,7 @@ async fn otp_an_observer_that_panics_hurts_nobody() {
         .await
         .unwrap();
     tell_id(&tree, "a", Do::Panic);
-    assert_eq!(tree.wait().await.cause, ShutdownCause::GaveUp);
+    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
     quiet().await;
     assert_eq!(seen.load(Ordering::Relaxed), 1);
 }
@@ -157,5 +157,5 @@ async fn otp_a_panic_that_is_no_text_is_a_failure_all_the_same() {
     });
     assert!(matches!(started.await.unwrap(), Ok(Err(StartError::Failed(_)))));
     assert_eq!(shown(&tree), "odd+");
-    tree.stop().await;
+    tree.stop().await.unwrap();
 }

@@ -40,7 +40,7 @@ async fn alive(tree: &SupervisorRef) -> bool {
 }
 
 async fn assert_shut_down(tree: &SupervisorRef, stage: &Stage, stopped: &[&str]) {
-    let report = tree.wait().await;
+    let report = tree.wait().await.unwrap();
     assert_eq!((report.cause, &report.reason), (ShutdownCause::AutoShutdown, &ExitReason::Shutdown));
     assert_eq!(stage.did(), stopped);
 }
@@ -157,7 +157,7 @@ async fn a_restarting_significant_child_counts_as_active() {
     assert!(alive(&tree).await);
     tokio::time::sleep(Duration::from_secs(6)).await;
     tell_id(&tree, "first", Do::Normal);
-    assert_eq!(tree.wait().await.cause, ShutdownCause::AutoShutdown);
+    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::AutoShutdown);
 }
 
 fn significant(stage: &Stage, auto: AutoShutdown, strategy: Strategy) -> SupervisorBuilder {
@@ -181,7 +181,7 @@ async fn otp_significant_bystander_of_a_group_restart() {
             assert_eq!(shown(&tree), "plain+ s1+", "{auto:?} {strategy:?}");
             // Now s1 is the only one, and its end counts.
             tell_id(&tree, "s1", Do::Normal);
-            assert_eq!(tree.wait().await.cause, ShutdownCause::AutoShutdown);
+            assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::AutoShutdown);
         }
     }
 }
@@ -203,7 +203,7 @@ async fn otp_significant_child_that_is_restarting_is_active() {
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(shown(&tree), "s1+");
     tell_id(&tree, "s1", Do::Stop("shutdown"));
-    assert_eq!(tree.wait().await.cause, ShutdownCause::AutoShutdown);
+    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::AutoShutdown);
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +217,7 @@ async fn otp_significant_child_that_is_ignored_or_terminated_is_not_active() {
     quiet().await;
     assert_eq!(shown(&tree), "plain+ s1- s2+ s3-");
     tell_id(&tree, "s2", Do::Panic);
-    assert_eq!(tree.wait().await.cause, ShutdownCause::AutoShutdown);
+    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::AutoShutdown);
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,7 +240,7 @@ async fn otp_significant_added_by_start_child_counts() {
     let spec = stage.child("s").restart(Restart::Temporary).significant(true);
     tree.start_child(spec).await.unwrap();
     tell_id(&tree, "s", Do::Normal);
-    let report = tree.wait().await;
+    let report = tree.wait().await.unwrap();
     assert_eq!((report.cause, &report.reason), (ShutdownCause::AutoShutdown, &ExitReason::Shutdown));
 }
 
@@ -272,7 +272,7 @@ async fn otp_significant_escalation() {
     let tree = start(&stage, builder).await;
     let nested = tree.child("nested").unwrap().value::<SupervisorRef>().unwrap();
     tell_id(&nested, "s1", Do::Normal);
-    assert_eq!(tree.wait().await.cause, ShutdownCause::AutoShutdown);
+    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::AutoShutdown);
     assert_eq!(stage.did(), ["stop s1", "stop s2", "stop plain", "stop a"]);
 }
 
@@ -300,7 +300,7 @@ async fn otp_significant_failing_restart_gives_up_rather_than_shut_down() {
     let tree = start(&stage, builder).await;
     stage.script.always("s", Begin::Fail);
     tell_id(&tree, "s", Do::Panic);
-    assert_eq!(tree.wait().await.cause, ShutdownCause::GaveUp);
+    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
 }
 
 #[tokio::test(start_paused = true)]

@@ -115,7 +115,7 @@ async fn otp_order_of_children() {
     tree.restart_child("c").await.unwrap();
     assert_eq!(order(), "edcba");
     stage.did();
-    tree.stop().await;
+    tree.stop().await.unwrap();
     assert_eq!(stage.did(), ["stop e", "stop d", "stop c", "stop b", "stop a"]);
 }
 

@@ -28,7 +28,7 @@ async fn otp_sup_start_normal() {
         .await
         .unwrap();
     assert_eq!(stage.did(), ["start a", "start b"]);
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.cause, &report.reason), (ShutdownCause::Stopped, &ExitReason::Shutdown));
     assert_eq!(stage.did(), ["stop b", "stop a"]);
@@ -55,7 +55,7 @@ async fn otp_sup_start_ignore_init() {
     let init = Supervisor::init("runs", move |flags| async move { Ok::<_, BoxError>(Init::Run(flags.child(child))) });
     let runs = init.start().await.unwrap().expect("it is not ignored");
     assert_eq!(stage.did(), ["start a"]);
-    runs.stop().await;
+    runs.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,6 +249,6 @@ async fn otp_a_failure_in_post_start_is_one_of_a_child_that_had_started() {
     });
     let builder = Supervisor::builder("top").intensity(2, Duration::from_secs(60));
     let tree = builder.child(spec.backoff(Backoff::NONE)).start().await.expect("the start succeeds");
-    assert_eq!(tree.wait().await.cause, ShutdownCause::GaveUp);
+    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
     assert_eq!(stage.did(), ["start", "start", "start"]);
 }

@@ -27,7 +27,7 @@ async fn otp_sup_stop_infinity() {
         .unwrap();
     stage.did();
     let began = Instant::now();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert!(report.is_clean(), "{report}");
     assert_eq!(began.elapsed(), Duration::from_secs(86_400));
     assert_eq!(stage.did(), ["stopping dawdles", "stop dawdles", "stop obeys"]);
@@ -44,7 +44,7 @@ async fn otp_sup_stop_timeout() {
         .await
         .unwrap();
     stage.did();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(stage.did(), ["stopping dawdles", "stop obeys"]);
     assert_eq!(report.failures.len(), 1, "{report}");
     assert_eq!(&*report.failures[0].path[0], "dawdles");
@@ -56,7 +56,7 @@ async fn otp_sup_stop_timeout() {
 async fn a_brutal_shutdown_runs_no_stop_hook_and_is_not_reported() {
     let stage = Stage::default();
     let tree = Supervisor::builder("top").child(stage.child("a").shutdown(Shutdown::Brutal)).start().await.unwrap();
-    assert!(tree.stop().await.is_clean());
+    assert!(tree.stop().await.unwrap().is_clean());
     assert_eq!(stage.diary.take(), ["start a", "drop a"]);
 }
 
@@ -73,7 +73,7 @@ async fn a_stop_reports_what_otp_reports() {
         .start()
         .await
         .unwrap();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     let told = failures(&report);
     let failed = StopFailureKind::Ended(ExitReason::failed("told to fail"));
     assert_eq!(told, [("stubborn", &StopFailureKind::Killed), ("fails", &failed)]);
@@ -106,7 +106,7 @@ async fn otp_sup_stop_manual_by_its_actor() {
     let stage = Stage::default();
     let tree = start_three(&stage, Strategy::OneForOne).await;
     tree.actor().stop(None);
-    let report = tree.wait().await;
+    let report = tree.wait().await.unwrap();
     assert_eq!((report.cause, report.is_clean()), (ShutdownCause::Stopped, true));
     assert_eq!(stage.did(), ["stop c", "stop b", "stop a"]);
 }
@@ -132,7 +132,7 @@ async fn otp_sup_stop_graces_are_summed_and_each_child_has_its_own() {
         .child(stage.child_with("c", slow(60)).shutdown(grace(4)));
     let tree = start(&stage, builder).await;
     let began = Instant::now();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(1 + 2 + 4));
     assert_eq!(stage.did(), ["stopping c", "stopping b", "stop b", "stopping a"]);
     let told: Vec<_> = report.failures.iter().map(|failure| (&*failure.path[0], failure.waited.as_secs())).collect();
@@ -184,7 +184,7 @@ async fn otp_sup_stop_reports_a_permanent_child_that_stops_with_another_reason()
         tree.child("a").unwrap().actor_ref::<()>().unwrap().cast(()).unwrap();
         quiet().await;
         // The first stop wins.
-        let report = tree.stop().await;
+        let report = tree.stop().await.unwrap();
         let upgrade = StopFailureKind::Ended(ExitReason::ShutdownWith { reason: "upgrade".into() });
         let told: Vec<_> = report.failures.iter().map(|failure| &failure.kind).collect();
         assert_eq!(told, if reported { vec![&upgrade] } else { vec![] }, "{restart:?}");
@@ -224,7 +224,7 @@ async fn otp_sup_stop_drains_where_a_drain_is_asked_for() {
     tell_id(&tree, "a", Do::Busy(Duration::from_secs(1)));
     tell_id(&tree, "a", Do::Busy(Duration::from_secs(2)));
     let began = Instant::now();
-    assert!(tree.stop().await.is_clean());
+    assert!(tree.stop().await.unwrap().is_clean());
     assert_eq!(began.elapsed(), Duration::from_secs(3));
 }
 
@@ -240,7 +240,7 @@ async fn otp_sup_stop_kills_a_child_that_drains_beyond_its_grace() {
     tell_id(&tree, "a", Do::Busy(Duration::from_secs(100)));
     quiet().await;
     let began = Instant::now();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(1));
     assert_eq!(report.failures[0].kind, StopFailureKind::Killed);
     assert_eq!(stage.diary.take(), ["drop a"]);
@@ -257,7 +257,7 @@ async fn otp_sup_stop_while_a_child_waits_for_its_restart() {
     tell_id(&tree, "a", Do::Panic);
     quiet().await;
     let began = Instant::now();
-    assert!(tree.stop().await.is_clean());
+    assert!(tree.stop().await.unwrap().is_clean());
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
@@ -269,7 +269,7 @@ async fn otp_sup_stop_while_start_child_hangs() {
     let starting = start_meanwhile(&tree, stage.child("a"));
     quiet().await;
     let began = Instant::now();
-    assert!(tree.stop().await.is_clean());
+    assert!(tree.stop().await.unwrap().is_clean());
     assert_eq!(starting.await.unwrap(), Err(StartError::ShuttingDown));
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
@@ -293,7 +293,7 @@ async fn otp_sup_stop_a_start_that_succeeds_after_the_stop_is_stopped() {
     let tree = Supervisor::builder("top").start().await.unwrap();
     let starting = start_meanwhile(&tree, spec);
     quiet().await;
-    tree.stop().await;
+    tree.stop().await.unwrap();
     assert_eq!(starting.await.unwrap(), Err(StartError::ShuttingDown));
     tokio::time::sleep(Duration::from_secs(1)).await;
     // Whatever came of it, nothing of it is left.
@@ -308,11 +308,11 @@ async fn otp_the_observer_is_told_when_nobody_asked() {
         let seen = seen.clone();
         Supervisor::builder("top").on_shutdown(move |report| seen.lock().unwrap().push(report.cause))
     };
-    build().start().await.unwrap().stop().await;
+    build().start().await.unwrap().stop().await.unwrap();
     assert!(seen.lock().unwrap().is_empty(), "who stops it is told already");
     let tree = build().start().await.unwrap();
     tree.actor().kill();
-    tree.wait().await;
+    tree.wait().await.unwrap();
     quiet().await;
     assert_eq!(*seen.lock().unwrap(), [ShutdownCause::Killed]);
 }

@@ -39,7 +39,7 @@ async fn otp_task_child_that_fails_or_panics_is_restarted() {
     for run in [fails, panics] {
         let spec = task("t", run).restart(Restart::Transient);
         let tree = Supervisor::builder("top").intensity(3, Duration::from_secs(60)).child(spec).start().await.unwrap();
-        assert_eq!(tree.wait().await.cause, ShutdownCause::GaveUp);
+        assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
     }
 }
 
@@ -49,7 +49,7 @@ async fn otp_task_child_that_ignores_its_token_is_aborted_after_its_grace() {
     let tree =
         Supervisor::builder("top").child(spec.shutdown(Shutdown::After(Duration::from_secs(2)))).start().await.unwrap();
     let began = Instant::now();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(2));
     assert_eq!(report.failures[0].kind, StopFailureKind::Killed);
 }
@@ -61,7 +61,7 @@ async fn otp_task_child_that_errs_when_asked_to_stop_is_reported() {
         Err::<(), BoxError>("not yet".into())
     });
     let tree = Supervisor::builder("top").child(spec).start().await.unwrap();
-    let report = tree.stop().await;
+    let report = tree.stop().await.unwrap();
     assert_eq!(report.failures[0].kind, StopFailureKind::Ended(ExitReason::failed("not yet")));
 }
 
@@ -111,6 +111,6 @@ async fn otp_task_child_brutal_is_aborted_at_once() {
     });
     let tree = Supervisor::builder("top").child(spec.shutdown(Shutdown::Brutal)).start().await.unwrap();
     quiet().await;
-    assert!(tree.stop().await.is_clean());
+    assert!(tree.stop().await.unwrap().is_clean());
     assert!(!*stopped.lock().unwrap());
 }

@@ -234,7 +234,7 @@ pub fn start_meanwhile(tree: &SupervisorRef, spec: ChildSpec) -> JoinHandle<Resu
 /// Stops the tree in a task of its own.
 pub fn stop_meanwhile(tree: &SupervisorRef) -> JoinHandle<Arc<ShutdownReport>> {
     let tree = tree.clone();
-    tokio::spawn(async move { tree.stop().await })
+    tokio::spawn(async move { tree.stop().await.unwrap() })
 }
 
 /// Who gave failure, by the first step of the path, and what it was.

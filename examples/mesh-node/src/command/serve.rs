@@ -83,6 +83,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     tokio::select! {
         () = serve(&mut signals, &args, layers, &log) => {}
         report = node.wait() => {
+            let report = report.context("the node waits for itself")?;
             stopped(&node, &report, args.json);
             return Err(Failure::because(format!("the node gave up: {}", report.reason)));
         }
@@ -92,6 +93,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
     }
     match signals::stopped(node.stop(), signals.stop(), STOP_WITHIN + settings.stop_grace).await {
         Ok(report) => {
+            let report = report.context("the node waits for itself")?;
             stopped(&node, &report, args.json);
             if report.is_clean() { Ok(()) } else { Err(Failure::Failed(None)) }
         }

@@ -166,7 +166,7 @@ async fn run(plan: Plan, folder: &tempfile::TempDir, cap: usize, leased: usize, 
         ended.iter().filter(|ended| ended.as_ref().is_err_and(|why| why.contains("make room"))).count();
     drop(node);
     for peer in known.into_iter().chain(come) {
-        peer.tree.stop().await;
+        peer.tree.stop().await.unwrap();
     }
     Run { open, open_here, entries, evicted: rested.1, end: rested.0, leased, answered, evicted_in_use }
 }

@@ -87,7 +87,7 @@ async fn clients_that_leave_in_mid_call_leave_no_actor_and_no_task() {
             None,
         )],
     );
-    node.stop().await;
+    node.stop().await.unwrap();
 }
 
 /// A client of `node` with `waiting` calls that wait and `answered` ones.

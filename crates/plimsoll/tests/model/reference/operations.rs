@@ -19,20 +19,25 @@ impl Sup {
 
     fn terminate(&mut self, op: u32, id: &str, book: &mut Book) {
         let Some(uid) = self.uid_of(id) else { return book.tell(op, "not found") };
-        // The one that is tried again takes its restart along; another one is passed over by a restart that stops it.
-        let hanging = self.state(uid) == Some(State::Hanging(None));
+        // A restart of this child alone ends; so does a retry without delay, as in OTP. Any other passes it over.
+        let alone = self.plan.strategy == Strategy::OneForOne;
         let ends = |again: &Again| {
-            let stops = again.stops() && (again.retry || self.plan.strategy == Strategy::OneForOne);
-            again.origin == uid && (again.waits() || stops || hanging)
+            let otp_retry = again.retry && !again.delayed && (again.waits() || again.stops());
+            again.origin == uid && (alone || otp_retry)
         };
         let before = self.again.len();
         let kept: Vec<bool> = self.again.iter().map(|again| !ends(again)).collect();
         let mut kept = kept.into_iter();
         self.again.retain(|_| kept.next() == Some(true));
         if self.again.len() == before {
-            let stopped =
-                self.stop_phase() && self.again.iter().any(|again| again.stops() && self.covers(again.origin, uid));
-            self.kid(uid).expect("a kid").skip = stopped;
+            let passed_over = |again: &Again| {
+                let later = again.todo.iter().skip(1).any(|todo| *todo == Todo::Start(uid));
+                let starts = matches!(again.todo.first(), Some(Todo::Start(_)));
+                self.covers(again.origin, uid)
+                    && (again.stops() || (again.waits() && again.delayed) || (starts && later))
+            };
+            let skip = !alone && self.again.iter().any(passed_over);
+            self.kid(uid).expect("a kid").skip = skip;
         }
         self.deferred.retain(|(deferred, _)| *deferred != uid);
         self.kid(uid).expect("a kid").waiters.push(op);
@@ -69,13 +74,14 @@ impl Sup {
         let state = uid.and_then(|uid| self.state(uid));
         match (what, uid, state) {
             (Op::Start(_), _, Some(State::Up)) => book.tell(op, "already started"),
+            (_, _, Some(State::Hanging(Some(_)))) => book.tell(op, "starting"),
             (Op::Start(_), _, Some(_)) => book.tell(op, "already present"),
             (Op::Start(plan), _, None) => {
                 let uid = self.add(plan);
                 self.start_for(op, uid, true, book);
             }
             (_, _, None) => book.tell(op, "not found"),
-            (_, _, Some(State::Up | State::Stopping { .. } | State::Hanging(Some(_)))) => book.tell(op, "running"),
+            (_, _, Some(State::Up | State::Stopping { .. })) => book.tell(op, "running"),
             (_, _, Some(State::Restarting | State::Hanging(None))) => book.tell(op, "restarting"),
             (Op::Restart(_), Some(uid), Some(State::None)) => self.start_for(op, uid, false, book),
             (Op::Delete(_), Some(uid), Some(State::None)) => {
@@ -84,6 +90,24 @@ impl Sup {
             }
             (what, ..) => unreachable!("{what:?}"),
         }
+    }
+
+    /// Whether this operation starts a child after another that is being started, on which it may depend.
+    pub(super) fn starts_behind(&self, what: &Op) -> bool {
+        let (id, new) = match what {
+            Op::Start(plan) => (&plan.id, true),
+            Op::Restart(id) => (id, false),
+            Op::Terminate(_) | Op::Delete(_) => return false,
+        };
+        let limit = match self.uid_of(id) {
+            None if new => u32::MAX,
+            Some(uid) if !new && self.state(uid) == Some(State::None) => uid,
+            _ => return false,
+        };
+        let restarts =
+            self.again.iter().any(|again| matches!(again.todo.first(), Some(Todo::Start(uid)) if *uid < limit));
+        let hangs = self.kids.iter().any(|kid| kid.uid < limit && matches!(kid.state, State::Hanging(_)));
+        self.plan.strategy != Strategy::OneForOne && (restarts || hangs)
     }
 
     fn start_for(&mut self, op: u32, uid: u32, fresh: bool, book: &mut Book) {

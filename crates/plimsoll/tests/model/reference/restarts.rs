@@ -25,7 +25,7 @@ impl Sup {
         self.take_over(uid, book);
         let pause = self.kid(uid).expect("a kid").plan.backoff;
         let todo = self.stops(uid).into_iter().chain([Todo::Pause(pause)]).collect();
-        self.again.push(Again { origin: uid, retry: false, todo });
+        self.again.push(Again { origin: uid, retry: false, delayed: pause > 0, todo });
     }
 
     fn retry(&mut self, uid: u32, book: &mut Book) {
@@ -36,7 +36,8 @@ impl Sup {
         }
         self.kid(uid).expect("a kid").state = State::Restarting;
         self.take_over(uid, book);
-        self.again.push(Again { origin: uid, retry: true, todo: vec![Todo::Until(book.now + pause)] });
+        let todo = vec![Todo::Until(book.now + pause)];
+        self.again.push(Again { origin: uid, retry: true, delayed: pause > 0, todo });
     }
 
     pub(super) fn stops(&self, origin: u32) -> Vec<Todo> {
@@ -115,7 +116,7 @@ impl Sup {
             Todo::Until(then) if book.now < then => return false,
             Todo::Until(_) => {
                 let again = self.again.remove(index);
-                let owed = again.retry && self.kid(origin).is_some_and(|kid| kid.plan.backoff == 0);
+                let owed = again.retry && !again.delayed;
                 if owed && !self.charge(book) {
                     return true;
                 }

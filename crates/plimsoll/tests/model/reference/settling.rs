@@ -123,7 +123,7 @@ impl Sup {
                 Op::Terminate(id) | Op::Restart(id) | Op::Delete(id) => id,
             };
             let kid = sup.kids.iter().find(|kid| kid.plan.id == *id);
-            kid.is_some_and(|kid| matches!(kid.state, State::Stopping { .. }))
+            kid.is_some_and(|kid| matches!(kid.state, State::Stopping { .. })) || sup.starts_behind(what)
         };
         match self.queue.iter().position(|(_, what)| !busy(self, what)) {
             Some(index) => {

@@ -34,7 +34,7 @@ async fn otp_child_adm_simple() {
     assert_eq!(dynamic.terminate_child(&stranger.get_cell()).await, Err(ChildError::NotFound));
     assert_eq!(dynamic.child_spec(stranger.get_id()), Err(ChildError::NotFound));
 
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
     assert_eq!(dynamic.start_child("d").await, Err(StartError::ShuttingDown));
     assert_eq!(dynamic.terminate_child(b.actor()).await, Err(ChildError::ShuttingDown));
     assert_eq!(dynamic.count_children(), Err(ChildError::ShuttingDown));

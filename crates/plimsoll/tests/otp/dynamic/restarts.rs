@@ -32,7 +32,7 @@ async fn otp_simple_restart_types() {
             tell(&a, what);
             quiet().await;
             assert_eq!(states(&dynamic), expected, "{told}");
-            assert!(dynamic.stop().await.is_clean());
+            assert!(dynamic.stop().await.unwrap().is_clean());
         }
     }
 }
@@ -96,7 +96,7 @@ async fn otp_hanging_restart_loop_simple() {
     assert_eq!(dynamic.terminate_child(a.actor()).await, Ok(()));
     dynamic.terminate_child(c.actor()).await.unwrap();
     assert_eq!(counts(&dynamic), (1, 0, 0, 0));
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -112,7 +112,7 @@ async fn otp_simple_restart_that_fails_without_backoff_serves_others() {
     let b = child(&dynamic, "b").await;
     dynamic.terminate_child(b.actor()).await.unwrap();
     assert_eq!(dynamic.terminate_child(a.actor()).await, Ok(()));
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,7 +126,7 @@ async fn otp_simple_restart_that_fails_is_charged_each_time() {
     assert_eq!(states(&dynamic), "+");
     let ChildState::Running(again) = dynamic.which_children().unwrap()[0].state.clone() else { panic!("it runs") };
     again.send_message(Do::Panic).unwrap();
-    assert_eq!(dynamic.wait().await.cause, ShutdownCause::GaveUp);
+    assert_eq!(dynamic.wait().await.unwrap().cause, ShutdownCause::GaveUp);
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +148,7 @@ async fn otp_simple_one_for_one_escalation() {
     let a = dynamic.start_child("a").await.unwrap().child().unwrap();
     dynamic.start_child("b").await.unwrap();
     tell(&a, Do::Panic);
-    assert_eq!(dynamic.wait().await.cause, ShutdownCause::GaveUp);
+    assert_eq!(dynamic.wait().await.unwrap().cause, ShutdownCause::GaveUp);
     assert_eq!(stage.did(), ["start a", "start b", "stop b"]);
 }
 

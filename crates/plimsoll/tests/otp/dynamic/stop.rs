@@ -27,7 +27,7 @@ async fn a_dynamic_supervisor_stops_its_children_at_once_under_one_timer() {
         dynamic.start_child(seconds).await.unwrap();
     }
     let began = Instant::now();
-    let report = dynamic.stop().await;
+    let report = dynamic.stop().await.unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(3));
     assert_eq!(report.stragglers().count(), 2, "{report}");
 }
@@ -42,7 +42,7 @@ async fn otp_simple_one_for_one_shutdown() {
     }
     stage.did();
     let began = Instant::now();
-    let report = dynamic.stop().await;
+    let report = dynamic.stop().await.unwrap();
     assert_eq!(began.elapsed(), Duration::from_secs(3));
     assert_eq!(report.failures.len(), 1, "{report}");
     assert_eq!(report.failures[0].kind, StopFailureKind::Killed);
@@ -56,7 +56,7 @@ async fn otp_simple_shutdown_infinity_waits() {
     child(&dynamic, "slow 5000").await;
     child(&dynamic, "slow 4000").await;
     let began = Instant::now();
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
     assert_eq!(began.elapsed(), Duration::from_secs(5_000));
 }
 
@@ -66,7 +66,7 @@ async fn otp_simple_shutdown_brutal() {
     let dynamic = puppets(&stage).shutdown(Shutdown::Brutal).start().await.unwrap();
     child(&dynamic, "slow 5000").await;
     let began = Instant::now();
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_eq!(stage.diary.take(), ["start slow 5000", "drop slow 5000"]);
 }
@@ -82,7 +82,7 @@ async fn otp_simple_shutdown_reports_a_permanent_child_that_ended_normally_meanw
         tell(&a, Do::Busy(Duration::from_secs(1)));
         quiet().await;
         a.actor().stop(None);
-        let report = dynamic.stop().await;
+        let report = dynamic.stop().await.unwrap();
         let told: Vec<_> = report.failures.iter().map(|failure| &failure.kind).collect();
         assert_eq!(told, vec![&StopFailureKind::Ended(ExitReason::Normal); failures], "{restart:?}");
     }
@@ -99,7 +99,7 @@ async fn otp_simple_stop_while_a_start_hangs() {
     });
     quiet().await;
     let began = Instant::now();
-    assert!(dynamic.stop().await.is_clean());
+    assert!(dynamic.stop().await.unwrap().is_clean());
     assert_eq!(starting.await.unwrap(), Err(StartError::ShuttingDown));
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_eq!(stage.diary.take(), ["drop a"]);
@@ -117,7 +117,7 @@ async fn otp_simple_stop_while_a_restart_hangs_or_waits() {
         quiet().await;
         assert_eq!(states(&dynamic), "~");
         let began = Instant::now();
-        let report = dynamic.stop().await;
+        let report = dynamic.stop().await.unwrap();
         assert!(report.is_clean(), "{hangs} {report}");
         assert_eq!(began.elapsed(), Duration::ZERO);
         let last = stage.diary.take().pop();
@@ -132,7 +132,7 @@ async fn otp_simple_while_stopping_everything_is_refused_at_once() {
     let a = child(&dynamic, "slow 3").await;
     let stopping = tokio::spawn({
         let dynamic = dynamic.clone();
-        async move { dynamic.stop().await }
+        async move { dynamic.stop().await.unwrap() }
     });
     quiet().await;
     let began = Instant::now();
@@ -157,7 +157,7 @@ async fn otp_simple_a_terminate_under_way_is_answered_at_once_when_the_superviso
     let began = Instant::now();
     let stop = tokio::spawn({
         let dynamic = dynamic.clone();
-        async move { dynamic.stop().await }
+        async move { dynamic.stop().await.unwrap() }
     });
     assert_eq!(terminating.await.unwrap(), Err(ChildError::ShuttingDown));
     assert_eq!(began.elapsed(), Duration::ZERO);

@@ -34,8 +34,8 @@ pub(super) enum Tree {
 impl Tree {
     pub(super) async fn stop(&self) -> Arc<ShutdownReport> {
         match self {
-            Self::Static(tree) => tree.stop().await,
-            Self::Dynamic(tree) => tree.stop().await,
+            Self::Static(tree) => tree.stop().await.unwrap(),
+            Self::Dynamic(tree) => tree.stop().await.unwrap(),
         }
     }
 
@@ -245,6 +245,7 @@ fn told(answer: Result<(), ChildError>) -> String {
         Ok(()) => "ok",
         Err(ChildError::NotFound) => "not_found",
         Err(ChildError::Running) => "running",
+        Err(ChildError::Starting) => "starting",
         Err(ChildError::Restarting) => "restarting",
         Err(_) => "gone",
     }

@@ -1,0 +1,47 @@
+//! What a supervisor returns about its children.
+
+use std::sync::Arc;
+
+use ractor::ActorCell;
+
+use crate::inspect::Kind;
+
+/// What [`SupervisorRef::which_children`](super::SupervisorRef::which_children) tells of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChildEntry {
+    /// Its id; none for the children of a dynamic supervisor.
+    pub id: Option<Arc<str>>,
+    /// What has become of it.
+    pub state: ChildState,
+    /// Supervisor or worker.
+    pub kind: Kind,
+}
+
+/// What has become of a child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChildState {
+    /// It runs, or is just being stopped.
+    Running(ActorCell),
+    /// Its first start, or one by hand, is in progress.
+    Starting,
+    /// It waits for its restart, or is being restarted.
+    Restarting,
+    /// There is none: ignored, exited or terminated.
+    None,
+}
+
+/// What [`SupervisorRef::count_children`](super::SupervisorRef::count_children) counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ChildCount {
+    /// Child specs; 1 for a dynamic supervisor.
+    pub specs: usize,
+    /// Children that run.
+    pub active: usize,
+    /// Specs of supervisors, running or not.
+    pub supervisors: usize,
+    /// Specs of workers, running or not.
+    pub workers: usize,
+}
