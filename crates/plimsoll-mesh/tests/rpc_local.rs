@@ -119,7 +119,7 @@ async fn every_end_of_a_local_call_reaches_the_caller_with_its_code_and_node() -
     drop(registration);
     let gone = router.dispatch(request("obey", "hello")?).await.err().ok_or("gone")?;
     assert_eq!((gone.code, gone.node), (Code::NoProvider, Some(me)));
-    owner.stop().await;
+    owner.stop().await.unwrap();
     Ok(())
 }
 
@@ -157,7 +157,7 @@ async fn a_service_is_offered_for_as_long_as_its_server_runs() -> TestResult {
     while !services.list().is_empty() {
         changes.changed().await?;
     }
-    owner.stop().await;
+    owner.stop().await.unwrap();
     Ok(())
 }
 
@@ -183,7 +183,7 @@ async fn the_service_table_outlives_its_owner() -> TestResult {
     assert_eq!(names, ["added", "kept"]);
     drop((kept, added));
     assert!(services.list().is_empty());
-    tree.stop().await;
+    tree.stop().await.unwrap();
     let none = services.register("late".parse()?, true, server.client()).await;
     assert!(matches!(none, Err(NotOffered::NoOwner)), "{none:?}");
     Ok(())
@@ -219,6 +219,6 @@ async fn a_problem_says_whether_the_call_may_have_run() -> TestResult {
     };
     assert_eq!((late.code, late.may_have_run), (Code::Deadline, true));
     assert!(serde_json::to_string(&late.document())?.contains("\"may_have_run\":true"));
-    owner.stop().await;
+    owner.stop().await.unwrap();
     Ok(())
 }
