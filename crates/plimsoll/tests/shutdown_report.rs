@@ -93,7 +93,7 @@ async fn so_is_a_dynamic_child() {
     let child = tree.start_child(()).await.unwrap().child().unwrap();
     tell(&child, Job::Await("resize"));
     quiet().await;
-    assert_eq!(only(&*tree.stop().await.unwrap(), child.actor(), StopFailureKind::Killed).as_deref(), Some("resize"));
+    assert_eq!(only(&tree.stop().await.unwrap(), child.actor(), StopFailureKind::Killed).as_deref(), Some("resize"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,6 +137,6 @@ async fn a_server_writes_down_what_it_serves() {
     let client = child.value::<server::ServerRef<Slow>>().expect("its client");
     let asking = tokio::spawn(async move { client.call("reindex").await.is_err() });
     quiet().await;
-    assert_eq!(only(&*tree.stop().await.unwrap(), child.actor(), StopFailureKind::Killed).as_deref(), Some("reindex"));
+    assert_eq!(only(&tree.stop().await.unwrap(), child.actor(), StopFailureKind::Killed).as_deref(), Some("reindex"));
     assert!(asking.await.unwrap());
 }

@@ -131,7 +131,7 @@ mod tests {
         let (one, two) = (table.of(&service(1)).await, table.of(&service(2)).await);
         assert!(!Arc::ptr_eq(&one, &two) && Arc::ptr_eq(&one, &table.of(&service(1)).await));
         assert_eq!(table.len(), 2);
-        tree.stop().await;
+        tree.stop().await.unwrap();
         assert!(Arc::ptr_eq(&table.of(&service(3)).await, &table.shared), "the owner has ended");
     }
 
