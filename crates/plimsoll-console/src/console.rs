@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use plimsoll::bounded::LogThrottle;
 use plimsoll::inspect::{Details, Inspect};
 use plimsoll::ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use plimsoll::supervisor::Child;
@@ -157,7 +158,7 @@ impl Actor for Listener {
 
     async fn pre_start(&self, myself: ActorRef<Over>, start: Arguments) -> Result<State, ActorProcessingErr> {
         let stop = CancellationToken::new();
-        let over = TellOver(myself);
+        let over = NotifyOnDrop(myself);
         let Arguments { console: Console { path, source }, listener, counters } = start;
         let stopped = stop.clone();
         tokio::spawn(async move {
@@ -177,10 +178,10 @@ impl Actor for Listener {
     }
 }
 
-/// Tells the actor when the task ends, however it ends.
-struct TellOver(ActorRef<Over>);
+/// Notifies the actor when the task ends, however it ends.
+struct NotifyOnDrop(ActorRef<Over>);
 
-impl Drop for TellOver {
+impl Drop for NotifyOnDrop {
     fn drop(&mut self) {
         let _ = self.0.cast(Over);
     }
@@ -195,27 +196,55 @@ fn remove(path: &Path) {
 async fn accept(listener: UnixListener, source: Source, counters: Arc<Counters>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
+    let mut throttle = LogThrottle::default();
     // The semaphore is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         while connections.try_join_next().is_some() {}
         match listener.accept().await {
             Ok((stream, _)) => {
                 counters.accepted.fetch_add(1, Ordering::Relaxed);
-                counters.connections.fetch_add(1, Ordering::Relaxed);
-                let (source, counters) = (Arc::clone(&source), Arc::clone(&counters));
+                // The whole connection moves into the task, so that a panic or a stop also ends it.
+                let (source, connection) = (Arc::clone(&source), Connection::begin(&counters));
                 connections.spawn(async move {
-                    let _place = place;
-                    if !serve(stream, source).await {
-                        counters.failed.fetch_add(1, Ordering::Relaxed);
+                    let (_place, connection) = (place, connection);
+                    if serve(stream, source).await {
+                        connection.served();
                     }
-                    counters.connections.fetch_sub(1, Ordering::Relaxed);
                 });
             }
             Err(error) => {
-                warn!(target: "plimsoll::console", %error, "cannot accept");
+                if let Some(suppressed) = throttle.record(Instant::now()) {
+                    warn!(target: "plimsoll::console", %error, suppressed, "cannot accept");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// A connection in the counters, however it ends: a snapshot may panic.
+struct Connection {
+    counters: Arc<Counters>,
+    served: bool,
+}
+
+impl Connection {
+    fn begin(counters: &Arc<Counters>) -> Self {
+        counters.connections.fetch_add(1, Ordering::Relaxed);
+        Self { counters: Arc::clone(counters), served: false }
+    }
+
+    fn served(mut self) {
+        self.served = true;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.served {
+            self.counters.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        self.counters.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

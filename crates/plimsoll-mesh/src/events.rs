@@ -72,6 +72,8 @@ kinds! {
     Restart = "restart", throttled: true;
     /// A host name of a seed does not resolve.
     SeedUnresolved = "seed_unresolved", throttled: true;
+    /// The program logged another warning or error.
+    Warning = "warning", throttled: true;
 }
 
 /// One event.

@@ -79,6 +79,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "tasks",
         "the requests of one connection: each has a stream, of which the transport allows 64",
     ),
+    ("THROTTLES", "static", "64 places of panics"),
     ("Texts", "alias", "the entries of one setting, from a file of at most a megabyte"),
     ("Queue", "waiting", "bytes, at most the capacity of the writer"),
     ("Queue", "messages", "each holds a credit of the mailbox"),

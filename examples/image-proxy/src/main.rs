@@ -23,10 +23,12 @@ mod settings;
 mod store;
 mod tree;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use plimsoll_console::LossyWriter;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::settings::Settings;
@@ -37,7 +39,7 @@ fn main() -> ExitCode {
     match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(settings))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("image-proxy: {error:#}");
+            let _ = writeln!(std::io::stderr(), "image-proxy: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -46,7 +48,9 @@ fn main() -> ExitCode {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let (tree, address) = tree::start(settings).await?;
-    println!("{}", serde_json::json!({ "event": "serving", "address": address }));
+    // A reader that stalls must not stop the proxy.
+    let mut out = LossyWriter::new("stdout", std::io::stdout(), 64 << 10, |_| String::new())?;
+    writeln!(out, "{}", serde_json::json!({ "event": "serving", "address": address }))?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
@@ -54,7 +58,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     let report = tree.stop().await?;
     let tasks = last_tasks().await;
-    println!("{}", serde_json::json!({ "event": "stopped", "clean": report.is_clean(), "tasks": tasks }));
+    writeln!(out, "{}", serde_json::json!({ "event": "stopped", "clean": report.is_clean(), "tasks": tasks }))?;
+    out.flush_within(Duration::from_millis(500));
     anyhow::ensure!(report.is_clean(), "not everything stopped: {report:?}");
     Ok(())
 }

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use tracing::warn;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::reload;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, reload};
 
+use crate::events::Events;
 use crate::failure::Failure;
 use crate::settings::Settings;
 use crate::streams;
@@ -25,22 +28,16 @@ impl Log {
         let filter = filter(settings)?;
         let writer =
             streams::detach(settings.log_json).map_err(|error| Failure::because(format!("no log: {error}")))?;
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        let lines = tracing_subscriber::fmt::layer()
             .with_writer(move || writer.clone())
             .with_ansi(false)
             // A line that cannot be written is lost. Reported on stderr, which is what failed, it would be a panic of the
             // code that logs: a supervisor, or the holder of a stream.
             .log_internal_errors(false);
-        if settings.log_json {
-            let subscriber = subscriber.json().with_filter_reloading();
-            let handle = subscriber.reload_handle();
-            subscriber.init();
-            return Ok(Self(Box::new(move |filter| handle.reload(filter))));
-        }
-        let subscriber = subscriber.with_filter_reloading();
-        let handle = subscriber.reload_handle();
-        subscriber.init();
+        let lines = if settings.log_json { lines.json().boxed() } else { lines.boxed() };
+        let (filter, handle) = reload::Layer::new(filter);
+        let events = Events.with_filter(LevelFilter::WARN);
+        tracing_subscriber::registry().with(lines.with_filter(filter)).with(events).init();
         Ok(Self(Box::new(move |filter| handle.reload(filter))))
     }
 

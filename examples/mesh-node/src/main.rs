@@ -7,6 +7,7 @@ mod args;
 mod cli;
 mod command;
 mod demo;
+mod events;
 mod failure;
 mod log;
 mod output;

@@ -208,7 +208,7 @@ node        running    in flight 2
         let attempts =
             [("failed_handshakes", 1), ("offered", 9), ("peers", 3), ("served", 4), ("refused_with_reason", 1)];
         listener.details.counters = attempts.map(|(name, value)| (name.to_owned(), value)).into();
-        let drawn = tree(Paint(false), &listener, Some(80));
+        let drawn = tree(Paint(false), &listener, Some(100));
         assert!(drawn.contains("offered 9, served 4, refused with reason 1, failed handshakes 1"), "refusals: {drawn}");
         assert!(tree(Paint(false), &root, None).contains("in flight 2, clients cap 5"), "everything");
     }

@@ -9,7 +9,7 @@ use plimsoll::supervisor::SupervisorRef;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use crate::events::{Event, Events};
+use crate::events::{Event, EventKind, Events};
 use crate::names::{NodeId, ServiceName};
 use crate::rpc::Router;
 use crate::service::{NodeEntry, Overview, ServiceEntry};
@@ -95,6 +95,11 @@ impl NodeView {
     /// Where others reach it.
     pub fn advertised(&self) -> SocketAddr {
         self.0.advertised
+    }
+
+    /// Adds an event about no peer, as the program sees it. Its reason is cut to 256 bytes.
+    pub fn record(&self, kind: EventKind, reason: &str) {
+        self.0.events.record(kind, None, reason);
     }
 
     /// Everything, now.

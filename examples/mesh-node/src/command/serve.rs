@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tracing::{info, warn};
 
 use crate::args::ServeArgs;
+use crate::events;
 use crate::failure::Failure;
 use crate::log::{self, Log};
 use crate::panics;
@@ -79,6 +80,7 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
         node = start(&settings, &socket) => node?,
         () = signals.stop() => return Err(Failure::because("stopped by a signal before the node was ready")),
     };
+    events::record_in(node.view());
     ready(&node, &settings, args.json);
     tokio::select! {
         () = serve(&mut signals, &args, layers, &log) => {}

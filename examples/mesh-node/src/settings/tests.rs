@@ -1,5 +1,8 @@
 use std::io::Write;
 
+use plimsoll_mesh::node::{NodeConfig, Trusted};
+use plimsoll_mesh::rpc::ProviderChoice;
+
 use super::*;
 
 fn refused(layers: Result<Layers, SettingsError>) -> String {
@@ -182,4 +185,68 @@ fn which_provider_is_asked_is_one_of_three_words() {
     assert_eq!(chosen("sticky").unwrap(), ProviderChoice::Sticky);
     let message = chosen("random").unwrap_err().to_string();
     assert!(message.contains("better-of-two, round-robin or sticky"), "{message}");
+}
+
+/// A setting, a value that is not its default, and whether a configuration has it.
+type Wired = (&'static str, &'static str, fn(&NodeConfig) -> bool);
+
+/// Every setting of the node changes what it documents, and no other does.
+#[test]
+fn every_setting_reaches_the_configuration_of_the_node() {
+    let table: &[Wired] = &[
+        ("data", "/elsewhere", |config| config.data.ends_with("elsewhere")),
+        ("listen", "127.0.0.1:7001", |config| config.listen.port() == 7001),
+        ("advertise", "127.0.0.1:7002", |config| config.advertise.is_some_and(|address| address.port() == 7002)),
+        ("realm", "another", |config| config.realm.as_str() == "another"),
+        ("peers.seeds", "127.0.0.1:7003", |config| config.seeds.len() == 1),
+        ("peers.max", "7", |config| config.max_peers.get() == 7),
+        ("peers.gossip_interval", "7ms", |config| config.gossip_interval == Duration::from_millis(7)),
+        ("trust.open", "true", |config| config.trusted == Trusted::Open),
+        ("trust.allow_list", "/list", |config| config.trusted == Trusted::Listed("/list".into())),
+        ("gateway.max_clients", "8", |config| config.gateway.clients == 8),
+        ("gateway.idle", "8s", |config| config.gateway.idle_timeout == Duration::from_secs(8)),
+        ("gateway.max_body", "8KiB", |config| config.gateway.body_bytes == 8 << 10),
+        ("gateway.answer_bytes", "9MiB", |config| config.gateway.all_responses_bytes == 9 << 20),
+        ("gateway.half_open", "9", |config| config.gateway.admission.half_open.get() == 9),
+        ("gateway.max_per_prefix", "10", |config| config.gateway.admission.per_origin.map(Cap::get) == Some(10)),
+        ("gateway.rate", "11", |config| config.gateway.admission.rate == Rate::per_second(Cap::of::<11>())),
+        ("gateway.prefix_rate", "12", |config| {
+            config.gateway.admission.origin_rate == Rate::per_second(Cap::of::<12>())
+        }),
+        ("advertisements.max", "13", |config| config.gateway.advertisements.total.get() == 13),
+        ("advertisements.max_per_client", "14", |config| {
+            let limits = &config.gateway.advertisements;
+            (limits.per_client.get(), limits.rate.burst.get()) == (14, 14)
+        }),
+        ("advertisements.rate", "15", |config| config.gateway.advertisements.rate.per_second.get() == 15),
+        ("advertisements.ttl", "16s", |config| config.gateway.advertisements.ttl == Duration::from_secs(16)),
+        ("advertisements.sweep", "17s", |config| config.gateway.advertisements.sweep == Duration::from_secs(17)),
+        ("pubsub.max_subscribers", "18", |config| config.gateway.pubsub.subscribers.get() == 18),
+        ("pubsub.max_filters", "19", |config| config.gateway.pubsub.filters.get() == 19),
+        ("pubsub.backlog", "20KiB", |config| config.gateway.pubsub.backlog.get() == 20 << 10),
+        ("pubsub.patience", "21s", |config| config.gateway.pubsub.patience == Duration::from_secs(21)),
+        ("calls.deadline", "22s", |config| config.gateway.deadline == Duration::from_secs(22)),
+        ("calls.choice", "sticky", |config| config.choice == ProviderChoice::Sticky),
+        ("directory.ttl", "23s", |config| config.service_ttl == Duration::from_secs(23)),
+        ("memory.budget", "3GiB", |config| config.memory_budget == 3 << 30),
+        ("stop.grace", "24s", |config| config.grace == Duration::from_secs(24)),
+        ("events.max", "25", |config| config.max_events.get() == 25),
+    ];
+    // What the program itself does with the settings; end-to-end tests assert it.
+    let elsewhere = ["services", "calls.max_in_flight", "log.filter", "log.json"];
+    let config = |name: Option<(&str, &str)>| {
+        let layers = flag(Layers::default(), "data", "/data");
+        let layers = name.iter().fold(layers, |layers, (name, value)| flag(layers, name, value));
+        Settings::from_layers(&layers).unwrap().node_config().unwrap()
+    };
+    for (name, value, has_it) in table {
+        assert!(!has_it(&config(None)), "{name}: {value} is the default");
+        for (other, its_value, _) in table {
+            let changed = config(Some((other, its_value)));
+            assert_eq!(has_it(&changed), other == name, "{name} = {value}, where {other} = {its_value}");
+        }
+    }
+    let named: Vec<_> = table.iter().map(|(name, ..)| *name).chain(elsewhere).collect();
+    let missing: Vec<_> = KEYS.iter().map(|key| key.name).filter(|name| !named.contains(name)).collect();
+    assert!(missing.is_empty() && named.len() == KEYS.len(), "settings without a row: {missing:?}");
 }

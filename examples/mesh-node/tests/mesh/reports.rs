@@ -387,3 +387,37 @@ fn a_tied_node_removes_only_what_was_made_for_it() {
     assert!(!folder.path().join("ours").exists() && theirs.join("precious").exists());
     assert!(folder.path().join("ours.log").exists(), "nobody made this for the node");
 }
+
+/// What an operator should know is in `events`, also when the log is off: a panic here, and refusals at a limit.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_show_panics_and_refusals_whatever_is_logged() {
+    let folder = folder();
+    let node = Plan::new(&folder, "a").flag("log-filter", "off").flag("calls-max-in-flight", 1).start();
+    assert_eq!(node.ask(&["call", "crash", "man overboard"]).status.code(), Some(1));
+    let client = node.client().await;
+    let sleeping = tokio::spawn({
+        let client = client.clone();
+        async move { crate::harness::call(&client, "sleep", "2000").await }
+    });
+    node.until("a call runs", |now| crate::harness::counter(now, &["services", "sleep"], "in_flight") == 1).await;
+    assert_eq!(crate::harness::call(&client, "sleep", "1").await.unwrap().status, 503);
+    let shown = String::from_utf8(node.ask(&["events"]).stdout).unwrap();
+    let line = |kind: &str, words: &str| shown.lines().any(|line| line.contains(kind) && line.contains(words));
+    assert!(line("panic", "panicked: man overboard"), "{shown}");
+    assert!(line("refusal", "overloaded"), "{shown}");
+    assert!(node.log().is_empty(), "{}", node.log());
+    assert_eq!(sleeping.await.unwrap().unwrap().status, 200);
+}
+
+/// Panics are caused by clients: they cannot fill the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn panics_that_a_client_causes_do_not_fill_the_log() {
+    let folder = folder();
+    let node = Plan::new(&folder, "a").start();
+    let client = node.client().await;
+    for _ in 0..200 {
+        assert_eq!(crate::harness::call(&client, "crash", "again").await.unwrap().status, 500);
+    }
+    let lines = node.log().matches("panicked: again").count();
+    assert!((1..10).contains(&lines), "{lines} lines");
+}
