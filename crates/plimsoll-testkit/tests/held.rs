@@ -128,7 +128,7 @@ const KNOWN: &[&str] = &[
     "AbortHandle", "AbortOnDropHandle", "ActorId", "Any", "Arc", "ArcSwap", "ArcSwapOption", "AtomicBool",
     "AtomicI64", "AtomicPtr", "AtomicU16", "AtomicU32", "AtomicU64", "AtomicU8", "AtomicUsize", "Barrier", "Box",
     "BoxError", "BoxFuture", "BoxStream", "BufReader", "ByteCap", "Bytes", "BytesMut", "CancellationToken", "Cap",
-    "Cell", "CertificateDer", "Child", "ChildStderr", "ChildStdin", "ChildStdout", "ChitchatMessage", "ClientConfig",
+    "Cell", "CertificateDer", "Child", "Closing", "ChildStderr", "ChildStdin", "ChildStdout", "ChitchatMessage", "ClientConfig",
     "Code", "Condvar", "ConnectionError", "Context", "Cow", "Creation", "DefaultHasher", "DialLease", "Disconnected",
     "Dispatch", "DropGuard", "Duration", "EcdsaKeyPair", "Empty", "EntryKey", "EventKind", "ExitCode", "ExitStatus",
     "File", "FrameStreamError", "FxBuildHasher", "HeaderName", "HeaderValue", "Id", "Infallible", "Instant", "Interval",

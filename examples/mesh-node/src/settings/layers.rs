@@ -40,6 +40,8 @@ pub(crate) enum SettingsError {
     Unknown { name: String, origin: Origin },
     #[error("{name} = {value:?} ({origin}): {wanted}")]
     Bad { name: &'static str, value: String, origin: Origin, wanted: String },
+    #[error("the system does not report its memory; set memory.budget in bytes")]
+    MemoryUnknown,
 }
 
 /// The values of one setting as they were written: one, or the entries of a TOML array.

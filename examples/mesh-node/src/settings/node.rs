@@ -2,15 +2,14 @@
 
 use plimsoll_mesh::node::{NodeConfig, Trusted};
 
-use super::{Budget, Settings};
-use crate::failure::Failure;
+use super::{Budget, Settings, SettingsError};
 
 impl Settings {
     /// The configuration of the node.
     ///
     /// # Errors
-    /// Exit code 1: `memory.budget` is a share, and the system does not tell how much memory there is.
-    pub(crate) fn node_config(&self) -> Result<NodeConfig, Failure> {
+    /// `memory.budget` is a share, and the system does not report how much memory there is.
+    pub(crate) fn node_config(&self) -> Result<NodeConfig, SettingsError> {
         let mut config = NodeConfig::new(self.data.clone(), self.listen);
         config.advertise = self.advertise;
         config.realm = self.realm.clone();
@@ -33,9 +32,7 @@ impl Settings {
         config.memory_budget = match self.budget {
             Budget::Bytes(bytes) => bytes,
             Budget::Percent(percent) => {
-                let (all, _) = plimsoll_mesh::node::memory().ok_or_else(|| {
-                    Failure::because("the system does not tell its memory; set memory.budget in bytes")
-                })?;
+                let (all, _) = plimsoll_mesh::node::memory().ok_or(SettingsError::MemoryUnknown)?;
                 all / 100 * u64::from(percent)
             }
         };
