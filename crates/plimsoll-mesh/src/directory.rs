@@ -173,8 +173,8 @@ impl GossipDirectory {
         }
     }
 
-    /// The supervisor of the gossip, not started yet: for [`ChildSpec::supervisor`]. What `services` offers is told the
-    /// others over `peers`, who are told which members to stay connected to.
+    /// The supervisor of the gossip, not started yet: for [`ChildSpec::supervisor`]. It publishes what `services` offers over
+    /// `peers`, and gives `peers` the members to stay connected to.
     pub fn supervisor(&self, peers: &Peers, services: &ServiceTable) -> SupervisorBuilder {
         let (inner, peers, services) = (Arc::clone(&self.0), peers.clone(), services.clone());
         let gossip = ChildSpec::task("gossip", move |stop| {

@@ -1,7 +1,7 @@
-//! Who a node is, and whom it trusts.
+//! The identity of a node, and the nodes that it trusts.
 //!
 //! A node is its P-256 key. [`NodeId`] is the SHA-256 of the public key's SPKI; the self-signed certificate is only the
-//! wrapper in which TLS carries that key. Proof of possession is TLS's; whether a proven node is welcome is decided
+//! wrapper in which TLS carries that key. Proof of possession is TLS's; whether a proven node is trusted is decided
 //! right after the handshake, so that a refusal can name the node and the reason on both sides ([`TrustStore`]).
 //!
 //! Nothing here resumes: no session storage, no tickets, no early data. A node that lost its trust has nothing in hand
@@ -64,7 +64,7 @@ pub enum IdentityError {
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },

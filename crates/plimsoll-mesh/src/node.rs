@@ -80,7 +80,7 @@ pub enum NodeError {
     Lock {
         /// The lock file.
         path: std::path::PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -89,7 +89,7 @@ pub enum NodeError {
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
@@ -180,8 +180,8 @@ impl Node {
         Ok(report)
     }
 
-    /// Closes the port at once, whatever is in flight: the end of a node that is not to be stopped in order. Whoever is
-    /// connected is told; a quarter of a second is for saying it again.
+    /// Closes the port at once, whatever is in flight: the end of a node that is not to be stopped in order. Connected
+    /// clients and peers get the close; a quarter of a second is for repeating it.
     ///
     /// Cancel safe: the port is closed by the first poll.
     pub async fn close(&self) {

@@ -116,7 +116,7 @@ impl Peers {
     ///
     /// # Errors
     /// The peer's refusal, or 404 `no_provider` when one of the two nodes refuses the other, or 502 `provider_died` when
-    /// its connection is gone, or 504 `deadline`; each says whether the call certainly never ran.
+    /// its connection is gone, or 504 `deadline`; each carries whether the call certainly never ran.
     ///
     /// Cancel safe: dropping the future resets the stream, and the peer stops its worker.
     pub async fn call(&self, node: NodeId, request: &Request) -> Result<Response, Refusal> {

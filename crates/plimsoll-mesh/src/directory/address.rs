@@ -1,4 +1,5 @@
-//! The address under which the gossip engine knows a node: made from its id, so that nobody can claim another's.
+//! The address under which the gossip engine knows a node. It is derived from the node's id, so that no node can claim that
+//! of another.
 
 use std::net::{Ipv6Addr, SocketAddr};
 

@@ -20,17 +20,26 @@ pub(super) struct Publisher<'a> {
     counter: u64,
     renewed: Instant,
     sequence: u64,
-    /// What was said of each service: whether its calls may run twice.
-    said: BTreeMap<ServiceName, bool>,
+    /// The published services, and whether their calls may run twice.
+    published: BTreeMap<ServiceName, bool>,
     withdrawn: bool,
 }
 
 impl<'a> Publisher<'a> {
     pub(super) fn new(identity: &'a Identity, origin: Origin<'a>, ttl: Duration, now: Instant) -> Self {
-        Self { identity, origin, ttl, counter: 0, renewed: now, sequence: 0, said: BTreeMap::new(), withdrawn: false }
+        Self {
+            identity,
+            origin,
+            ttl,
+            counter: 0,
+            renewed: now,
+            sequence: 0,
+            published: BTreeMap::new(),
+            withdrawn: false,
+        }
     }
 
-    /// The first records: who the node is, and its first lease.
+    /// The first records: the node and its first lease.
     pub(super) fn introduce(&mut self, listens: Option<SocketAddr>) -> Result<Vec<(String, String)>, IdentityError> {
         let node = self.origin.sign_node(self.identity, listens)?;
         Ok(vec![(NODE.to_owned(), node), (LEASE.to_owned(), self.lease()?)])
@@ -46,30 +55,30 @@ impl<'a> Publisher<'a> {
         Ok(())
     }
 
-    /// Takes everything back by a lease that is over at once. Gives the version from which on that is so.
+    /// Withdraws everything by a lease of zero length. Returns the version from which on that holds.
     pub(super) fn withdraw(&mut self, state: &mut NodeState) -> Result<u64, IdentityError> {
         (self.withdrawn, self.ttl) = (true, Duration::ZERO);
         state.set(LEASE, self.lease()?);
         Ok(state.max_version())
     }
 
-    /// Says what is offered now, and takes back what is not any more.
+    /// Publishes what is offered now, and withdraws what is not offered any more.
     pub(super) fn offer(&mut self, state: &mut NodeState, offered: &[LocalService]) -> Result<(), IdentityError> {
         if self.withdrawn {
             return Ok(());
         }
-        for gone in self.said.keys().filter(|name| !offered.iter().any(|served| served.name == **name)) {
+        for gone in self.published.keys().filter(|name| !offered.iter().any(|served| served.name == **name)) {
             state.delete(&key(gone));
         }
-        self.said.retain(|name, _| offered.iter().any(|served| served.name == *name));
+        self.published.retain(|name, _| offered.iter().any(|served| served.name == *name));
         for LocalService { name, idempotent, .. } in offered {
-            if self.said.get(name) == Some(idempotent) {
+            if self.published.get(name) == Some(idempotent) {
                 continue;
             }
             self.sequence += 1;
             let record = ServiceRecord { sequence: self.sequence, idempotent: *idempotent };
             state.set(key(name), self.origin.sign_service(self.identity, name, record)?);
-            self.said.insert(name.clone(), *idempotent);
+            self.published.insert(name.clone(), *idempotent);
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ pub(crate) struct RecordTable {
 struct NodeRecords {
     alive: bool,
     /// It was alive once, by its heartbeats or its connection.
-    heard: bool,
+    seen_alive: bool,
     values: Vec<(String, String)>,
     node: Option<(String, NodeRecord)>,
     lease: Option<(String, Lease, Instant)>,
@@ -66,7 +66,7 @@ impl RecordTable {
             }
             let held = self.lives.entry(life).or_insert_with(|| NodeRecords::new(now));
             held.alive = alive;
-            held.heard |= alive;
+            held.seen_alive |= alive;
             if let Some(values) = values {
                 held.values = values;
             }
@@ -94,8 +94,8 @@ impl RecordTable {
         for (node, (_, held)) in latest {
             let (alive, leaving) = (held.alive, held.is_withdrawn());
             view.members.push(Member { node, address: held.listens(), alive, leaving });
-            // The lease of a node that was never alive here came through others: how old it is, nobody says.
-            if !held.heard || !held.leased(now) {
+            // The lease of a node that was never alive here arrived through others, and its age is not known.
+            if !held.seen_alive || !held.leased(now) {
                 continue;
             }
             for (name, record) in held.proven().take(MAX_RECORDS - records) {
@@ -112,7 +112,7 @@ impl NodeRecords {
     fn new(now: Instant) -> Self {
         Self {
             alive: false,
-            heard: false,
+            seen_alive: false,
             values: Vec::new(),
             node: None,
             lease: None,

@@ -27,7 +27,7 @@ pub(crate) const LEASE: &str = "l";
 /// What the keys of services begin with.
 pub(crate) const SERVICE: &str = "s/";
 
-/// Whose record it is, and of which life.
+/// The node and incarnation that a record belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Origin<'a> {
     pub(crate) realm: &'a str,

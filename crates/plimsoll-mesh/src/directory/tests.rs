@@ -21,7 +21,7 @@ impl ServePeer for Nothing {
 /// The guard's backstop: should a message break the engine all the same, its sender is expelled and the engine runs
 /// again, in a later life.
 #[tokio::test]
-async fn an_engine_that_falls_over_runs_again_without_whoever_broke_it() -> TestResult {
+async fn an_engine_that_fails_runs_again_without_the_peer_that_broke_it() -> TestResult {
     let identity = Identity::generate()?;
     let mut config = DirectoryConfig::new("default");
     config.gossip_interval = Duration::from_millis(50);

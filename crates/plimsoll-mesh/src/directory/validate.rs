@@ -21,7 +21,7 @@ pub(crate) const MAX_VALUE: usize = 16 * 1024;
 pub(crate) const MAX_KEY: usize = 256;
 /// Keys of one node, deleted ones included until they are forgotten.
 pub(crate) const MAX_KEYS: usize = 4_096;
-/// Lives of nodes known at once.
+/// The most incarnations of nodes known at once.
 pub(crate) const MAX_LIVES: usize = 10_000;
 /// Compressed blocks in a message; each swells to 64 KiB at most. The engine fills blocks of 16 KiB.
 const MAX_BLOCKS: usize = 64;
@@ -29,18 +29,18 @@ const BLOCK: usize = u16::MAX as usize;
 const MAGIC: u16 = 45_139;
 /// A node in a digest: its id as text with its length, four numbers of 64 bits, an address.
 const SMALLEST_DIGEST: usize = 2 + 64 + 4 * 8 + 7;
-/// Versions beyond this are nobody's: a node that sets a key a million times a second gets there in three centuries.
+/// No honest node reaches versions beyond this: setting a key a million times a second takes three centuries.
 const MAX_VERSION: u64 = 1 << 53;
 
-/// One life of a node, as the engine tells them apart.
+/// One incarnation of a node, as the engine distinguishes them.
 pub(crate) type Incarnation = (NodeId, u64);
 
-/// What the guard knows of the engine's state, from the last look at it.
+/// What is known of the engine's state, from the last check of it.
 #[derive(Debug, Default)]
 pub(crate) struct EngineSummary {
-    /// The life of this node: what others say about it is not taken.
+    /// The incarnation of this node: records about it from others are not taken.
     pub(crate) me: Option<Incarnation>,
-    /// Lives in the engine, with their number of keys.
+    /// Incarnations in the engine, with their number of keys.
     pub(crate) lives: HashMap<Incarnation, usize>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) enum Rejected {
     Dropped(&'static str),
 }
 
-/// Checks a whole message. `Some` is the version of this node's own records that its sender has, if it says so.
+/// Checks a whole message. Returns the version of this node's own records that its sender has, if the digest names one.
 pub(crate) fn check(message: &[u8], known: &EngineSummary) -> Result<Option<u64>, Rejected> {
     let mut input = Input(message);
     if input.u16()? != MAGIC || input.u8()? != 0 {
@@ -83,7 +83,7 @@ pub(crate) fn check(message: &[u8], known: &EngineSummary) -> Result<Option<u64>
     Ok(known.me.and_then(|me| lives.get(&me).copied()))
 }
 
-/// Reads which lives the sender knows, and up to which version.
+/// Reads the incarnations that the sender knows, each with its version.
 fn digest(input: &mut Input<'_>, lives: &mut HashMap<Incarnation, u64>) -> Result<(), Rejected> {
     let nodes = input.u16()?;
     lives.reserve(room(nodes, input.0.len()));
@@ -124,7 +124,7 @@ fn delta(input: &mut Input<'_>, known: &EngineSummary) -> Result<(), Rejected> {
                 let life = life(&mut input)?;
                 let (collected, from) = (input.u64()?, input.u64()?);
                 if !seen.insert(life) {
-                    return Err(poison("a node stands in it twice"));
+                    return Err(poison("a node is in it twice"));
                 }
                 if collected.max(from) > MAX_VERSION {
                     return Err(poison("a version is beyond all reason"));

@@ -1,7 +1,7 @@
 //! Withdrawing what this node offers, before it stops.
 //!
 //! A lease of zero length is signed and gossiped like any other, so that every node stops listing this node's services as soon
-//! as it receives it, through whichever node. The versions in the digests of gossiping nodes show which of them have it.
+//! as it receives it, through any node. The versions in the digests of gossiping nodes show which of them have it.
 
 use std::collections::HashSet;
 use std::time::Duration;

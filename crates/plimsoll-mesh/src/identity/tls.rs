@@ -60,8 +60,8 @@ pub fn handshake(connection: &quinn::Connection) -> Option<Handshake> {
 
 /// The QUIC server of a node's one UDP port: `h3` and `plimsoll-peer/1`.
 ///
-/// A certificate is asked for and not required. Whoever shows one proves its key, no more: a connection under
-/// `plimsoll-peer/1` must still be checked against the trust store, and is refused in words there.
+/// A certificate is asked for and not required. A client that presents one proves its key, no more: a connection under
+/// `plimsoll-peer/1` must still be checked against the trust store, and is refused with a reason there.
 ///
 /// # Errors
 /// [`IdentityError::Crypto`] when the key does not suit TLS.

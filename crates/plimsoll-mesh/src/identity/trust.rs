@@ -1,4 +1,4 @@
-//! Which nodes are welcome as peers.
+//! The nodes that are trusted as peers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::names::NodeId;
 /// The most nodes an allow-list holds: more than a fully replicated directory serves.
 pub const MAX_TRUSTED: usize = 10_000;
 
-/// Which nodes are welcome, at one moment.
+/// The trusted nodes, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trust {
@@ -21,7 +21,7 @@ pub enum Trust {
 }
 
 impl Trust {
-    /// Whether `node` is welcome.
+    /// Whether `node` is trusted.
     pub fn allows(&self, node: &NodeId) -> bool {
         match self {
             Self::Open => true,
@@ -37,7 +37,7 @@ pub struct TrustFull;
 
 /// The nodes that may be peers; it can change while the node runs. Cloning shares it.
 ///
-/// Whoever holds connections subscribes: a node that is removed loses its live connection too.
+/// Holders of connections subscribe: a node that is removed loses its live connection too.
 ///
 /// ```
 /// use plimsoll_mesh::identity::{Identity, TrustStore};
@@ -68,12 +68,12 @@ impl TrustStore {
         Ok(Self(Arc::new(watch::Sender::new(Trust::Listed(capped(nodes)?)))))
     }
 
-    /// Whether `node` is welcome now.
+    /// Whether `node` is trusted now.
     pub fn allows(&self, node: &NodeId) -> bool {
         self.0.borrow().allows(node)
     }
 
-    /// Adds a node; `false` when it was welcome already.
+    /// Adds a node; `false` when it was trusted already.
     ///
     /// # Errors
     /// [`TrustFull`] when the list is at its cap.
@@ -91,7 +91,7 @@ impl TrustStore {
         if full { Err(TrustFull) } else { Ok(added) }
     }
 
-    /// Removes a node and tells the subscribers; `false` when it was not on the list. In open mode nothing is listed.
+    /// Removes a node and notifies the subscribers; `false` when it was not on the list. In open mode nothing is listed.
     pub fn remove(&self, node: &NodeId) -> bool {
         self.0.send_if_modified(|trust| match trust {
             Trust::Open => false,
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn removal_is_seen_by_whoever_subscribed() -> Result<(), TrustFull> {
+    fn subscribers_see_a_removal() -> Result<(), TrustFull> {
         let trust = TrustStore::listed([node(1), node(2)])?;
         let mut changes = trust.subscribe();
         changes.mark_unchanged();

@@ -1,4 +1,4 @@
-//! Certificates between nodes: the key counts, and nothing else that a certificate says.
+//! Certificates between nodes: only the key in a certificate counts.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,14 +1,14 @@
-//! Where others reach this node.
+//! The address at which others reach this node.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use super::NodeError;
 
-/// The address that others are told: the one that is set, else the one that is listened on, else, when that is every
+/// The address that is advertised: the one that is set, else the one that is listened on, else, when that is every
 /// address of this machine, its `own`.
 ///
 /// # Errors
-/// [`NodeError::NoAddress`] and [`NodeError::BadAdvertise`]: nobody is told an address that nobody can dial.
+/// [`NodeError::NoAddress`] and [`NodeError::BadAdvertise`]: no address is advertised that others cannot dial.
 pub(super) fn advertised(
     set: Option<SocketAddr>,
     bound: SocketAddr,
@@ -51,16 +51,18 @@ mod tests {
     }
 
     #[test]
-    fn others_are_told_an_address_that_they_can_dial_or_the_node_does_not_start() {
+    fn an_address_that_others_can_dial_is_advertised_or_the_node_does_not_start() {
         let own = |_| Some(IpAddr::from([10, 0, 0, 7]));
-        let told =
+        let advertise =
             |set: Option<&str>, bound| advertised(set.map(at), at(bound), own).map_err(|error| error.to_string());
-        assert_eq!(told(None, "127.0.0.1:4433"), Ok(at("127.0.0.1:4433")));
-        assert_eq!(told(None, "0.0.0.0:4433"), Ok(at("10.0.0.7:4433")));
-        assert_eq!(told(None, "[::]:4433"), Ok(at("10.0.0.7:4433")));
-        assert_eq!(told(Some("192.0.2.9:1"), "0.0.0.0:4433"), Ok(at("192.0.2.9:1")));
-        assert_eq!(told(Some("192.0.2.9:0"), "0.0.0.0:4433"), Ok(at("192.0.2.9:4433")));
-        assert!(told(Some("0.0.0.0:1"), "0.0.0.0:4433").is_err_and(|words| words.contains("cannot dial 0.0.0.0:1")));
+        assert_eq!(advertise(None, "127.0.0.1:4433"), Ok(at("127.0.0.1:4433")));
+        assert_eq!(advertise(None, "0.0.0.0:4433"), Ok(at("10.0.0.7:4433")));
+        assert_eq!(advertise(None, "[::]:4433"), Ok(at("10.0.0.7:4433")));
+        assert_eq!(advertise(Some("192.0.2.9:1"), "0.0.0.0:4433"), Ok(at("192.0.2.9:1")));
+        assert_eq!(advertise(Some("192.0.2.9:0"), "0.0.0.0:4433"), Ok(at("192.0.2.9:4433")));
+        assert!(
+            advertise(Some("0.0.0.0:1"), "0.0.0.0:4433").is_err_and(|words| words.contains("cannot dial 0.0.0.0:1"))
+        );
         let none = advertised(None, at("0.0.0.0:4433"), |_| None).map_err(|error| error.to_string());
         assert!(none.is_err_and(|words| words.contains("0.0.0.0:4433") && words.contains("set advertise")));
     }

@@ -24,9 +24,9 @@ pub struct NodeConfig {
     pub advertise: Option<SocketAddr>,
     /// The realm. Default `default`.
     pub realm: ServiceName,
-    /// Which nodes are welcome as peers. Default: those of the file `allowed-nodes` in the data folder.
+    /// Which nodes are trusted as peers. Default: those of the file `allowed-nodes` in the data folder.
     pub trusted: Trusted,
-    /// Nodes to meet first; with an id, whoever answers there must prove it.
+    /// Nodes to connect to first; with an id, the node there must prove it.
     pub seeds: Vec<Seed>,
     /// Peer connections kept. Default 1,000.
     pub max_peers: Cap,
@@ -43,11 +43,11 @@ pub struct NodeConfig {
     /// How long requests in flight are served after a stop. Default 5 s.
     pub grace: Duration,
     /// Bytes that all caps together must fit. Default: three quarters of what this process may use; all there can be
-    /// when the system does not tell.
+    /// when the system does not show it.
     pub memory_budget: u64,
 }
 
-/// Which nodes are welcome as peers.
+/// Which nodes are trusted as peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trusted {

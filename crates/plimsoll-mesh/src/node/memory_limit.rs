@@ -15,7 +15,7 @@ pub enum Source {
     Machine,
 }
 
-/// Bytes that this process may use, and who says so. `None` when the system tells neither.
+/// Bytes that this process may use, and where the figure comes from. `None` when the system has none.
 pub fn memory() -> Option<(u64, Source)> {
     memory_below(Path::new("/"))
 }

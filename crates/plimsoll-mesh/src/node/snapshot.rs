@@ -66,7 +66,7 @@ struct Inner {
 }
 
 impl NodeView {
-    /// Of the addresses, the first is the one listened on, the second the one that others are told.
+    /// Of the addresses, the first is the one listened on, the second the advertised one.
     pub(super) fn new(
         node: NodeId,
         addresses: [SocketAddr; 2],

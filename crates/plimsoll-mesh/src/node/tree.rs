@@ -1,4 +1,4 @@
-//! The tree: which part stands where, and in which order they start.
+//! The supervision tree of a node: its children and the order in which they start.
 
 use std::time::Duration;
 

@@ -23,12 +23,12 @@ use super::wire::{self, CallHead, Expected, Kind};
 pub(crate) async fn call(link: &Link, request: &Request) -> Result<Response, Refusal> {
     let node = link.node;
     let Some(_in_flight) = link.begin_call() else {
-        let words = format!("{} calls to node {node} are in flight, as many as may be", link.max_calls);
-        return Err(Refusal::never_ran(Problem::new(Code::Overloaded, words)));
+        let detail = format!("{} calls to node {node} are in flight, as many as may be", link.max_calls);
+        return Err(Refusal::never_ran(Problem::new(Code::Overloaded, detail)));
     };
     if request.body.len() > link.max_body {
-        let words = format!("a body of {} bytes is larger than {}", request.body.len(), link.max_body);
-        return Err(Refusal::never_ran(Problem::new(Code::BodyTooLarge, words)));
+        let detail = format!("a body of {} bytes is larger than {}", request.body.len(), link.max_body);
+        return Err(Refusal::never_ran(Problem::new(Code::BodyTooLarge, detail)));
     }
     let started = Instant::now();
     let deadline = tokio::time::Instant::from_std(request.deadline);
@@ -82,7 +82,7 @@ async fn send(link: &Link, head: Vec<u8>, body: Bytes) -> Result<Exchange, Probl
     Ok(exchange)
 }
 
-/// Both directions of a call. Dropped before the reply is complete, it tells the peer to stop.
+/// Both directions of a call. Dropped before the reply is complete, it resets them, which stops the peer.
 struct Exchange {
     send: SendStream,
     recv: RecvStream,
@@ -92,7 +92,7 @@ struct Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if !self.complete {
-            // Either may have ended by itself; then there is nothing to tell.
+            // Either may have ended by itself; then there is nothing to reset.
             let _ = self.send.reset(CANCELLED);
             let _ = self.recv.stop(CANCELLED);
         }
@@ -100,7 +100,7 @@ impl Drop for Exchange {
 }
 
 fn deadline_passed(node: NodeId) -> Problem {
-    Problem::new(Code::Deadline, format!("node {node} did not answer by the deadline"))
+    Problem::new(Code::Deadline, format!("node {node} did not reply by the deadline"))
 }
 
 fn interrupted(link: &Link, error: &ReceiveError) -> Problem {
@@ -114,10 +114,10 @@ fn interrupted(link: &Link, error: &ReceiveError) -> Problem {
         (_, Some(error)) => ended(&error),
         // Not `bad_frame`: the caller's own request was good.
         (ReceiveError::Frame(error), None) => {
-            Problem::new(Code::WorkerDied, format!("the answer of node {node} cannot be taken: {error}")).on(node)
+            Problem::new(Code::WorkerDied, format!("the reply of node {node} is not valid: {error}")).on(node)
         }
         (ReceiveError::Read(error), None) => {
-            Problem::new(Code::WorkerDied, format!("node {node} broke the answer off: {error}")).on(node)
+            Problem::new(Code::WorkerDied, format!("node {node} ended the reply early: {error}")).on(node)
         }
     }
 }

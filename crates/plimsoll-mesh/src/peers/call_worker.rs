@@ -1,7 +1,7 @@
 //! The serving half of a call between nodes: a worker actor for each call, linked to the actor of its connection.
 //!
-//! The worker reads the request from its stream, passes it to the node's services and writes the reply. It ends with its
-//! call, its deadline, the caller's leaving or its connection, whichever is first; a panic ends this one call.
+//! The worker reads the request from its stream, passes it to the node's services and writes the reply. It ends when its call,
+//! its deadline or its connection ends, or its caller leaves. A panic ends this one call.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

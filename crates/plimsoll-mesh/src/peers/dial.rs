@@ -21,7 +21,7 @@ pub(crate) const DIALS: usize = 32;
 /// The longest time between two looks at the table.
 const MAX_SLEEP: Duration = Duration::from_secs(5);
 
-/// Dials what the table says, and looks host names up, until `stop`.
+/// Dials the targets that the table has due, and looks host names up, until `stop`.
 pub(crate) async fn run(shared: Arc<PeersState>, stop: CancellationToken) {
     let (mut dials, mut lookups) = (JoinSet::new(), JoinSet::new());
     loop {
@@ -110,7 +110,7 @@ async fn attempt(shared: Arc<PeersState>, dial: Dial) {
             debug!(target: "plimsoll::mesh", node = %shared.me, address = %dial.address, reason = disconnect.reason, "dial failed");
             guard.failed(node, disconnect);
         }
-        Err(_) => guard.failed(None, Disconnect::lost(format!("nobody answers at {}", dial.address))),
+        Err(_) => guard.failed(None, Disconnect::lost(format!("no reply from {}", dial.address))),
     }
 }
 

@@ -108,7 +108,7 @@ impl ConnectionPool {
         self.pool.find(node).map(|(_, pooled)| pooled.current)
     }
 
-    /// Enters a new connection as `verdict` says.
+    /// Enters a new connection according to `verdict`.
     pub(super) fn insert(&mut self, link: &Arc<Link>, new: NewConnection, verdict: Verdict, now: Instant) -> Verdict {
         match verdict {
             Verdict::Up | Verdict::UpRetiring(_) | Verdict::UpReplacing(_) => {}

@@ -1,4 +1,4 @@
-//! What the parts of the peers have in common: the table, the connections, the counters, and whom this node refuses.
+//! What the parts of the peers have in common: the table, the connections, the counters, and the nodes that are refused.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

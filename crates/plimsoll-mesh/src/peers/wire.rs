@@ -41,7 +41,7 @@ pub(crate) enum Kind {
     Hello = 0,
     /// A call.
     Call = 1,
-    /// The answer to a call.
+    /// The reply to a call.
     Reply = 2,
     /// A gossip message, on a stream of its own in one direction.
     Gossip = 3,

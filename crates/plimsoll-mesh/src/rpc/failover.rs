@@ -36,8 +36,8 @@ impl FailedAttempt<'_> {
     }
 }
 
-/// Of the refusals of two providers, the one to tell the caller: that one does not take calls from here says less than
-/// what became of the call at another.
+/// Of the refusals of two providers, the one to return to the caller: that a provider takes no calls from this node is less
+/// informative than the end of the call at another one.
 pub(crate) fn more_informative(earlier: Option<Refusal>, later: Refusal) -> Refusal {
     match earlier {
         Some(earlier) if later.problem.code == Code::NoProvider => earlier,
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn that_a_provider_takes_no_calls_from_here_is_told_only_when_there_is_nothing_else_to_tell() {
         let refusal = |code| Refusal::never_ran(Problem::new(code, ""));
-        for (earlier, later, told) in [
+        for (earlier, later, returned) in [
             (None, Code::NoProvider, Code::NoProvider),
             (Some(Code::NoProvider), Code::NoProvider, Code::NoProvider),
             (Some(Code::Overloaded), Code::NoProvider, Code::Overloaded),
@@ -73,7 +73,7 @@ mod tests {
         ] {
             assert_eq!(
                 more_informative(earlier.map(refusal), refusal(later)).problem.code,
-                told,
+                returned,
                 "{earlier:?}, {later:?}"
             );
         }

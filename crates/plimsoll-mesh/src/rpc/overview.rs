@@ -1,4 +1,4 @@
-//! What a router shows: the services and nodes of the mesh, with states and reasons.
+//! The overview of a router: the services and nodes of the mesh, with states and reasons.
 
 use std::collections::BTreeMap;
 
@@ -50,28 +50,28 @@ impl Overview for Router {
     }
 }
 
-/// One line a node: what its connection says, and what others say of it by gossip.
+/// One entry a node, from the state of its connection and from gossip.
 fn others(peers: Vec<Peer>, members: &[Member]) -> Vec<NodeEntry> {
     let members: BTreeMap<NodeId, &Member> = members.iter().map(|member| (member.node, member)).collect();
     let mut lines: BTreeMap<NodeId, NodeEntry> = BTreeMap::new();
     for peer in peers {
         let member = members.get(&peer.node);
-        let (state, reason) = health(peer.state, peer.reason, member.and_then(|member| heard_of(member)));
+        let (state, reason) = health(peer.state, peer.reason, member.and_then(|member| liveness(member)));
         let address = peer.address.or(member.and_then(|member| member.address));
         lines.insert(peer.node, NodeEntry { id: peer.node, address, this: false, state, reason });
     }
     for (node, member) in members {
         lines.entry(node).or_insert_with(|| {
             let reason = Some("known by gossip, not connected".to_owned());
-            let state = if heard_of(member) == Some(true) { "connecting" } else { "down" }.to_owned();
+            let state = if liveness(member) == Some(true) { "connecting" } else { "down" }.to_owned();
             NodeEntry { id: node, address: member.address, this: false, state, reason }
         });
     }
     lines.into_values().collect()
 }
 
-/// Whether its heartbeats arrive; of one that says that it stops they need not.
-fn heard_of(member: &Member) -> Option<bool> {
+/// Whether it is alive; `None` for a node that is stopping.
+fn liveness(member: &Member) -> Option<bool> {
     (!member.leaving).then_some(member.alive)
 }
 
@@ -104,8 +104,8 @@ mod tests {
             (PeerState::Refused, Some(true), "refused"),
             (PeerState::Connecting, None, "connecting"),
         ] {
-            let (told, reason) = health(state, why(), alive);
-            assert_eq!(told, word);
+            let (shown, reason) = health(state, why(), alive);
+            assert_eq!(shown, word);
             assert_eq!(reason.is_some(), word != "up", "{word} has a reason");
         }
     }

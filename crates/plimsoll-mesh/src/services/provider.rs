@@ -52,7 +52,7 @@ where
     }
 }
 
-/// Logs and records what callers are not told in full: where a worker panicked, and that a limit was reached.
+/// Logs and records what callers do not get in full: where a worker panicked, and that a limit was reached.
 pub(super) struct Reporter {
     service: ServiceName,
     events: Events,
@@ -129,7 +129,7 @@ mod tests {
         assert!(panicked.problem.detail.contains("boom"));
     }
 
-    /// Issue 10, 4.9: the place of a panic is for the operator, and not for whoever called.
+    /// Issue 10, 4.9: the place of a panic is for the operator, and not for the caller.
     #[test]
     fn the_place_of_a_panic_is_recorded_and_not_sent_to_the_caller() {
         let events = Events::default();
