@@ -12,7 +12,7 @@ use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::problem::Code;
 use plimsoll_mesh::rpc::Router;
 use plimsoll_mesh::service::{ApplicationError, Caller, Dispatch, Overview, Request, Response, ServePeer};
-use plimsoll_mesh::services::{NotOffered, ServiceTable, provide};
+use plimsoll_mesh::services::{MAX_SERVICES, NotOffered, ServiceTable, provide};
 use tokio::sync::Semaphore;
 
 type TestResult = Result<(), Box<dyn Error>>;
@@ -220,5 +220,40 @@ async fn a_problem_says_whether_the_call_may_have_run() -> TestResult {
     assert_eq!((late.code, late.may_have_run), (Code::Deadline, true));
     assert!(serde_json::to_string(&late.document())?.contains("\"may_have_run\":true"));
     owner.stop().await.unwrap();
+    Ok(())
+}
+
+/// Issue 10, 7.3: at the cap of the table, the server that was started for the entry is ended again, and one entry less makes
+/// room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_finds_the_table_full_leaves_no_server() -> TestResult {
+    let (services, hold) = (ServiceTable::new(), Arc::new(Semaphore::new(0)));
+    let owner = Supervisor::builder("test").child(services.owner()).start().await?;
+    let server = CallServer::builder(Obey { hold: hold.clone() }).start().await?;
+    let mut kept = Vec::new();
+    for n in 0..MAX_SERVICES {
+        kept.push(services.register(format!("s{n}").parse()?, true, server.client()).await?);
+    }
+    let (root, root_ended) = Actor::spawn(None, Root, ()).await?;
+    let provide = || {
+        let (server, root) = (CallServer::builder(Obey { hold: hold.clone() }), root.get_cell());
+        let (services, name) = (services.clone(), "late".parse().map_err(Box::<dyn Error>::from));
+        async move { Ok::<_, Box<dyn Error>>(provide(&services, name?, true, server, root).await) }
+    };
+    let refused = provide().await?;
+    assert!(matches!(refused, Err(NotOffered::Full)), "{refused:?}");
+    let ended = async {
+        while !root.get_cell().get_children().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await?;
+    assert_eq!(services.list().len(), MAX_SERVICES);
+    kept.pop();
+    provide().await??;
+    assert_eq!(services.list().len(), MAX_SERVICES);
+    root.stop(None);
+    root_ended.await?;
+    owner.stop().await;
     Ok(())
 }

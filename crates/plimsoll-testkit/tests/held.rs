@@ -73,7 +73,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("MessageBuilder", "0", "one gossip message that a control forges"),
     ("Parts", "offers", "what the program offers"),
     ("PeersConfig", "seeds", "what the configuration names"),
-    ("Publisher", "said", "one for each service that this node offers"),
+    ("Publisher", "published", "one for each service that this node offers"),
     (
         "ConnectionDriver",
         "tasks",

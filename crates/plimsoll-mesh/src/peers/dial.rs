@@ -110,7 +110,7 @@ async fn attempt(shared: Arc<PeersState>, dial: Dial) {
             debug!(target: "plimsoll::mesh", node = %shared.me, address = %dial.address, reason = disconnect.reason, "dial failed");
             guard.failed(node, disconnect);
         }
-        Err(_) => guard.failed(None, Disconnect::lost(format!("no reply from {}", dial.address))),
+        Err(_) => guard.failed(None, Disconnect::lost(format!("nobody answers at {}", dial.address))),
     }
 }
 
