@@ -254,6 +254,6 @@ async fn a_service_that_finds_the_table_full_leaves_no_server() -> TestResult {
     assert_eq!(services.list().len(), MAX_SERVICES);
     root.stop(None);
     root_ended.await?;
-    owner.stop().await;
+    owner.stop().await.unwrap();
     Ok(())
 }
