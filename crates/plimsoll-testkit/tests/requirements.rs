@@ -130,7 +130,7 @@ fn the_list_has_every_id_once_and_a_sentence_for_each() {
         .collect();
 
     let listed: Vec<&str> = rows.iter().map(|row| row[0]).collect();
-    let sources = [("M", 27), ("L", 26), ("F", 39), ("E", 13), ("R", 27)];
+    let sources = [("M", 27), ("L", 26), ("F", 40), ("E", 13), ("R", 27)];
     let expected: Vec<String> =
         sources.iter().flat_map(|(letter, last)| (1..=*last).map(move |n| format!("{letter}-{n}"))).collect();
     assert_eq!(listed, expected);

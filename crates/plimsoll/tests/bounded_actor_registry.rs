@@ -46,7 +46,7 @@ fn counted(registry: &Registry, event: RegistryEvent) -> u64 {
     registry.counters().counted(event)
 }
 
-/// M-13, F-14: the entries of an owner are removed when it exits, however it exits; those of another stay.
+/// M-13: the entries of an owner are removed when it exits, however it exits; those of another stay.
 #[tokio::test]
 async fn an_exit_removes_the_owners_entries() {
     let (registry, _stop) = running();
@@ -77,7 +77,7 @@ async fn an_owner_that_has_exited_is_refused() {
     assert!(registry.is_empty());
 }
 
-/// M-3: an expired entry is swept within its lease and a tick, also when the registry was empty when the sweep was scheduled.
+/// M-9: an expired entry is swept within its lease and a tick, also when the registry was empty when the sweep was scheduled.
 #[tokio::test(start_paused = true)]
 async fn an_entry_is_swept_although_the_registry_was_empty() {
     let (registry, _stop) = running();

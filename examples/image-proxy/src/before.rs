@@ -1,4 +1,4 @@
-//! What the fixes replaced, for the builds with controls only.
+//! What the mechanisms replaced, for builds with controls only.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::origin::FetchError;
 
-/// An answer over a channel without room: whoever sends waits until it is taken, and for ever if nobody takes it.
+/// A result over a channel without capacity: the sender waits until it is received, for ever if its receiver is dropped.
 pub(crate) async fn rendezvous<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     let meeting = Arc::new((Mutex::new(None), Notify::new(), Notify::new()));
     let sender = meeting.clone();

@@ -1,4 +1,4 @@
-//! The body of an image on its way.
+//! The body of a response.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ use hyper::body::Frame;
 
 use crate::origin::FetchError;
 
-/// Where the bytes of an answer come from: exactly one of these.
+/// The source of the bytes of a response.
 pub(crate) enum Body {
-    /// There are none.
+    /// No bytes.
     Empty,
-    /// All of them are here, shared with the cache.
+    /// All bytes, shared with the cache.
     Bytes(Bytes),
-    /// They come from the origin piece by piece.
+    /// Pieces that arrive from the origin.
     Stream(BoxStream<'static, Result<Bytes, FetchError>>),
 }
 
 impl Body {
-    /// The same as hyper takes it.
+    /// The body in the type of hyper.
     pub(crate) fn into_http(self) -> UnsyncBoxBody<Bytes, FetchError> {
         match self {
             Self::Empty => Empty::new().map_err(|never| match never {}).boxed_unsync(),

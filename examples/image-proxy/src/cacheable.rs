@@ -51,13 +51,14 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
+    /// In seconds, rounded up: a part of the first has passed.
     fn stored(status: u16, headers: &[(&str, &str)]) -> Option<u64> {
         let request = Request::get("/tenant/image").body(()).unwrap();
         let mut response = Response::builder().status(status);
         for (name, value) in headers {
             response = response.header(*name, *value);
         }
-        time_to_live(&request, &response.body(()).unwrap(), HOUR).map(|time| time.as_secs())
+        time_to_live(&request, &response.body(()).unwrap(), HOUR).map(|time| time.as_secs_f64().ceil() as u64)
     }
 
     /// RFC 9111, 3 and 4.2: what is stored, and for how long.

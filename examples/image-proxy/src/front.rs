@@ -28,9 +28,9 @@ use crate::images::{Image, ImageError, ImageRequest, Images};
 use crate::key::ImageKey;
 use crate::mechanisms::Mechanisms;
 use crate::origin::FetchError;
-use crate::patient::Patient;
+use crate::write_timeout::WriteTimeout;
 
-type Answer = Response<UnsyncBoxBody<Bytes, FetchError>>;
+type HttpResponse = Response<UnsyncBoxBody<Bytes, FetchError>>;
 
 /// How long a client may take to send its request.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
@@ -41,14 +41,14 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection may go on when the proxy stops; less than the supervisor's grace of five seconds.
 const LAST: Duration = Duration::from_secs(3);
 
-/// Whose connections, how many, and how long one of them may take nothing of its answer.
+/// How many connections there may be, and how long a client may read nothing of its response.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) connections: Cap,
     pub(crate) patience: Duration,
 }
 
-/// What every connection knows.
+/// The state that all connections share.
 #[derive(Debug)]
 pub(crate) struct Front {
     mechanisms: Mechanisms,
@@ -62,11 +62,10 @@ impl Front {
         Self { mechanisms, images: RwLock::default(), tree: RwLock::default() }
     }
 
-    /// Serves connections, so many at once, until `stop`; those that are open end with their request, or a moment later
-    /// without it.
+    /// Serves connections up to the cap until `stop`; open ones end with their request, or after [`LAST`] without it.
     ///
-    /// A connection over the cap is not accepted: it waits in the kernel's queue, which is bounded too. All of them end when
-    /// this is dropped.
+    /// A connection over the cap is not accepted: it waits in the kernel's queue, which is bounded too. All connections end
+    /// when this is dropped.
     pub(crate) async fn serve(
         self: Arc<Self>,
         listener: Arc<TcpListener>,
@@ -82,7 +81,7 @@ impl Front {
             let (stream, permit) = accepted?;
             // As many tasks as permits, and those that have ended.
             while open.try_join_next().is_some() {}
-            let (front, stop, stream) = (self.clone(), stop.clone(), Patient::new(stream, bounds.patience));
+            let (front, stop, stream) = (self.clone(), stop.clone(), WriteTimeout::new(stream, bounds.patience));
             open.spawn(async move {
                 front.connection(stream, stop).await;
                 drop(permit);
@@ -92,22 +91,22 @@ impl Front {
         Ok(())
     }
 
-    async fn connection(self: Arc<Self>, stream: Patient<TcpStream>, stop: CancellationToken) {
+    async fn connection(self: Arc<Self>, stream: WriteTimeout<TcpStream>, stop: CancellationToken) {
         let service = service_fn(move |request| {
             let front = self.clone();
-            async move { Ok::<_, Infallible>(front.answer(request).await) }
+            async move { Ok::<_, Infallible>(front.respond(request).await) }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        // How a connection ended is its client's business: it hung up, or the body could not be had to its end.
+        // An error of one connection is none of the proxy: its client left, or the body broke off.
         if stop.run_until_cancelled(connection.as_mut()).await.is_none() {
             connection.as_mut().graceful_shutdown();
             drop(timeout(LAST, connection).await);
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn respond(&self, request: Request<Incoming>) -> HttpResponse {
         if request.uri().path() == "/stats" {
             return self.stats();
         }
@@ -128,13 +127,13 @@ impl Front {
     }
 
     /// The snapshot of the whole tree, how many tasks there are, and how many bytes are held.
-    fn stats(&self) -> Answer {
+    fn stats(&self) -> HttpResponse {
         let tree = self.tree.read().as_ref().map(SupervisorRef::inspect);
         let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
         let stats = serde_json::json!({ "tasks": tasks, "heap": crate::heap::held(), "tree": tree }).to_string();
-        let mut answer = Response::new(Body::Bytes(stats.into()).into_http());
-        answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-        answer
+        let mut response = Response::new(Body::Bytes(stats.into()).into_http());
+        response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+        response
     }
 }
 
@@ -168,17 +167,17 @@ fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(12 | 23 | 24 | 105))
 }
 
-fn served(image: Image) -> Answer {
-    let mut answer = Response::new(image.body.into_http());
-    *answer.status_mut() = image.status;
-    answer.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/octet-stream"));
+fn served(image: Image) -> HttpResponse {
+    let mut response = Response::new(image.body.into_http());
+    *response.status_mut() = image.status;
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/octet-stream"));
     if let Some(length) = image.length {
-        answer.headers_mut().insert(CONTENT_LENGTH, length.into());
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
-    answer
+    response
 }
 
-fn refused(error: CallError<ImageError>) -> Answer {
+fn refused(error: CallError<ImageError>) -> HttpResponse {
     let status = match &error {
         CallError::App(ImageError::Fetch(FetchError::Status(StatusCode::NOT_FOUND))) => StatusCode::NOT_FOUND,
         CallError::App(ImageError::Fetch(FetchError::TimedOut(_))) | CallError::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -196,8 +195,8 @@ fn refused(error: CallError<ImageError>) -> Answer {
     plain(status, &reason)
 }
 
-fn plain(status: StatusCode, text: &str) -> Answer {
-    let mut answer = Response::new(Body::Bytes(format!("{text}\n").into()).into_http());
-    *answer.status_mut() = status;
-    answer
+fn plain(status: StatusCode, text: &str) -> HttpResponse {
+    let mut response = Response::new(Body::Bytes(format!("{text}\n").into()).into_http());
+    *response.status_mut() = status;
+    response
 }

@@ -1,6 +1,6 @@
-//! What the proxy holds, to the byte: its allocator counts.
+//! Bytes allocated by the proxy, counted by its allocator.
 //!
-//! Resident memory would not do: the C library keeps pages that nobody holds any more and hands them out again.
+//! Resident memory does not show that: the C library keeps freed pages to allocate from them again.
 
 use std::alloc::System;
 

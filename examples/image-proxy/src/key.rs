@@ -1,4 +1,4 @@
-//! What is asked for: a tenant's image.
+//! The key of an image.
 
 use std::sync::Arc;
 

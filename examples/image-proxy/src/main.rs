@@ -18,10 +18,10 @@ mod images;
 mod key;
 mod mechanisms;
 mod origin;
-mod patient;
 mod settings;
 mod store;
 mod tree;
+mod write_timeout;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! What the proxy is told on its command line. Every limit has a number; there is none that means "no limit".
+//! The command line of the proxy. Every limit is a number; there is none that means "no limit".
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The supervision tree: who is started in which order, and stopped in the opposite one.
+//! The supervision tree, in start order; it is stopped in the opposite one.
 //!
 //! ```text
 //! image-proxy   rest_for_one
@@ -31,7 +31,7 @@ use crate::store::Store;
 /// Connections that wait in the kernel's queue.
 const BACKLOG: u32 = 1_024;
 
-/// The cache beside whoever holds it, in the snapshot.
+/// Shows the cache in the snapshot, beside the background work that fills the folder.
 struct Background {
     pool: TaskPool,
     images: Images,

@@ -143,7 +143,7 @@ fn pool_hit_hot(rows: &mut Vec<Row>) {
     rows.push(Row::absolute("pool: hit and return, 1000 in use of 100000 entries", ours, "ns", Some(60.0)));
 }
 
-/// A new key on a full pool: the idle handle used longest ago goes, the new one is made, leased and given back; the closing
+/// A new key on a full pool: the least recently used idle handle is evicted, the new one is made, leased and given back; the closing
 /// itself is left out.
 fn pool_eviction(entries: usize, rows: &mut Vec<Row>) {
     let now = Instant::now();
@@ -295,5 +295,5 @@ fn admission(clients: usize, rows: &mut Vec<Row>) {
     };
     let ours = median((0..ROUNDS).map(|_| ns_each(round(), CALLS)).collect());
     drop(permits);
-    rows.push(Row::absolute(format!("admission: admit and let go, {clients} clients"), ours, "ns", None));
+    rows.push(Row::absolute(format!("admission: admit and release, {clients} clients"), ours, "ns", None));
 }

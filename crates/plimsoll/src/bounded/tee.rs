@@ -45,7 +45,7 @@ pub enum TeeOutcome {
 /// # async fn main() {
 /// use bytes::Bytes;
 /// use futures::{StreamExt, stream};
-/// use plimsoll::bounded::{ByteCap, Copied, Tee};
+/// use plimsoll::bounded::{ByteCap, Tee, TeeOutcome};
 ///
 /// let origin = stream::iter([Ok::<_, std::io::Error>(Bytes::from("ab")), Ok(Bytes::from("c"))]);
 /// let (done, copy) = std::sync::mpsc::sync_channel(1);

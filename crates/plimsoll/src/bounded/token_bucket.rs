@@ -46,7 +46,7 @@ impl Rate {
 /// use plimsoll::bounded::{Cap, Rate, TokenBucket};
 ///
 /// let (rate, now) = (Rate::per_second(Cap::of::<1>()), Instant::now());
-/// let mut bucket = TokenTokenBucket::default();
+/// let mut bucket = TokenBucket::default();
 /// bucket.check(rate, now).unwrap();
 /// bucket.take(rate, now);
 /// assert_eq!(bucket.check(rate, now), Err(Duration::from_secs(1)));

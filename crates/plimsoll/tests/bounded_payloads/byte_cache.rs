@@ -92,7 +92,7 @@ proptest! {
                     if kept.is_ok() {
                         (lookups, inserted) = (lookups + 1, inserted + 1);
                         put.remove(&key);
-                        // Room may have been made with the newcomer itself, which nobody has asked for yet.
+                        // The entry evicted to make room may be the inserted one, which was not looked up yet.
                         if let Some(copy) = cache.get(&key, now) {
                             prop_assert!(copy.is_empty() || !whole.as_ptr_range().contains(&copy.as_ptr()));
                             put.insert(key, (copy, now + TTL));
@@ -191,7 +191,7 @@ fn a_short_piece_of_a_large_buffer_is_copied_out() {
 async fn a_fill_lets_a_large_buffer_go() {
     let cache = cache(1 << 20, 1 << 18);
     let now = Instant::now();
-    let Ok(Lookup::Fill(fill)) = cache.lookup(&1, now) else { panic!("nobody fills it") };
+    let Ok(Lookup::Fill(fill)) = cache.lookup(&1, now) else { panic!("no caller fills it") };
     let Ok(Lookup::Wait(wait)) = cache.lookup(&1, now) else { panic!("it is being filled") };
     let mut buffer = BytesMut::zeroed(100_000);
     let piece = buffer.split_to(100).freeze();
@@ -308,7 +308,7 @@ fn the_counts_add_up_after_a_crowd() {
     INSERTED.assert(&cache.inspect().counters);
 }
 
-/// of a hundred who ask for one key at the same time, one fills and all get the same bytes.
+/// of a hundred callers of one key at the same time, one fills and all get the same bytes.
 #[tokio::test(start_paused = true)]
 async fn one_fill_serves_all_who_ask() {
     let cache = cache(1 << 20, 1 << 18);
@@ -334,7 +334,33 @@ async fn one_fill_serves_all_who_ask() {
     assert_eq!(cache.counters().counted(CacheEvent::Joined), 99);
 }
 
-/// a failed fill is told to all who waited for it, and the next one tries again.
+/// a caller whose look-up missed before another's fill ended, and that joins after it, finds the payload: each key is
+/// filled once, also where the fill is shorter than a look-up.
+#[test]
+fn a_fill_that_ends_before_another_caller_joins_is_found() {
+    const KEYS: u64 = 3_000;
+    let caps = ByteCacheCaps { bytes: ByteCap::of::<{ 256 << 20 }>(), ..ByteCacheCaps::default() };
+    let (cache, now) = (ByteCache::<u64>::new("images", caps), Instant::now());
+    let arrived = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for key in 0..KEYS {
+                    arrived.fetch_add(1, SeqCst);
+                    while arrived.load(SeqCst) < 2 * (key + 1) {
+                        std::thread::yield_now();
+                    }
+                    if let Ok(Lookup::Fill(fill)) = cache.lookup(&key, now) {
+                        fill.publish("payload".into(), now);
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(cache.counters().counted(CacheEvent::Filled), KEYS);
+}
+
+/// a failed fill is returned to all callers that waited for it, and the next caller tries again.
 #[tokio::test(start_paused = true)]
 async fn a_failed_fill_is_told_to_all() {
     let cache = cache(1 << 20, 1 << 18);
@@ -361,7 +387,7 @@ async fn a_failed_fill_is_told_to_all() {
     assert_eq!(retried, "up");
 }
 
-/// a fill that panics is told to those who waited, and leaves nothing behind.
+/// a fill that panics is returned to the callers that waited, and is removed from the table.
 #[tokio::test(start_paused = true)]
 async fn a_panicking_fill_is_told_to_all() {
     let cache = cache(1 << 20, 1 << 18);

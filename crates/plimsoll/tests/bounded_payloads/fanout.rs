@@ -169,20 +169,20 @@ proptest! {
                 }
                 Op::Take { who, messages } if !subscribers.is_empty() => {
                     let (subscription, model) = who.get_mut(&mut subscribers);
-                    let mut told = false;
+                    let mut ended = false;
                     for _ in 0..messages {
-                        let expected = model.take(LIMIT).filter(|next| next.is_ok() || !told);
+                        let expected = model.take(LIMIT).filter(|next| next.is_ok() || !ended);
                         let next = subscription.try_next();
                         if let (Some(Ok(next)), Some(Ok(expected))) = (&next, &expected) {
                             prop_assert!(next.is_empty() || next.as_ptr() == expected.as_ptr(), "the same bytes");
                         }
-                        told = matches!(next, Some(Err(_)));
+                        ended = matches!(next, Some(Err(_)));
                         prop_assert_eq!(next, expected);
-                        if told {
+                        if ended {
                             break;
                         }
                     }
-                    if told {
+                    if ended {
                         subscribers.retain(|(_, model)| model.end.is_none() || !model.waiting.is_empty());
                     }
                 }

@@ -108,7 +108,7 @@ async fn a_job_is_ended_at_its_limit() {
     pool.idle().await;
     assert_eq!(from.elapsed(), Duration::from_secs(5));
     assert_eq!(pool.counters().counted(JobEvent::TimedOut), 1);
-    assert_eq!(running_at_drop.load(SeqCst), 1, "what the job held was gone before its permit came back");
+    assert_eq!(running_at_drop.load(SeqCst), 1, "what the job held is dropped before its permit is released");
     check(&pool);
 }
 
@@ -151,7 +151,7 @@ async fn closing_ends_the_jobs_and_takes_no_more() {
     check(&pool);
 }
 
-/// whoever leaves while waiting for a permit is counted, and nothing is spawned for it later.
+/// an offer that is dropped while it waits for a permit is counted, and no task is spawned for it later.
 #[tokio::test(start_paused = true)]
 async fn leaving_the_wait_spawns_nothing() {
     let pool = pool(1);

@@ -139,7 +139,7 @@ async fn a_stream_over_the_cap_holds_nothing() {
     assert_eq!(tee.map(Result::unwrap).collect::<Vec<_>>().await, ["ghi"]);
 }
 
-/// a copy holds on to nothing but itself, whether its length was known or its room had to double.
+/// a copy keeps no memory but its own, whether its length was known or its capacity had to double.
 #[tokio::test]
 async fn a_copy_is_exact() {
     let kib = Bytes::from(vec![1; 1024]);
@@ -149,7 +149,7 @@ async fn a_copy_is_exact() {
         tee.for_each(|_| async {}).await;
         let copied = handed.lock().pop();
         let Some(TeeOutcome::Complete(whole)) = copied else { panic!("{copied:?}") };
-        let whole = whole.try_into_mut().expect("nobody else holds it");
+        let whole = whole.try_into_mut().expect("the only reference");
         assert_eq!((whole.len(), whole.capacity()), (70 << 10, 70 << 10));
     }
 }

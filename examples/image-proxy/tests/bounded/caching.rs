@@ -79,7 +79,7 @@ async fn origin() -> (SocketAddr, Requests) {
     (address, requests)
 }
 
-/// RFC 9111, R-6: only a complete, non-empty 200 that may be stored by a shared cache is; every other response reaches its
+/// RFC 9111: only a complete, non-empty 200 that may be stored by a shared cache is; every other response reaches its
 /// client and is requested again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_cacheable_responses_are_stored() {
@@ -105,7 +105,7 @@ async fn only_cacheable_responses_are_stored() {
     assert_eq!(proxy.stop(), 0);
 }
 
-/// when descriptors run out the proxy stops accepting for a moment, and serves on when there are some again.
+/// When descriptors run out the proxy stops accepting for a moment, and serves on when there are some again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exhausted_descriptors_pause_accepting() {
     let (address, _) = origin().await;
@@ -127,7 +127,7 @@ async fn exhausted_descriptors_pause_accepting() {
     assert_eq!(proxy.stop(), 0, "the same process");
 }
 
-/// a client that is silent has its connection closed, and a stop in the middle of a body ends within its grace.
+/// A client that is silent has its connection closed, and a stop in the middle of a body ends within its grace.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_clients_are_disconnected() {
     let (address, _) = origin().await;

@@ -52,9 +52,9 @@ struct Model {
     clients: Vec<(u8, bool)>,
     all: Vec<Instant>,
     by_origin: HashMap<u8, Vec<Instant>>,
-    /// Origins without a client, quiet for longest first; the rate of others is forgotten.
-    quiet: Vec<u8>,
-    answers: BTreeMap<u8, &'static str>,
+    /// Origins without a client, idle for longest first; the rate of others is forgotten.
+    idle: Vec<u8>,
+    refusals: BTreeMap<u8, &'static str>,
 }
 
 fn has_token(admitted: &[Instant], rate: Rate, now: Instant) -> bool {
@@ -89,7 +89,7 @@ impl Model {
             times.push(now);
             self.all.push(now);
             self.clients.push((origin, true));
-            self.quiet.retain(|o| *o != origin);
+            self.idle.retain(|o| *o != origin);
             "admitted"
         }
     }
@@ -97,9 +97,9 @@ impl Model {
     fn release(&mut self, at: usize, settings: &AdmissionSettings) {
         let (origin, _) = self.clients.remove(at);
         if self.clients.iter().all(|(o, _)| *o != origin) {
-            self.quiet.push(origin);
-            if self.quiet.len() > settings.origins.get() {
-                self.by_origin.remove(&self.quiet.remove(0));
+            self.idle.push(origin);
+            if self.idle.len() > settings.origins.get() {
+                self.by_origin.remove(&self.idle.remove(0));
             }
         }
     }
@@ -133,17 +133,17 @@ proptest! {
             match op {
                 Op::Admit { origin, attempt } => match admission.admit(address(origin), Some(attempt), now) {
                     Ok(permit) => {
-                        prop_assert_eq!(model.answers.get(&attempt), None, "a refused attempt stays refused");
+                        prop_assert_eq!(model.refusals.get(&attempt), None, "a refused attempt stays refused");
                         prop_assert_eq!(model.admit(origin, &settings, open, now), "admitted");
                         permits.push(permit);
                     }
                     Err(Refused { refusal, repeated: true }) => {
-                        prop_assert_eq!(model.answers.get(&attempt), Some(&word(&refusal)));
+                        prop_assert_eq!(model.refusals.get(&attempt), Some(&word(&refusal)));
                     }
                     Err(Refused { refusal, repeated: false }) => {
                         prop_assert_eq!(model.admit(origin, &settings, open, now), word(&refusal));
-                        prop_assert_eq!(model.answers.insert(attempt, word(&refusal)), None);
-                        // Whoever waits as long as it was told finds a token.
+                        prop_assert_eq!(model.refusals.insert(attempt, word(&refusal)), None);
+                        // A client that waits for `retry_after` finds a token.
                         if let AdmissionRefusal::RateLimited { retry_after } = refusal {
                             prop_assert!(has_token(&model.all, settings.rate, now + retry_after));
                         }

@@ -181,12 +181,12 @@ proptest! {
                     prop_assert_eq!(removed, at.map(|at| model.rows.remove(at)).map(|row| (row.name, row.owner, value)));
                 }
                 Op::OwnerGone(owner) => {
-                    let mut gone: Vec<_> = registry.remove_owner(&owner).into_iter().map(|(_, value)| value).collect();
+                    let mut removed: Vec<_> = registry.remove_owner(&owner).into_iter().map(|(_, value)| value).collect();
                     let owned = model.rows.iter().filter(|row| row.owner == owner);
                     let mut expected: Vec<_> = owned.map(|row| row.value).collect();
-                    gone.sort_unstable();
+                    removed.sort_unstable();
                     expected.sort_unstable();
-                    prop_assert_eq!(gone, expected);
+                    prop_assert_eq!(removed, expected);
                     model.rows.retain(|row| row.owner != owner);
                     model.tokens.retain(|(o, ..)| *o != owner);
                 }
@@ -211,7 +211,7 @@ proptest! {
     }
 }
 
-/// M-9: ten thousand entries whose leases run out are gone after their lease and one tick, those refreshed stay.
+/// M-9: ten thousand entries whose leases expire are removed after their lease and one tick, those renewed stay.
 #[test]
 fn expired_entries_are_freed_within_a_tick() {
     let mut registry = TtlRegistry::new(RegistrySettings::default());
@@ -243,19 +243,19 @@ fn each_kind_has_a_lease_of_its_own_length() {
     }
     // One worker reports once more.
     registry.renew_all(&2, start + Duration::from_secs(1_800)).unwrap();
-    let mut gone = |after: u64| {
+    let mut expired = |after: u64| {
         let mut kinds: Vec<_> =
             registry.sweep(start + Duration::from_secs(after)).into_iter().map(|((kind, _), ..)| kind).collect();
         kinds.sort_unstable();
         kinds
     };
-    assert_eq!(gone(299), [""; 0]);
-    assert_eq!(gone(300), ["collision"; 10]);
-    assert_eq!(gone(3_599), [""; 0]);
-    assert_eq!(gone(3_600), ["worker"; 9]);
-    assert_eq!(gone(5_400), ["worker"]);
-    assert_eq!(gone(86_399), [""; 0]);
-    assert_eq!(gone(86_400), ["start"; 10]);
+    assert_eq!(expired(299), [""; 0]);
+    assert_eq!(expired(300), ["collision"; 10]);
+    assert_eq!(expired(3_599), [""; 0]);
+    assert_eq!(expired(3_600), ["worker"; 9]);
+    assert_eq!(expired(5_400), ["worker"]);
+    assert_eq!(expired(86_399), [""; 0]);
+    assert_eq!(expired(86_400), ["start"; 10]);
 }
 
 /// M-9, M-4: a sweep looks at what has expired and at one more, a look-up at as many rows among 10,000 as among 10.
@@ -283,7 +283,7 @@ fn settings_large() -> RegistrySettings {
     RegistrySettings { owner_rate, ..RegistrySettings::default() }
 }
 
-/// M-10: an owner that renews is never dropped over many leases, and one that is gone is gone at once.
+/// M-10: an owner that renews is never removed over many leases, and one that is removed is removed at once.
 #[test]
 fn a_renewing_owner_never_expires() {
     let mut registry = TtlRegistry::new(RegistrySettings::default());

@@ -1,8 +1,8 @@
 //! Rows by key: four bytes an entry, the keys stay in the rows.
 //!
-//! The keys may come from the network, so they are hashed with a seed of this index's own. Foldhash resists an attacker
-//! cannot watch the hashes; who can do no more than choose keys and time answers across a network cannot. A key is hashed
-//! once: its row keeps the hash.
+//! The keys may come from the network, so they are hashed with a seed of this index's own. Foldhash resists an attacker that
+//! can only choose keys and measure times across a network, and does not see the hashes. A key is hashed once: its row keeps
+//! the hash.
 
 use std::hash::{BuildHasher, Hash};
 

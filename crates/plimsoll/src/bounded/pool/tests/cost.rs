@@ -24,7 +24,7 @@ fn visited(entries: u32) -> [u64; 3] {
     let evict = visits::during(|| {
         assert!(matches!(pool.request(&entries, WhenFull::Refuse, (), now), Requested::Waiting(_)));
         let Some(PoolAction::Create { creation, evicted: Some((closing, 0, 0)), .. }) = pool.next_action() else {
-            panic!("the handle used longest ago gives way")
+            panic!("the least recently used handle is evicted")
         };
         pool.closed(closing, CloseOutcome::Closed);
         pool.created(creation, entries, now).unwrap();

@@ -21,7 +21,7 @@ fn everything_leased_is_at_capacity_or_a_wait() {
     assert_eq!(pool.next_action(), None);
     pool.release(lease, now);
     let Some(PoolAction::Create { key: "b", evicted: Some((_, "a", 1)), .. }) = pool.next_action() else {
-        panic!("the handle that came free makes room for the caller that waits")
+        panic!("the released handle makes room for the caller that waits")
     };
 }
 
@@ -82,7 +82,7 @@ fn a_failing_key_is_backed_off() {
     }
 }
 
-/// M-2: a handle that nobody used for the idle time is closed, one that was used meanwhile is not.
+/// M-2: a handle that was not used for the idle time is closed, one that was used meanwhile is not.
 #[test]
 fn idle_handles_are_closed() {
     let (mut pool, start) = pool(2);

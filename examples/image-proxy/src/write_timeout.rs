@@ -1,7 +1,7 @@
-//! A client's stream that gives up on a client who takes nothing.
+//! A stream whose writes time out when the client reads nothing.
 //!
-//! Whoever stops reading holds a place among the connections, a client of the origin and what is on its way; without an end
-//! to it a handful of such clients would hold all there is.
+//! A client that stops reading keeps its connection, a client of the origin and the bytes on their way; without a limit a
+//! few such clients would keep all of them.
 
 use std::io;
 use std::pin::Pin;
@@ -11,16 +11,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream whose writes fail once the other side has taken nothing for `patience`.
+/// A stream whose writes fail once the other side has read nothing for `patience`.
 #[derive(Debug)]
-pub(crate) struct Patient<S> {
+pub(crate) struct WriteTimeout<S> {
     stream: S,
     patience: Duration,
-    /// Until when a write that waits may wait; none while nothing waits.
+    /// When a pending write fails; none while no write is pending.
     limit: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> WriteTimeout<S> {
     pub(crate) fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience, limit: None }
     }
@@ -36,7 +36,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let taken = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.limited(context, taken)
@@ -65,7 +65,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -84,11 +84,11 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
-    /// a client that reads a little now and then is served to the end; one that stops is given up on after the time.
+    /// a client that reads a little now and then is served to the end; one that stops times out.
     #[tokio::test(start_paused = true)]
-    async fn who_takes_nothing_is_given_up_on() {
+    async fn a_client_that_reads_nothing_times_out() {
         let (ours, mut theirs) = duplex(10);
-        let mut ours = Patient::new(ours, PATIENCE);
+        let mut ours = WriteTimeout::new(ours, PATIENCE);
         let writing = tokio::spawn(async move {
             let written = ours.write_all(&[7; 40]).await;
             (written, Instant::now(), ours.write_all(&[7; 40]).await)
