@@ -3,7 +3,7 @@
 //! A [`Client`] is one connection to one node, identified by its id alone. Calls run concurrently on it.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use h3::client::{RequestStream, SendRequest};
 use h3::error::Code as H3Code;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::http3::{BidiStream, Connection, OpenStreams};
@@ -23,8 +24,45 @@ use crate::pubsub::{Filter, Topic};
 /// The largest response that is read, in bytes.
 pub const MAX_RESPONSE: usize = 16 << 20;
 
-/// How long a handshake may take.
+/// How long connecting may take: the handshake and the setup of HTTP/3.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client waits for a node that does not respond. Each method has a timer of its own, so a node that is frozen
+/// holds none of them.
+///
+/// ```
+/// use std::time::Duration;
+/// use plimsoll_mesh::client::Timeouts;
+///
+/// let timeouts = Timeouts { request: Duration::from_secs(2), ..Timeouts::default() };
+/// assert_eq!(timeouts.call, Duration::from_secs(60));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A request other than a call: listing, publishing, advertising, the head of a subscription. Default 10 s.
+    pub request: Duration,
+    /// A call that names no deadline. Default 60 s, the longest deadline that a node allows by default.
+    pub call: Duration,
+    /// Added to the deadline of a call that names one, so that the node's own response arrives first. Default 500 ms.
+    pub margin: Duration,
+    /// A subscription without an event or heartbeat. Default 25 s: two heartbeats of a node's default may be lost.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            request: Duration::from_secs(10),
+            call: Duration::from_secs(60),
+            margin: Duration::from_millis(500),
+            idle: Duration::from_secs(25),
+        }
+    }
+}
+
+/// How often a quiet connection shows that it lives, and how long it is kept without a sign of the node.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One connection to one node. Cloning shares it; it closes with its last clone.
 #[derive(Clone)]
@@ -32,6 +70,7 @@ pub struct Client {
     requests: SendRequest<OpenStreams, Bytes>,
     connection: quinn::Connection,
     authority: Arc<str>,
+    timeouts: Timeouts,
     // h3 makes progress on its control streams only while this runs.
     _driver: Arc<AbortOnDropHandle<()>>,
 }
@@ -42,6 +81,7 @@ pub struct Call {
     service: ServiceName,
     body: Bytes,
     headers: HeaderMap,
+    deadline: Option<Duration>,
 }
 
 /// The response to a request.
@@ -99,6 +139,9 @@ pub enum RequestError {
     /// The connection or the stream failed.
     #[error("the connection failed")]
     Connection(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The node did not respond in time.
+    #[error("no response within {0:?}")]
+    Timeout(Duration),
     /// The response is longer than [`MAX_RESPONSE`].
     #[error("the response is longer than {MAX_RESPONSE} bytes")]
     ResponseTooLarge,
@@ -143,8 +186,8 @@ impl Client {
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| ConnectError::Handshake { address, source };
         let connecting =
             endpoint.connect_with(config, address, identity::SERVER_NAME).map_err(|error| failed(error.into()))?;
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
-        let connection = match connected {
+        let end = Instant::now() + CONNECT_TIMEOUT;
+        let connection = match timeout_at(end, connecting).await {
             Ok(Ok(connection)) => connection,
             Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => return Err(ConnectError::Timeout { address }),
             Ok(Err(quinn::ConnectionError::ConnectionClosed(close)))
@@ -159,8 +202,11 @@ impl Client {
                 });
             }
         };
-        let (mut driver, requests) =
-            h3::client::new(Connection::client(connection.clone())).await.map_err(|error| failed(error.into()))?;
+        let setup = timeout_at(end, h3::client::new(Connection::client(connection.clone()))).await;
+        let (mut driver, requests) = match setup {
+            Ok(setup) => setup.map_err(|error| failed(error.into()))?,
+            Err(_) => return Err(ConnectError::Timeout { address }),
+        };
         let driver = tokio::spawn(async move {
             // The requests on it return the reason of its end.
             let _ = poll_fn(|cx| driver.poll_close(cx)).await;
@@ -169,11 +215,20 @@ impl Client {
             requests,
             connection,
             authority: address.to_string().into(),
+            timeouts: Timeouts::default(),
             _driver: Arc::new(AbortOnDropHandle::new(driver)),
         })
     }
 
-    /// Makes a call and reads the whole response, whatever its status.
+    /// Sets how long this client waits for the node. Clones made before keep theirs.
+    #[must_use]
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// Makes a call and reads the whole response, whatever its status. Waits for the deadline of the call and
+    /// [`Timeouts::margin`], or for [`Timeouts::call`] when it names none.
     ///
     /// # Errors
     /// [`RequestError`] when there is no response.
@@ -181,7 +236,8 @@ impl Client {
     /// Cancel safe: the stream is reset, and the node cancels the call.
     pub async fn call(&self, call: Call) -> Result<Response, RequestError> {
         let path = format!("/v1/call/{}", call.service);
-        self.exchange(Method::POST, &path, call.headers, call.body).await
+        let limit = call.deadline.map_or(self.timeouts.call, |deadline| deadline.saturating_add(self.timeouts.margin));
+        self.exchange(limit, Method::POST, &path, call.headers, call.body).await
     }
 
     /// Advertises `name` while this connection lasts, for `ttl` or the node's default; again, it refreshes the lease.
@@ -195,7 +251,7 @@ impl Client {
         if let Some(ttl) = ttl {
             headers.insert("plimsoll-ttl-ms", milliseconds(ttl).into());
         }
-        self.exchange(Method::PUT, &format!("/v1/services/{name}"), headers, Bytes::new()).await
+        self.exchange(self.timeouts.request, Method::PUT, &format!("/v1/services/{name}"), headers, Bytes::new()).await
     }
 
     /// Withdraws an advertisement of this connection.
@@ -205,7 +261,14 @@ impl Client {
     ///
     /// Cancel safe, but it may have been withdrawn.
     pub async fn withdraw(&self, name: &ServiceName) -> Result<Response, RequestError> {
-        self.exchange(Method::DELETE, &format!("/v1/services/{name}"), HeaderMap::new(), Bytes::new()).await
+        self.exchange(
+            self.timeouts.request,
+            Method::DELETE,
+            &format!("/v1/services/{name}"),
+            HeaderMap::new(),
+            Bytes::new(),
+        )
+        .await
     }
 
     /// Publishes `text` to all subscribers with a filter that matches `topic`.
@@ -216,7 +279,7 @@ impl Client {
     /// Cancel safe, but it may have been published.
     pub async fn publish(&self, topic: &Topic, text: impl Into<Bytes>) -> Result<Response, RequestError> {
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
-        self.exchange(Method::POST, &format!("/v1/publish/{topic}"), headers, text.into()).await
+        self.exchange(self.timeouts.request, Method::POST, &format!("/v1/publish/{topic}"), headers, text.into()).await
     }
 
     /// Subscribes to what is published from now on to topics that `filter` matches.
@@ -226,15 +289,19 @@ impl Client {
     ///
     /// Cancel safe: the subscription ends.
     pub async fn subscribe(&self, filter: &Filter) -> Result<Subscription, RequestError> {
-        let mut stream = self.open(Method::GET, &format!("/v1/subscribe/{filter}"), HeaderMap::new()).await?;
-        send(&mut stream, Bytes::new()).await?;
-        let head = stream.recv_response().await.map_err(|error| RequestError::Connection(error.into()))?;
-        if head.status() == StatusCode::OK {
-            return Ok(Subscription { stream, read: BytesMut::new(), scanned: 0 });
-        }
-        let (head, ()) = head.into_parts();
-        let body = body(&mut stream).await?;
-        Err(RequestError::Refused(Box::new(Response { status: head.status, headers: head.headers, body })))
+        in_time(self.timeouts.request, async {
+            let mut stream = self.open(Method::GET, &format!("/v1/subscribe/{filter}"), HeaderMap::new()).await?;
+            send(&mut stream, Bytes::new()).await?;
+            let head = stream.recv_response().await.map_err(|error| RequestError::Connection(error.into()))?;
+            if head.status() == StatusCode::OK {
+                let idle = self.timeouts.idle;
+                return Ok(Subscription { stream, read: BytesMut::new(), scanned: 0, idle });
+            }
+            let (head, ()) = head.into_parts();
+            let body = body(&mut stream).await?;
+            Err(RequestError::Refused(Box::new(Response { status: head.status, headers: head.headers, body })))
+        })
+        .await
     }
 
     /// Gets `path`.
@@ -244,7 +311,7 @@ impl Client {
     ///
     /// Cancel safe.
     pub async fn get(&self, path: &str) -> Result<Response, RequestError> {
-        self.exchange(Method::GET, path, HeaderMap::new(), Bytes::new()).await
+        self.exchange(self.timeouts.request, Method::GET, path, HeaderMap::new(), Bytes::new()).await
     }
 
     /// The QUIC connection: its address, statistics and close reason.
@@ -260,20 +327,24 @@ impl Client {
 
     async fn exchange(
         &self,
+        limit: Duration,
         method: Method,
         path: &str,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response, RequestError> {
-        let mut stream = self.open(method, path, headers).await?;
-        // A node that refuses early stops reading: its response counts, not the failed send.
-        let sent = send(&mut stream, body).await;
-        let received = response(&mut stream).await;
-        match (sent, received) {
-            (_, Ok(response)) => Ok(response),
-            (Err(error), Err(RequestError::Connection(_))) => Err(error),
-            (_, Err(error)) => Err(error),
-        }
+        in_time(limit, async {
+            let mut stream = self.open(method, path, headers).await?;
+            // A node that refuses early stops reading: its response counts, not the failed send.
+            let sent = send(&mut stream, body).await;
+            let received = response(&mut stream).await;
+            match (sent, received) {
+                (_, Ok(response)) => Ok(response),
+                (Err(error), Err(RequestError::Connection(_))) => Err(error),
+                (_, Err(error)) => Err(error),
+            }
+        })
+        .await
     }
 
     async fn open(&self, method: Method, path: &str, headers: HeaderMap) -> Result<Stream, RequestError> {
@@ -295,6 +366,7 @@ pub struct Subscription {
     read: BytesMut,
     /// No event ends before this offset.
     scanned: usize,
+    idle: Duration,
 }
 
 impl Subscription {
@@ -302,7 +374,8 @@ impl Subscription {
     /// subscription was cut off. `None` at the end.
     ///
     /// # Errors
-    /// [`RequestError::Connection`] when the node or the connection ended it, [`RequestError::ResponseTooLarge`] when an event is
+    /// [`RequestError::Connection`] when the node or the connection ended it, [`RequestError::Timeout`] when not even a
+    /// heartbeat came for [`Timeouts::idle`], [`RequestError::ResponseTooLarge`] when an event is
     /// longer than [`MAX_RESPONSE`].
     ///
     /// Cancel safe.
@@ -313,8 +386,8 @@ impl Subscription {
                 return Ok(Some(self.read.split_to(end + 2).freeze().slice(..end)));
             }
             self.scanned = self.read.len().saturating_sub(1);
-            let piece = self.stream.recv_data().await.map_err(|error| RequestError::Connection(error.into()))?;
-            let Some(mut piece) = piece else { return Ok(None) };
+            let data = async { self.stream.recv_data().await.map_err(|error| RequestError::Connection(error.into())) };
+            let Some(mut piece) = in_time(self.idle, data).await? else { return Ok(None) };
             if self.read.len() + piece.remaining() > MAX_RESPONSE {
                 return Err(RequestError::ResponseTooLarge);
             }
@@ -327,6 +400,10 @@ impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription").field("read", &self.read.len()).finish_non_exhaustive()
     }
+}
+
+async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, RequestError>>) -> Result<T, RequestError> {
+    timeout(limit, work).await.unwrap_or(Err(RequestError::Timeout(limit)))
 }
 
 async fn send(stream: &mut Stream, body: Bytes) -> Result<(), RequestError> {
@@ -354,7 +431,11 @@ async fn body(stream: &mut Stream) -> Result<Bytes, RequestError> {
 
 fn transport() -> quinn::TransportConfig {
     let mut transport = quinn::TransportConfig::default();
-    transport.max_concurrent_bidi_streams(0_u8.into()).max_concurrent_uni_streams(8_u8.into());
+    transport
+        .max_concurrent_bidi_streams(0_u8.into())
+        .max_concurrent_uni_streams(8_u8.into())
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(quinn::VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()));
     transport
 }
 
@@ -366,7 +447,7 @@ fn milliseconds(time: Duration) -> u64 {
 impl Call {
     /// A call of `service` with `body`.
     pub fn new(service: ServiceName, body: impl Into<Bytes>) -> Self {
-        Self { service, body: body.into(), headers: HeaderMap::new() }
+        Self { service, body: body.into(), headers: HeaderMap::new(), deadline: None }
     }
 
     /// Gives the body a media type.
@@ -380,6 +461,7 @@ impl Call {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.headers.insert("plimsoll-deadline-ms", milliseconds(deadline).into());
+        self.deadline = Some(deadline);
         self
     }
 }

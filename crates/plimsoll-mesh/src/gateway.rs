@@ -3,18 +3,24 @@
 //! ```text
 //! gateway       rest_for_one
 //! |- sessions     a server: the clients, their subscriptions and advertisements
+//! |- topics       a server: the filters with their subscribers
+//! |- workers      a call server: one actor for each listing, publication and advertisement
+//! |- subscriptions  a call server: one actor for each subscription
 //! |- listener     a task: the accept loop, admission and handshakes
 //! |- connections  dynamic, one actor for each client connection
 //! |  `- driver      a task that alone drives h3's accept
-//! |     `- request    a task that holds one stream; the work is done behind `Dispatch`
-//! `- subscriptions  a task that cuts off subscribers who read too slowly
+//! |     `- request    a task that holds one stream; the work is done in a worker
+//! `- monitor      a task that checks every client once a second
 //! ```
+//!
+//! A call has its worker at the service, on the node that serves it.
 //!
 //! The connections start after the listener, so they stop first: the listener refuses new connections while the existing
 //! ones are drained.
 
 mod admission;
 mod byte_budget;
+mod client_activity;
 mod connection_context;
 mod connection_driver;
 mod connections;
@@ -25,22 +31,26 @@ mod lazy_timeout;
 mod limits;
 mod linked_task;
 mod listener;
+mod listings;
 mod memory_requirement;
+mod origin_requests;
 mod refusal_responder;
 mod request_body;
 mod request_counters;
 mod request_failure;
 mod request_head;
+mod request_workers;
 mod response;
 mod routes;
 mod sessions;
 mod state;
+mod unacknowledged;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plimsoll::inspect::{Details, Inspect, Kind};
 use plimsoll::supervisor::{ChildSpec, Shutdown, StartError, Strategy, Supervisor, SupervisorBuilder};
@@ -59,10 +69,11 @@ pub use request_counters::RequestCounts;
 pub use sessions::AdvertisementLimits;
 pub use state::{AcceptPeer, Backends};
 
+use request_workers::RequestWorkers;
 use state::GatewayState;
 
-/// How often the backlogs of subscribers are checked.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often every client is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A gateway. Cloning shares it.
 #[derive(Clone)]
@@ -107,9 +118,12 @@ impl Gateway {
             .strategy(Strategy::RestForOne)
             .intensity(3, Duration::from_secs(10))
             .child(self.sessions())
+            .child(self.state.pubsub.child("topics"))
+            .child(workers("workers", &self.state.workers))
+            .child(workers("subscriptions", &self.state.subscriptions))
             .child(self.listener())
             .child(self.connections())
-            .child(self.subscriptions())
+            .child(self.monitor())
     }
 
     fn sessions(&self) -> ChildSpec {
@@ -148,22 +162,21 @@ impl Gateway {
         .shutdown(Shutdown::Infinity)
     }
 
-    /// Cuts off subscribers that read too slowly although nothing is published to them.
-    fn subscriptions(&self) -> ChildSpec {
-        let pubsub = self.state.pubsub.clone();
-        let swept = pubsub.clone();
-        ChildSpec::task("subscriptions", move |stop| {
-            let pubsub = swept.clone();
+    /// Checks every client: address changes and unacknowledged responses.
+    fn monitor(&self) -> ChildSpec {
+        let state = Arc::clone(&self.state);
+        ChildSpec::task("monitor", move |stop| {
+            let state = Arc::clone(&state);
             async move {
-                let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+                let mut ticks = tokio::time::interval(CHECK_INTERVAL);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-                    pubsub.sweep();
+                    let reset = state.sessions.check_clients(Instant::now(), state.limits.response_timeout);
+                    state.requests.unacknowledged(reset);
                 }
                 Ok::<_, Infallible>(())
             }
         })
-        .inspect(Arc::new(pubsub))
     }
 
     /// The topics that clients publish and subscribe to.
@@ -192,6 +205,14 @@ impl Gateway {
     }
 }
 
+fn workers(id: &'static str, workers: &RequestWorkers) -> ChildSpec {
+    let workers = workers.clone();
+    ChildSpec::new(id, move |parent| {
+        let workers = workers.clone();
+        async move { workers.start(parent).await }
+    })
+}
+
 impl Inspect for Gateway {
     fn inspect(&self) -> Details {
         let attempts = self.attempts();
@@ -208,6 +229,7 @@ impl Inspect for Gateway {
             ("clients_high_water", attempts.clients_high_water),
             ("clients_cap", self.state.limits.clients as u64),
             ("responding", attempts.responding),
+            ("retries", attempts.retries),
             ("requests_started", requests.started),
             ("requests_in_flight", requests.in_flight),
             ("requests_completed", requests.completed),
@@ -215,11 +237,18 @@ impl Inspect for Gateway {
             ("requests_failed", requests.failed),
             ("requests_panicked", requests.panicked),
             ("requests_cut_off", requests.cut_off),
+            ("requests_unacknowledged", requests.unacknowledged),
         ]
         .map(|(name, count)| (name.to_owned(), count))
         .into();
         self.state.body_bytes.add_to("body", &mut counters);
         self.state.response_bytes.add_to("response", &mut counters);
+        for (reason, count) in self.state.disconnects() {
+            counters.insert(format!("disconnected_{}", reason.name()), count);
+        }
+        // The reason of each refusal at admission.
+        let admission = self.state.admission.inspect().counters;
+        counters.extend(admission.into_iter().map(|(name, count)| (format!("admission_{name}"), count)));
         for (code, count) in self.state.requests.refusals() {
             counters.insert(format!("refused_{}", code.as_str()), count);
         }

@@ -11,19 +11,24 @@
 //! - a server may take the sending half ([`BidiStream::take_send`]): h3 then only reads the request, and the response is
 //!   **one write**, head and body together;
 //! - **pseudo-header fields** that occur twice or too late are found: h3 uses the last of them;
-//! - an empty DATA frame inside a body is removed: h3 would report the end of the body there.
+//! - an empty DATA frame inside a body is removed: h3 would report the end of the body there;
+//! - the **order of a request's frames**, **trailers** and **push ids** are checked, which h3 leaves to others;
+//! - **QPACK streams** are read and checked: h3 never reads them, and what a client sent there would stay in the transport.
 
 mod connection;
 mod guard;
 mod head;
 mod pseudo;
+mod qpack;
 mod recv;
 mod send;
+mod uni;
 
 pub use connection::{BidiStream, Connection, OpenStreams, StreamEnd};
+pub(crate) use guard::FrameError;
 pub use guard::{ANY_FRAME_CAP, HEADERS_FRAME_CAP};
 pub(crate) use pseudo::fault as pseudo_fault;
-pub use recv::RecvStream;
+pub use recv::{CONNECTION_HEADERS_CAP, RecvStream};
 pub use send::SendStream;
 
 use h3::error::Code;

@@ -75,6 +75,8 @@ codes! {
     ProviderDied = "provider_died", BAD_GATEWAY;
     /// The gateway is at its cap of clients.
     MaxClientsReached = "max_clients_reached", SERVICE_UNAVAILABLE;
+    /// The address prefix of the client has as many clients as one may.
+    OriginFull = "origin_full", SERVICE_UNAVAILABLE;
     /// The service is at its cap of calls in flight, or all clients together are at their cap of bytes. If the
     /// response was refused for that, the call has run, and the detail says so.
     Overloaded = "overloaded", SERVICE_UNAVAILABLE;

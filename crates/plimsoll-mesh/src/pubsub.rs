@@ -1,10 +1,14 @@
 //! Publishing to topics, and subscribing to filters over them, on one node.
 //!
+//! A server owns the filters: subscribing is a call to it, and a subscriber that leaves is removed in its next turn. It
+//! checks the backlogs of subscribers once a second. Publishing reads the filters without a message to the server.
+//!
 //! A message goes to every subscriber whose filter matches its topic, at most once. It is encoded once, as a server-sent
 //! event; subscribers share those bytes. A subscriber that does not read is cut off with a reason and delays no other
 //! ([`Fanout`]).
 
 mod events;
+mod server;
 mod topic;
 mod trie;
 
@@ -12,19 +16,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use parking_lot::RwLock;
-use plimsoll::bounded::{
-    ByteCap, Cap, Counters, Delivery, Disconnected, Event, Fanout, FanoutCaps, PublishError, SubscribeError,
-    Subscription,
-};
+use plimsoll::bounded::{BacklogBudget, ByteCap, Cap, Consumer, Counters, Disconnected, Event, Fanout, Subscription};
+use plimsoll::call::CallError;
 use plimsoll::inspect::{Details, Inspect};
+use plimsoll::ractor::{ActorCell, SpawnErr};
+use plimsoll::supervisor::{Child, ChildSpec};
 
 pub use events::{HEARTBEAT, cut_off_event};
 pub use topic::{Filter, InvalidTopic, MAX_LEVELS, MAX_TOPIC, Topic};
 
-use crate::controls::switched_off;
-use trie::Trie;
+use server::{Instance, Subscribe};
 
 /// The limits of a node's publish and subscribe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +38,12 @@ pub struct PubsubCaps {
     pub subscribers: Cap,
     /// What may wait for one subscriber; default 1 MiB, half of it for [`patience`](Self::patience).
     pub backlog: ByteCap,
-    /// For how long more than half of the backlog may wait; default 5 s.
+    /// For how long more than half of the backlog may wait, and for how long a subscriber may take no message while one is
+    /// waiting; default 5 s.
     pub patience: Duration,
+    /// What may wait for all subscribers together, each message counted once; default 64 MiB. When it is exceeded, the client
+    /// that holds the most is disconnected from all its subscriptions.
+    pub all_backlogs: ByteCap,
 }
 
 impl Default for PubsubCaps {
@@ -46,6 +53,7 @@ impl Default for PubsubCaps {
             subscribers: Cap::of::<10_000>(),
             backlog: ByteCap::of::<{ 1 << 20 }>(),
             patience: Duration::from_secs(5),
+            all_backlogs: ByteCap::of::<{ 64 << 20 }>(),
         }
     }
 }
@@ -62,12 +70,12 @@ pub enum PubsubEvent {
     CutOff,
     /// A subscription was refused: the cap of filters or subscribers is reached.
     RefusedFull,
-    /// A message was refused: it is over the backlog of a subscriber.
-    RefusedTooLarge,
+    /// A message was refused: it is over the backlog of a subscriber, or does not fit into the budget of all backlogs.
+    RefusedMessage,
 }
 
 impl Event for PubsubEvent {
-    const NAMES: &'static [&'static str] = &["published", "queued", "cut_off", "refused_full", "refused_too_large"];
+    const NAMES: &'static [&'static str] = &["published", "queued", "cut_off", "refused_full", "refused_message"];
 
     fn index(self) -> usize {
         self as usize
@@ -84,6 +92,33 @@ pub struct Full {
     pub cap: usize,
 }
 
+/// Why there is no subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// A cap is reached.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// The server of the topics has too many calls in its mailbox.
+    #[error("the topics are overloaded")]
+    Overloaded,
+    /// The server of the topics does not run.
+    #[error("the topics are not running")]
+    NotRunning,
+}
+
+/// Why a message was not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// It is too large, or does not fit into the budget of all backlogs now.
+    #[error(transparent)]
+    Refused(#[from] plimsoll::bounded::PublishError),
+    /// The server of the topics does not run.
+    #[error("the topics are not running")]
+    NotRunning,
+}
+
 /// How many subscribers a message reached.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Published {
@@ -96,15 +131,21 @@ pub struct Published {
 /// The topics of one node. Cloning shares them.
 ///
 /// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use plimsoll::supervisor::Supervisor;
 /// use plimsoll_mesh::pubsub::{Pubsub, PubsubCaps};
 ///
 /// let pubsub = Pubsub::new(PubsubCaps::default());
-/// let mut subscriber = pubsub.subscribe("weather.*".parse()?)?;
-/// let reached = pubsub.publish(&"weather.oslo".parse()?, Some("text/plain"), b"rain")?;
-/// assert_eq!(reached.reached, 1);
+/// let tree = Supervisor::builder("example").child(pubsub.child("topics")).start().await?;
+/// let mut subscriber = pubsub.subscribe("weather.*".parse()?).await?;
+/// let published = pubsub.publish(&"weather.oslo".parse()?, Some("text/plain"), b"rain")?;
+/// assert_eq!(published.reached, 1);
 /// let event = subscriber.try_next().unwrap()?;
 /// assert!(event.ends_with(b"\"text\":\"rain\"}\n\n"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # tree.stop().await?;
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct Pubsub {
@@ -113,76 +154,95 @@ pub struct Pubsub {
 
 struct Shared {
     caps: PubsubCaps,
-    filters: RwLock<Trie<Fanout>>,
+    /// The current incarnation of the server.
+    instance: ArcSwapOption<Instance>,
     counters: Counters<PubsubEvent>,
+    budget: BacklogBudget,
 }
 
 impl Pubsub {
-    /// Without topics: a topic exists while it has subscribers.
+    /// Without topics and without a server: start it with [`Pubsub::child`].
     pub fn new(caps: PubsubCaps) -> Self {
         let counters = Counters::new("subscribers", caps.subscribers);
-        Self { shared: Arc::new(Shared { caps, filters: RwLock::new(Trie::default()), counters }) }
+        let budget = BacklogBudget::new("backlogs", caps.subscribers, caps.all_backlogs);
+        Self { shared: Arc::new(Shared { caps, instance: ArcSwapOption::empty(), counters, budget }) }
     }
 
-    /// Subscribes to what is published from now on to topics that `filter` matches.
+    /// The server of the topics, for a supervisor. A restarted server has no filters: what subscribed before gets
+    /// [`Disconnected::Closed`].
+    pub fn child(&self, id: impl Into<Arc<str>>) -> ChildSpec {
+        let pubsub = self.clone();
+        ChildSpec::new(id, move |parent| {
+            let pubsub = pubsub.clone();
+            async move { pubsub.start(parent).await }
+        })
+    }
+
+    async fn start(&self, parent: ActorCell) -> Result<Child, SpawnErr> {
+        let shared = &self.shared;
+        let (child, instance) = server::start(shared.caps, &shared.budget, shared.counters.clone(), parent).await?;
+        shared.instance.store(Some(Arc::new(instance)));
+        Ok(child.inspect(Arc::new(self.clone())))
+    }
+
+    /// A new consumer: one party whose subscriptions are weighed, and disconnected, together.
+    pub fn consumer(&self) -> Consumer {
+        self.shared.budget.consumer()
+    }
+
+    /// Subscribes to what is published from now on to topics that `filter` matches, as a consumer of its own.
     ///
     /// # Errors
-    /// [`Full`].
-    pub fn subscribe(&self, filter: Filter) -> Result<Subscriber, Full> {
-        let shared = &self.shared;
-        let mut filters = shared.filters.write();
-        let subscribed = shared.subscribe(&mut filters, &filter);
-        match subscribed {
-            Ok(subscription) => {
-                shared.counters.entries().add(1);
-                Ok(Subscriber { subscription: Some(subscription), filter, shared: shared.clone() })
-            }
-            Err(full) => {
-                shared.counters.count(PubsubEvent::RefusedFull);
-                Err(full)
-            }
-        }
+    /// [`SubscribeError`].
+    ///
+    /// Cancel safe: a subscription that was made for an abandoned call is removed.
+    pub async fn subscribe(&self, filter: Filter) -> Result<Subscriber, SubscribeError> {
+        self.subscribe_as(&self.consumer(), filter).await
+    }
+
+    /// As [`subscribe`](Self::subscribe), for `consumer`.
+    ///
+    /// # Errors
+    /// [`SubscribeError`].
+    ///
+    /// Cancel safe: a subscription that was made for an abandoned call is removed.
+    pub async fn subscribe_as(&self, consumer: &Consumer, filter: Filter) -> Result<Subscriber, SubscribeError> {
+        let instance = self.shared.instance.load_full().ok_or(SubscribeError::NotRunning)?;
+        let subscriber = Subscriber { subscription: None, filter, instance: Arc::clone(&instance) };
+        instance.server.call(Subscribe { subscriber, consumer: consumer.clone() }).await.map_err(|error| match error {
+            CallError::App(full) => SubscribeError::Full(full),
+            CallError::Overloaded(_) => SubscribeError::Overloaded,
+            _ => SubscribeError::NotRunning,
+        })
     }
 
     /// Publishes to every subscriber whose filter matches `topic`. Encodes once, or not at all without subscribers; never
-    /// waits.
+    /// waits. O(subscribers of the topic).
     ///
     /// # Errors
     /// [`PublishError`].
     pub fn publish(&self, topic: &Topic, content_type: Option<&str>, body: &[u8]) -> Result<Published, PublishError> {
         let shared = &self.shared;
+        let instance = shared.instance.load();
+        let instance = instance.as_ref().ok_or(PublishError::NotRunning)?;
         shared.counters.count(PubsubEvent::Published);
         let mut matching = Vec::new();
-        shared.filters.read().matching(topic, &mut |fanout| matching.push(fanout.clone()));
-        let mut sum = Published::default();
+        instance.filters.read().matching(topic, &mut |fanout| matching.push(fanout.clone()));
         if matching.is_empty() {
-            return Ok(sum);
+            return Ok(Published::default());
         }
         let event = events::message(topic, content_type, body);
-        for fanout in matching {
-            let published = fanout.publish(event.clone()).inspect_err(|_| {
-                shared.counters.count(PubsubEvent::RefusedTooLarge);
-            })?;
-            sum.reached += published.reached;
-            sum.cut_off += published.disconnected;
-        }
-        shared.counters.count_many(PubsubEvent::Queued, sum.reached as u64);
-        shared.counters.count_many(PubsubEvent::CutOff, sum.cut_off as u64);
-        Ok(sum)
-    }
-
-    /// Cuts off subscribers whose backlog was too large for too long, although nothing is published. For the owner's timer.
-    /// O(subscribers).
-    pub fn sweep(&self) -> usize {
-        let fanouts = self.shared.filters.read().values();
-        let cut_off = fanouts.iter().map(Fanout::sweep).sum();
-        self.shared.counters.count_many(PubsubEvent::CutOff, cut_off as u64);
-        cut_off
+        let published = shared.budget.publish(&matching, event).inspect_err(|_| {
+            shared.counters.count(PubsubEvent::RefusedMessage);
+        })?;
+        shared.counters.count_many(PubsubEvent::Queued, published.reached as u64);
+        shared.counters.count_many(PubsubEvent::CutOff, published.disconnected as u64);
+        Ok(Published { reached: published.reached, cut_off: published.disconnected })
     }
 
     /// Filters that have subscribers.
     pub fn filters(&self) -> usize {
-        self.shared.filters.read().len()
+        self.shared.instance.load().as_ref().map_or(0, |instance| instance.filters.read().len())
     }
 
     /// Subscribers, including those cut off that have not read the reason yet.
@@ -196,40 +256,13 @@ impl Pubsub {
     }
 }
 
-impl Shared {
-    fn subscribe(&self, filters: &mut Trie<Fanout>, filter: &Filter) -> Result<Subscription, Full> {
-        let subscribers = Full { what: "subscriptions", cap: self.caps.subscribers.get() };
-        // INVARIANT: counted up only here, under the lock of the filters.
-        if self.counters.entries().read().used >= self.caps.subscribers.get() as u64 {
-            return Err(subscribers);
-        }
-        if filters.get(filter).is_none() && filters.len() >= self.caps.filters.get() {
-            return Err(Full { what: "filters", cap: self.caps.filters.get() });
-        }
-        let fanout = filters.get_or_insert_with(filter, || {
-            let PubsubCaps { subscribers, mut backlog, mut patience, .. } = self.caps;
-            if switched_off("fanout-bound") {
-                (backlog, patience) = (ByteCap::of::<{ ByteCap::MAX }>(), Duration::MAX);
-            }
-            let fanout = Fanout::new("filter", FanoutCaps { subscribers, backlog, patience, ..FanoutCaps::default() });
-            // The topics log one line for all of them.
-            fanout.counters().disable_refusal_log();
-            fanout
-        });
-        fanout.subscribe(Delivery::Every).map_err(|error| match error {
-            SubscribeError::Full { .. } | SubscribeError::Closed => subscribers,
-            _ => subscribers,
-        })
-    }
-}
-
 /// One subscriber. Dropping it ends the subscription, and the filter with its last one.
 #[must_use = "a dropped subscriber is gone"]
 pub struct Subscriber {
-    /// `None` only while it is dropped.
+    /// `None` until the server has added it.
     subscription: Option<Subscription>,
     filter: Filter,
-    shared: Arc<Shared>,
+    instance: Arc<Instance>,
 }
 
 impl Subscriber {
@@ -257,12 +290,11 @@ impl Subscriber {
 }
 
 impl Drop for Subscriber {
+    /// Its backlog is dropped here; its filter is removed in the server's next turn. Never refused, never waits.
     fn drop(&mut self) {
-        let mut filters = self.shared.filters.write();
-        drop(self.subscription.take());
-        self.shared.counters.entries().sub(1);
-        if filters.get(&self.filter).is_some_and(Fanout::is_empty) {
-            filters.remove(&self.filter);
+        if let Some(subscription) = self.subscription.take() {
+            drop(subscription);
+            self.instance.end(self.filter.clone());
         }
     }
 }
@@ -270,11 +302,13 @@ impl Drop for Subscriber {
 impl Inspect for Pubsub {
     fn inspect(&self) -> Details {
         let mut details = self.counters().inspect();
-        let filters = self.shared.filters.read();
-        details.counters.insert("filters_used".into(), filters.len() as u64);
+        let fanouts = self.shared.instance.load().as_ref().map(|instance| instance.filters.read().values());
+        let fanouts = fanouts.unwrap_or_default();
+        details.counters.insert("filters_used".into(), fanouts.len() as u64);
         details.counters.insert("filters_cap".into(), self.shared.caps.filters.get() as u64);
-        let backlog: usize = filters.values().iter().map(Fanout::backlog).sum();
+        let backlog: usize = fanouts.iter().map(Fanout::backlog).sum();
         details.counters.insert("backlog_bytes".into(), backlog as u64);
+        details.counters.extend(self.shared.budget.counters().inspect().counters);
         details
     }
 }

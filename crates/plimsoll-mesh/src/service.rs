@@ -130,6 +130,11 @@ pub struct NodeEntry {
 
 /// The state of the mesh as a node knows it, readable at any time without a message to an actor.
 pub trait Overview: Send + Sync + 'static {
+    /// A number that differs whenever the services or nodes may have changed in a way that a listing must show at once. What
+    /// has no version, such as the state of another node, is shown at most 250 ms late. Default: always the same.
+    fn version(&self) -> u64 {
+        0
+    }
     /// All services, sorted by name.
     fn services(&self) -> Vec<ServiceEntry>;
     /// All nodes, this one first.

@@ -19,6 +19,7 @@ use walk::{Finding, Sources};
 
 /// What may be held nevertheless: type, field, reason.
 const ALLOWED: &[(&str, &str, &str)] = &[
+    ("Activities", "alias", "one for each session, of which there is a cap"),
     ("HttpResponse", "fields", "the header fields of one response, which the program writes itself"),
     ("Child", "waiters", "callers of the supervisor that wait for one start or stop; each waits for its reply"),
     ("DynamicState", "commands", "what one event leads to, executed at its end"),
@@ -58,6 +59,11 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("EngineSummary", "lives", "10,000 in the engine"),
     ("Layers", "values", "one for each setting there is"),
     ("EndedList", "alias", "sessions and subscriptions that ended, each once, until the next turn"),
+    (
+        "List",
+        "responses",
+        "unacknowledged responses of one connection: each has a stream, of which the transport allows 64",
+    ),
     ("Log", "folds", "1,024"),
     ("Node", "children", "eight levels for each filter, of which there is a cap"),
     ("NodeBuilder", "offers", "what the program offers"),
@@ -120,17 +126,21 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("TimerWheel", "links", "one for each slot of the call table, which has a cap"),
     ("MonitorTable", "by_actor", "an index of the monitors, which have a cap"),
     ("MonitorTable", "entries", "the monitors of one server, which have a cap"),
+    ("Shared", "origins", "one for each origin that has a client, of which there is a cap"),
+    ("UniStreams", "qpack", "one of each kind"),
+    ("UniStreams", "untyped", "as many as the transport allows at once"),
 ];
 
 /// Types from elsewhere that hold one thing, what was given to them when they were made, or a buffer of bytes.
 #[rustfmt::skip]
 const KNOWN: &[&str] = &[
-    "AbortHandle", "AbortOnDropHandle", "ActorId", "Any", "Arc", "ArcSwap", "ArcSwapOption", "AtomicBool",
+    "AbortHandle", "AbortOnDropHandle", "ActorId", "AdmissionRefusal", "Any", "Arc", "ArcSwap", "ArcSwapOption", "AtomicBool",
     "AtomicI64", "AtomicPtr", "AtomicU16", "AtomicU32", "AtomicU64", "AtomicU8", "AtomicUsize", "Barrier", "Box",
     "BoxError", "BoxFuture", "BoxStream", "BufReader", "ByteCap", "Bytes", "BytesMut", "CancellationToken", "Cap",
-    "Cell", "CertificateDer", "Child", "Closing", "ChildStderr", "ChildStdin", "ChildStdout", "ChitchatMessage", "ClientConfig",
-    "Code", "Condvar", "ConnectionError", "Context", "Cow", "Creation", "DefaultHasher", "DialLease", "Disconnected",
-    "Dispatch", "DropGuard", "Duration", "EcdsaKeyPair", "Empty", "EntryKey", "EventKind", "ExitCode", "ExitStatus",
+    "Cell", "CertificateDer", "Child", "ChildStderr", "ChildStdin", "ChildStdout", "ChitchatMessage", "ClientConfig",
+    "Closing", "Code", "Condvar", "ConnectionError", "Consumer", "Context", "Cow", "Creation", "DefaultHasher",
+    "DialLease", "Disconnected", "Dispatch", "DropGuard", "Duration", "EcdsaKeyPair", "Empty", "EntryKey",
+    "EventKind", "ExitCode", "ExitStatus",
     "File", "FrameStreamError", "FxBuildHasher", "HeaderName", "HeaderValue", "Id", "Infallible", "Instant", "Interval",
     "IpAddr", "Ipv4Addr", "Ipv6Addr", "Jemalloc", "JoinHandle", "LazyLock", "LeaseError", "Level", "Lines", "LogThrottle",
     "ManuallyDrop", "MaybeUninit", "Method", "Mutex", "MutexGuard", "NonZeroU16", "NonZeroU32", "NonZeroU64",
@@ -148,6 +158,7 @@ const KNOWN: &[&str] = &[
 
 /// Types from elsewhere that can hold more than that, and what bounds it.
 const KNOWN_TO_GROW: &[(&str, &str)] = &[
+    ("BacklogBudget", "the subscriptions of all topics, which have a cap, and their backlogs, which have one in bytes"),
     (
         "ActorCell",
         "ractor's own ports have no bound: what is sent through them holds a credit, a permit or an edge of the tree",

@@ -122,6 +122,7 @@ fn pubsub(layers: &Layers) -> Result<PubsubCaps, SettingsError> {
         subscribers: layers.value("pubsub.max_subscribers", values::entries)?,
         backlog: layers.value("pubsub.backlog", values::backlog)?,
         patience: layers.value("pubsub.patience", values::duration)?,
+        ..PubsubCaps::default()
     })
 }
 

@@ -8,19 +8,24 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use plimsoll::bounded::{Admission, AdmissionRefusal, AdmissionSettings, Cap, Permit, Rate};
+use plimsoll::inspect::{Details, Inspect};
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// Limits on new connections, beside the cap of clients.
 ///
 /// An origin is an address prefix: /24 for IPv4, /56 for IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdmissionLimits {
-    /// Clients of one origin at once. Default `None`: as many as the cap of clients.
+    /// Clients of one origin at once. Default `None`: half of the cap of clients, rounded up, so that one origin never keeps all
+    /// others out.
     pub per_origin: Option<Cap>,
-    /// Handshakes in progress at once. Default 1,024.
+    /// Handshakes in progress at once. Default 1,024. While more than an eighth of them are, a client must first prove its
+    /// address (QUIC's Retry).
     pub half_open: Cap,
     /// New connections in all. Default 10,000 a second.
     pub rate: Rate,
@@ -31,7 +36,8 @@ pub struct AdmissionLimits {
 impl AdmissionLimits {
     fn settings(&self, clients: Cap) -> AdmissionSettings {
         let Self { per_origin, half_open, rate, origin_rate } = *self;
-        let per_origin = per_origin.unwrap_or(clients).min(clients);
+        let half = Cap::new(clients.get().div_ceil(2)).unwrap_or(clients);
+        let per_origin = per_origin.unwrap_or(half).min(clients);
         AdmissionSettings { clients, per_origin, half_open, rate, origin_rate, ..AdmissionSettings::default() }
     }
 }
@@ -66,6 +72,8 @@ pub struct Attempts {
     pub clients_high_water: u64,
     /// Refusal responders used now.
     pub responding: u64,
+    /// First packets that were answered with Retry. Their attempts are counted when they come back.
+    pub retries: u64,
 }
 
 impl Attempts {
@@ -87,7 +95,9 @@ pub(super) enum Decision {
     /// A client slot is free: accept.
     Admit(AdmissionSlot),
     /// No client slot, but a refusal responder is free: accept, and respond with the reason.
-    Respond(AdmissionSlot),
+    Respond(AdmissionSlot, AdmissionRefusal),
+    /// Many handshakes are in progress: the client must prove its address first.
+    Retry,
     /// Neither is free: refuse.
     Refuse,
     /// The attempt was refused before: refuse again, count nothing.
@@ -119,6 +129,10 @@ pub(super) struct ClientAdmission {
     /// so that a client cannot choose one that collides.
     admission: Admission<u64>,
     digest: RandomState,
+    /// Handshakes in progress from which on addresses are validated.
+    retry_from: usize,
+    /// Notified when a client slot is released.
+    released: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -132,11 +146,22 @@ impl ClientAdmission {
         let clients = Cap::new(clients.clamp(1, Cap::MAX)).unwrap_or(Cap::of::<1>());
         let admission = Admission::new(limits.settings(clients));
         let counters = AttemptCounters { attempts: Attempts::default(), responders: responders as u64 };
-        Self { counters: Arc::new(Mutex::new(counters)), admission, digest: RandomState::new() }
+        Self {
+            counters: Arc::new(Mutex::new(counters)),
+            admission,
+            digest: RandomState::new(),
+            retry_from: limits.half_open.get().div_ceil(8),
+            released: Arc::default(),
+        }
     }
 
     /// Decides on one first packet, identified by its sender's address and the destination id that the sender chose.
-    pub(super) fn decide(&self, from: SocketAddr, connection_id: &[u8]) -> Decision {
+    /// `validated` says that the sender has proved its address.
+    pub(super) fn decide(&self, from: SocketAddr, validated: bool, connection_id: &[u8]) -> Decision {
+        if !validated && self.admission.half_open() >= self.retry_from {
+            self.counters.lock().attempts.retries += 1;
+            return Decision::Retry;
+        }
         let attempt = self.digest.hash_one((from, connection_id));
         let mut counters = self.counters.lock();
         let refused = match self.admission.admit(from.ip(), Some(attempt), Instant::now()) {
@@ -156,11 +181,30 @@ impl ClientAdmission {
         if full && attempts.responding < responders {
             attempts.responding += 1;
             attempts.pending += 1;
-            Decision::Respond(self.slot(SlotKind::Responder))
+            Decision::Respond(self.slot(SlotKind::Responder), refused)
         } else {
             attempts.refused_without_reason += 1;
             Decision::Refuse
         }
+    }
+
+    /// Waits for a client slot for `slot`, which is a responder's. Returns whether it has one; it waits for `limit` at most.
+    ///
+    /// Cancel safe.
+    pub(super) async fn promote(&self, slot: &mut AdmissionSlot, from: SocketAddr, limit: Duration) -> bool {
+        let admitted = async {
+            loop {
+                let released = self.released.notified();
+                if let Ok(permit) = self.admission.admit(from.ip(), None, Instant::now()) {
+                    return permit;
+                }
+                released.await;
+            }
+        };
+        let Ok(permit) = timeout(limit, admitted).await else { return false };
+        slot.kind = SlotKind::Client(permit);
+        self.counters.lock().attempts.responding -= 1;
+        true
     }
 
     fn slot(&self, kind: SlotKind) -> AdmissionSlot {
@@ -175,6 +219,11 @@ impl ClientAdmission {
     /// Admits again, after a restart.
     pub(super) fn open(&self) {
         self.admission.open();
+    }
+
+    /// The counters of admission itself, with the reason of each refusal.
+    pub(super) fn inspect(&self) -> Details {
+        self.admission.inspect()
     }
 
     pub(super) fn attempts(&self) -> Attempts {
@@ -201,6 +250,8 @@ enum SlotKind {
     /// Dropping the permit releases it.
     Client(Permit<u64>),
     Responder,
+    /// The slot is dropped.
+    Released,
 }
 
 impl AdmissionSlot {
@@ -242,8 +293,13 @@ impl Drop for AdmissionSlot {
         if let Some(outcome) = self.on_drop {
             self.settle(outcome);
         }
-        if let SlotKind::Responder = self.kind {
-            self.admission.counters.lock().attempts.responding -= 1;
+        match std::mem::replace(&mut self.kind, SlotKind::Released) {
+            SlotKind::Responder => self.admission.counters.lock().attempts.responding -= 1,
+            SlotKind::Client(permit) => {
+                drop(permit);
+                self.admission.released.notify_waiters();
+            }
+            SlotKind::Released => {}
         }
     }
 }

@@ -2,20 +2,30 @@
 
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+use h3::error::Code as H3Code;
+use plimsoll::bounded::Consumer;
 use tokio_util::sync::CancellationToken;
 
 use super::byte_budget::{ConnectionBytes, Reservation};
+use super::client_activity::ClientActivity;
+use super::handshake::close;
 use super::limits::Limits;
 use super::response::{HttpProblem, HttpResponse};
 use super::sessions::ClientSession;
 use super::state::GatewayState;
+use crate::http3::{SendStream, StreamEnd};
 use crate::problem::Code;
 
 /// What the tasks of one connection share.
 #[derive(Debug)]
 pub(super) struct ConnectionContext {
     pub(super) state: Arc<GatewayState>,
+    pub(super) connection: quinn::Connection,
     pub(super) session: ClientSession,
+    pub(super) activity: Arc<ClientActivity>,
+    /// The client as a reader of topics: its subscriptions are weighed together.
+    pub(super) consumer: Consumer,
     /// Bytes that its requests hold of the two byte budgets.
     pub(super) body_bytes: ConnectionBytes,
     pub(super) response_bytes: ConnectionBytes,
@@ -25,12 +35,26 @@ pub(super) struct ConnectionContext {
     pub(super) grace_passed: CancellationToken,
 }
 
+/// How a response is tracked until its client has acknowledged it.
+pub(super) enum Tracking<'a> {
+    /// It is small: it goes on the connection's list of unacknowledged responses.
+    Listed,
+    /// Its bytes are reserved, and the request waits for the acknowledgement.
+    Reserved { _bytes: Reservation<'a> },
+    /// It is a refusal for which there were no bytes left: the request waits, without a reservation.
+    Unreserved,
+}
+
 impl ConnectionContext {
-    pub(super) fn new(state: Arc<GatewayState>, session: ClientSession) -> Self {
-        let grace_passed = session.calls_token().clone();
+    pub(super) fn new(state: Arc<GatewayState>, connection: quinn::Connection, session: ClientSession) -> Self {
+        let (grace_passed, activity) = (session.calls_token().clone(), Arc::clone(session.activity()));
+        let consumer = state.pubsub.consumer();
         Self {
             state,
+            consumer,
+            connection,
             session,
+            activity,
             body_bytes: ConnectionBytes::default(),
             response_bytes: ConnectionBytes::default(),
             draining: CancellationToken::new(),
@@ -42,26 +66,36 @@ impl ConnectionContext {
         self.draining.is_cancelled()
     }
 
+    /// Closes the connection with an error of HTTP/3.
+    pub(super) fn fail(&self, code: H3Code, reason: &str) {
+        close(&self.connection, code, reason);
+    }
+
     /// The response to a refused request, which is counted.
     pub(super) fn refuse(&self, problem: HttpProblem) -> HttpResponse {
         self.state.requests.refused(problem.problem.code);
         HttpResponse::problem(problem, self.state.node)
     }
 
-    /// A response with its bytes reserved until the client has acknowledged it; a refusal in its place if they do not fit.
-    pub(super) fn reserve(&self, response: HttpResponse) -> (HttpResponse, Reservation<'_>) {
-        let mut reservation = self.state.response_bytes.reservation(&self.response_bytes);
+    /// Tracks a response until the client has acknowledged it; a refusal takes its place if its bytes do not fit.
+    pub(super) fn track(&self, response: HttpResponse) -> (HttpResponse, Tracking<'_>) {
         let bytes = response.len();
-        if bytes <= Limits::UNCOUNTED_RESPONSE {
-            return (response, reservation);
+        if bytes <= Limits::LISTED_RESPONSE && self.activity.unacknowledged.fits(bytes) {
+            return (response, Tracking::Listed);
         }
+        let mut reservation = self.state.response_bytes.reservation(&self.response_bytes);
         match reservation.grow(bytes) {
-            Ok(()) => (response, reservation),
+            Ok(()) => (response, Tracking::Reserved { _bytes: reservation }),
             Err(refused) => {
                 let detail = format!("the request was served, but its response was dropped: {refused}");
                 let problem = refused.problem(Code::WorkerDied, detail);
-                (self.refuse(problem.into()).with_call_id_of(response), reservation)
+                (self.refuse(problem.into()).with_call_id_of(response), Tracking::Unreserved)
             }
         }
+    }
+
+    /// Lists a response that is sent and finished.
+    pub(super) fn list(&self, send: SendStream, stream_end: BoxFuture<'static, StreamEnd>, bytes: usize) {
+        self.activity.unacknowledged.add(send, stream_end, bytes);
     }
 }

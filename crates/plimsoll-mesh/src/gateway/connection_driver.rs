@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client_activity::Disconnect;
 use super::connection_context::ConnectionContext;
 use super::handle_request::handle_request;
 use super::handshake::close;
@@ -43,22 +44,38 @@ pub(super) async fn run(
     let Ok(Ok(h3)) = built else {
         return close(&connection, H3Code::H3_CLOSED_CRITICAL_STREAM, "the control stream could not be opened");
     };
-    let context = Arc::new(ConnectionContext::new(state, session));
+    let context = Arc::new(ConnectionContext::new(state, connection.clone(), session));
     let mut driver = ConnectionDriver { h3, context, tasks: TaskTracker::new() };
-    if let Err(error) = driver.serve(&stop).await {
-        tracing::debug!(target: "plimsoll::mesh", %error, "connection ended");
-        // Each request notices that its client is gone, and cancels its call.
-        driver.tasks.close();
-        let _ = timeout(CLOSE_TIMEOUT, driver.tasks.wait()).await;
-        return;
-    }
-    let reason = if stop.is_cancelled() {
-        driver.drain(grace).await;
-        "the node is stopping"
-    } else {
-        "the client sent GOAWAY and has its responses"
+    let (code, reason) = match driver.serve(&stop).await {
+        Ok(End::Stopped) => {
+            driver.drain(grace).await;
+            (H3Code::H3_NO_ERROR, "the node is stopping")
+        }
+        Ok(End::Client) => (H3Code::H3_NO_ERROR, "the client sent GOAWAY and has its responses"),
+        Ok(End::Disconnect(reason)) => {
+            driver.context.state.disconnected(reason);
+            (reason.code(), reason.reason())
+        }
+        Err(error) => {
+            tracing::debug!(target: "plimsoll::mesh", %error, "connection ended");
+            // Each request notices that its client is gone, and cancels its call.
+            driver.tasks.close();
+            let _ = timeout(CLOSE_TIMEOUT, driver.tasks.wait()).await;
+            return;
+        }
     };
-    close(&connection, H3Code::H3_NO_ERROR, reason);
+    close(&connection, code, reason);
+}
+
+/// Why a connection is no longer served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The gateway stops.
+    Stopped,
+    /// The client is done.
+    Client,
+    /// The gateway disconnects the client.
+    Disconnect(Disconnect),
 }
 
 /// Dropping it closes the connection (h3 does), which ends all requests: each waits on its stream or watches it.
@@ -70,16 +87,20 @@ struct ConnectionDriver {
 }
 
 impl ConnectionDriver {
-    /// Serves until the client is done (`Ok`), `stop` is cancelled (`Ok`) or the connection is lost (`Err`).
+    /// Serves until the end of the connection; `Err` when it is lost.
     ///
     /// After a client's GOAWAY the connection is not closed at once, as closing discards what the client has not
     /// acknowledged. The client has [`Limits::response_timeout`](super::Limits::response_timeout) to close it.
-    async fn serve(&mut self, stop: &CancellationToken) -> Result<(), ConnectionError> {
+    async fn serve(&mut self, stop: &CancellationToken) -> Result<End, ConnectionError> {
+        let activity = Arc::clone(&self.context.activity);
         let mut stopped = std::pin::pin!(stop.cancelled());
+        let mut disconnected = std::pin::pin!(activity.disconnected());
         let mut close_at = None;
         loop {
             tokio::select! {
                 biased;
+                // Before accept: a client that floods the connection is always ready there.
+                reason = &mut disconnected => return Ok(End::Disconnect(reason)),
                 accepted = poll_fn(|cx| self.poll_accept(cx, close_at.is_some())) => match accepted? {
                     Some(stream) => {
                         close_at = None;
@@ -87,10 +108,10 @@ impl ConnectionDriver {
                     }
                     None => close_at = Some(Instant::now() + self.context.state.limits.response_timeout),
                 },
-                () = &mut stopped => return Ok(()),
+                () = &mut stopped => return Ok(End::Stopped),
                 () = sleep_until_some(close_at) => {
                     self.h3.shutdown(0).await?;
-                    return Ok(());
+                    return Ok(End::Client);
                 }
             }
         }

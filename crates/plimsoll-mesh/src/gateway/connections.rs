@@ -8,6 +8,7 @@ use plimsoll::ractor::{ActorCell, SpawnErr};
 use plimsoll::supervisor::{Child, DynamicBuilder, DynamicSupervisor, Shutdown};
 
 use super::admission::{AdmittedConnection, Outcome};
+use super::client_activity::ClientActivity;
 use super::handshake::close;
 use super::limits::CLOSE_TIMEOUT;
 use super::state::GatewayState;
@@ -34,7 +35,11 @@ async fn start(
 ) -> Result<Child, SpawnErr> {
     let AdmittedConnection { connection, mut slot } = admitted;
     linked_task::start(parent, move |stop| async move {
-        match state.sessions.open().await {
+        let origin = state.origins.share(connection.remote_address().ip());
+        let limits = &state.limits;
+        let activity =
+            ClientActivity::new(connection.clone(), origin, limits.requests_per_client, limits.path_changes_per_minute);
+        match state.sessions.open(Arc::new(activity)).await {
             Ok(session) => {
                 slot.settle(Outcome::Served);
                 connection_driver::run(state, session, connection, stop, grace).await;

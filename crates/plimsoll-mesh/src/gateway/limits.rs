@@ -36,7 +36,8 @@ pub struct Limits {
     /// How long a subscription may be quiet before it gets a heartbeat; below half of `idle_timeout`, so that a quiet
     /// subscription is kept. Default 10 s.
     pub heartbeat: Duration,
-    /// How long a connection without traffic is kept, from 1 ms to [`Limits::MAX_IDLE_TIMEOUT`]; what is outside is clamped.
+    /// How long a connection without traffic is kept. A client without request and subscription for as long is kept while there
+    /// is room: keep-alives hold its connection, but when the gateway is full it makes room for a new client. From 1 ms to [`Limits::MAX_IDLE_TIMEOUT`]; what is outside is clamped.
     /// Default 30 s.
     pub idle_timeout: Duration,
     /// Largest body of a call. Default 1 MiB.
@@ -44,8 +45,8 @@ pub struct Limits {
     /// Bodies of all requests together, each until its call has ended. One connection holds at most a quarter, so that it
     /// should be four times [`body_bytes`](Self::body_bytes) at least. Default 64 MiB.
     pub all_bodies_bytes: usize,
-    /// Responses to all clients together, each until its client has acknowledged it; one of up to
-    /// [`Limits::UNCOUNTED_RESPONSE`] does not count. One connection holds at most a quarter, so that it should be four times the
+    /// Responses to all clients together, each until its client has acknowledged it; those of up to
+    /// [`Limits::LISTED_RESPONSE`] count only beyond 32 KiB of one connection. One connection holds at most a quarter, so that it should be four times the
     /// largest response at least. Default 64 MiB.
     pub all_responses_bytes: usize,
     /// Largest header section, counted as RFC 9114, 4.2.2 does: names, values and 32 bytes a field. Default 16 KiB.
@@ -56,8 +57,17 @@ pub struct Limits {
     pub deadline: Duration,
     /// Longest deadline a call may name; longer ones are clamped. Default 60 s.
     pub longest_deadline: Duration,
-    /// Requests of one connection at once. Default 64.
+    /// Request streams of one connection at once. Default 64.
     pub bidi_streams: u32,
+    /// Requests in flight of one client. Default 64, as many as it may have streams.
+    pub requests_per_client: u32,
+    /// Requests in flight of all clients of one origin, the address prefix of [`AdmissionLimits`]. Default 512: half of what a
+    /// service takes by default, so that one origin leaves the other half to others.
+    pub requests_per_origin: u32,
+    /// Listings, publications and advertisements in progress at once. Default 1,024.
+    pub workers: u32,
+    /// How often the address of a client may change in a minute. Default 60.
+    pub path_changes_per_minute: u32,
     /// Unidirectional streams of one connection at once: three of HTTP/3, and unknown ones until they are stopped.
     /// Default 8.
     pub uni_streams: u32,
@@ -106,6 +116,10 @@ impl Default for Limits {
             deadline: Duration::from_secs(5),
             longest_deadline: Duration::from_secs(60),
             bidi_streams: 64,
+            requests_per_client: 64,
+            requests_per_origin: 512,
+            workers: 1_024,
+            path_changes_per_minute: 60,
             uni_streams: 8,
             receive_window: 256 * KIB,
             send_window: 256 * KIB,
@@ -132,9 +146,9 @@ impl Limits {
     /// A quarter is the least that still takes the largest body, 16 MiB, of the default of either.
     pub const SHARES: usize = 4;
 
-    /// The largest response that does not count among [`Limits::all_responses_bytes`]: 4 KiB. It is about what the request itself
-    /// costs as long as it runs, and there are no more of them than `clients` times `bidi_streams`.
-    pub const UNCOUNTED_RESPONSE: usize = 4 * 1024;
+    /// The largest response whose request does not wait for the acknowledgement: 4 KiB. One connection may have 32 KiB of them
+    /// unacknowledged; more count among [`Limits::all_responses_bytes`].
+    pub const LISTED_RESPONSE: usize = 4 * 1024;
 
     /// quinn's transport settings for client connections.
     pub fn transport(&self) -> TransportConfig {
@@ -146,20 +160,21 @@ impl Limits {
             .send_window(self.send_window.into())
             .stream_receive_window(self.stream_window.into())
             .max_idle_timeout(Some(self.quic_idle_timeout()))
+            .keep_alive_interval(Some(self.keep_alive()))
             .datagram_receive_buffer_size(None)
             .datagram_send_buffer_size(0);
         transport
     }
 
-    /// Applies the transport settings, the bounds on pending handshakes, and no migration to another address: a client that
-    /// moves has to connect again.
+    /// Applies the transport settings, the bounds on pending handshakes, and migration: a client whose address changes, behind
+    /// a NAT for example, keeps its connection once the new path is validated.
     pub fn apply(&self, server: &mut quinn::ServerConfig) {
         server
             .transport_config(Arc::new(self.transport()))
             .max_incoming(self.pending_handshakes)
             .incoming_buffer_size(self.handshake_bytes)
             .incoming_buffer_size_total(self.all_handshakes_bytes)
-            .migration(false);
+            .migration(true);
     }
 
     /// h3's own settings: no grease, no datagrams, no WebTransport, no extended CONNECT.
@@ -172,6 +187,11 @@ impl Limits {
             .enable_extended_connect(false)
             .enable_datagram(false);
         builder
+    }
+
+    /// A third of the idle timeout, so that two keep-alives may be lost.
+    fn keep_alive(&self) -> Duration {
+        self.idle_timeout.clamp(Duration::from_millis(3), Self::MAX_IDLE_TIMEOUT) / 3
     }
 
     /// Never absent, and never zero, which QUIC reads as none.

@@ -2,9 +2,11 @@
 //!
 //! The accept loop and the driver of a connection wait on sockets and streams, which an actor's handler must not. Each runs
 //! in a task owned by such an actor, which is its place in the supervision tree. On an ordered stop the actor cancels the
-//! task's token and waits, so that the supervisor's grace applies to the task; a kill aborts the task at once.
+//! task's token and waits, so that the supervisor's grace applies to the task; a kill aborts the task at once. The actor
+//! receives no messages, so its mailbox needs no bound.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
@@ -34,44 +36,27 @@ struct TaskOwner {
     task: Mutex<Option<AbortOnDropHandle<TaskResult>>>,
 }
 
-/// The task has ended. Sent once.
-struct TaskEnded;
-
 impl Actor for TaskOwner {
-    type Msg = TaskEnded;
+    type Msg = Infallible;
     type State = ();
     type Arguments = BoxFuture<'static, TaskResult>;
 
     async fn pre_start(
         &self,
-        myself: ActorRef<TaskEnded>,
+        myself: ActorRef<Infallible>,
         task: BoxFuture<'static, TaskResult>,
     ) -> Result<(), ActorProcessingErr> {
         let running = tokio::spawn(async move {
             let result = AssertUnwindSafe(task).catch_unwind().await;
-            // Fails only when the actor is stopping already, and then it waits for this task.
-            let _ = myself.cast(TaskEnded);
+            // The actor takes the result on its way out.
+            myself.stop(None);
             result.unwrap_or_else(|panic| Err(panic_message(&*panic).into()))
         });
         *self.task.lock() = Some(AbortOnDropHandle::new(running));
         Ok(())
     }
 
-    async fn handle(
-        &self,
-        myself: ActorRef<TaskEnded>,
-        TaskEnded: TaskEnded,
-        (): &mut (),
-    ) -> Result<(), ActorProcessingErr> {
-        let task = self.task.lock().take();
-        if let Some(task) = task {
-            task.await??;
-        }
-        myself.stop(None);
-        Ok(())
-    }
-
-    async fn post_stop(&self, _: ActorRef<TaskEnded>, (): &mut ()) -> Result<(), ActorProcessingErr> {
+    async fn post_stop(&self, _: ActorRef<Infallible>, (): &mut ()) -> Result<(), ActorProcessingErr> {
         self.stop.cancel();
         let task = self.task.lock().take();
         match task {

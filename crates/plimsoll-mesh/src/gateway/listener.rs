@@ -1,8 +1,10 @@
 //! The accept loop: admission, then the handshake.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use h3::error::Code as H3Code;
+use plimsoll::bounded::AdmissionRefusal;
 use plimsoll::supervisor::{BoxError, CancellationToken, StartError};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -11,6 +13,9 @@ use super::admission::{AdmissionSlot, AdmittedConnection, Decision, Outcome};
 use super::handshake::{self, close, is_peer};
 use super::refusal_responder;
 use super::state::GatewayState;
+
+/// How long a new client waits for the slot of one that is being disconnected.
+const REPLACEMENT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The endpoint was closed while its gateway ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,15 +49,36 @@ pub(super) async fn run(
 
 fn decide(state: &Arc<GatewayState>, incoming: quinn::Incoming, handshakes: &mut JoinSet<()>) {
     let state = Arc::clone(state);
-    match state.admission.decide(incoming.remote_address(), &incoming.orig_dst_cid()) {
+    let validated = incoming.remote_address_validated();
+    match state.admission.decide(incoming.remote_address(), validated, &incoming.orig_dst_cid()) {
         Decision::Admit(slot) => {
             handshakes.spawn(admit(state, incoming, slot));
         }
-        Decision::Respond(slot) => {
-            handshakes.spawn(refusal_responder::respond(state, incoming, slot));
+        Decision::Respond(slot, refusal) => {
+            handshakes.spawn(replace_or_refuse(state, incoming, slot, refusal));
         }
+        // Fails only for an address that is validated, and then the decision is another.
+        Decision::Retry => drop(incoming.retry()),
         Decision::Refuse | Decision::Repeated => incoming.refuse(),
     }
+}
+
+/// Admits a client to a full gateway in place of the one that has been idle for longest; responds with the refusal if there
+/// is none.
+async fn replace_or_refuse(
+    state: Arc<GatewayState>,
+    incoming: quinn::Incoming,
+    mut slot: AdmissionSlot,
+    refusal: AdmissionRefusal,
+) {
+    let full = matches!(refusal, AdmissionRefusal::MaxClientsReached { .. });
+    if full && state.sessions.disconnect_longest_idle(state.limits.idle_timeout, Instant::now()) {
+        let address = incoming.remote_address();
+        if state.admission.promote(&mut slot, address, REPLACEMENT_TIMEOUT).await {
+            return admit(state, incoming, slot).await;
+        }
+    }
+    refusal_responder::respond(state, incoming, slot, &refusal).await;
 }
 
 /// Completes the handshake and starts the connection's actor.

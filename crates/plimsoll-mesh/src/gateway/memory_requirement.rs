@@ -12,8 +12,8 @@ pub const CONNECTION_BYTES: u64 = 52 * 1024;
 /// Bytes of one advertisement: its lease, its entry in the session, its indexes and a name of the greatest length.
 pub const ADVERTISEMENT_BYTES: u64 = 1024;
 
-/// Bytes of one quiet subscription: its entry, its filter and the task that waits to write. Backlogs come on top; all
-/// subscribers of a message share its bytes.
+/// Bytes of one quiet subscription: its entry, its filter and the task that waits to write. Backlogs have a budget of
+/// their own.
 pub const SUBSCRIPTION_BYTES: u64 = 8 * 1024;
 
 /// The memory that a node needs when all its caps are used.
@@ -22,12 +22,12 @@ pub const SUBSCRIPTION_BYTES: u64 = 8 * 1024;
 /// use plimsoll_mesh::gateway::{MemoryRequirement, Limits};
 ///
 /// let requirement = MemoryRequirement::of(&Limits::default(), 1_000);
-/// assert_eq!(requirement.bytes(), (11_064 * 52 + 10_000 + 10_000 * 8 + 129 * 1024) * 1024);
+/// assert_eq!(requirement.bytes(), (11_064 * 52 + 10_000 + 10_000 * 8 + 193 * 1024) * 1024);
 /// assert!(requirement.fits(1 << 30).is_ok());
 /// assert_eq!(
 ///     requirement.fits(256 << 20).unwrap_err().to_string(),
 ///     "10000 clients + 64 refusal responders + 1000 pooled peers at 52 KiB each, 10000 advertisements at 1 KiB each, \
-///      10000 subscriptions at 8 KiB each and 129.0 MiB of buffers are 778.8 MiB, the memory budget is 256.0 MiB: \
+///      10000 subscriptions at 8 KiB each and 193.0 MiB of buffers are 842.8 MiB, the memory budget is 256.0 MiB: \
 ///      lower the caps or raise the budget",
 /// );
 /// ```
@@ -44,7 +44,7 @@ pub struct MemoryRequirement {
     pub advertisements: usize,
     /// Subscriptions, or filters if there may be more of them.
     pub subscriptions: usize,
-    /// Bytes of request bodies, of unacknowledged responses and of pending handshakes.
+    /// Bytes of request bodies, of unacknowledged responses, of backlogs of subscribers and of pending handshakes.
     pub buffers: u64,
 }
 
@@ -67,7 +67,7 @@ pub struct BudgetTooSmall {
 impl MemoryRequirement {
     /// The memory for these limits and `peers` pooled peers.
     pub fn of(limits: &Limits, peers: usize) -> Self {
-        let PubsubCaps { subscribers, filters, .. } = limits.pubsub;
+        let PubsubCaps { subscribers, filters, all_backlogs, .. } = limits.pubsub;
         Self {
             clients: limits.clients,
             refusal_responders: limits.refusal_responders,
@@ -76,11 +76,12 @@ impl MemoryRequirement {
             subscriptions: subscribers.max(filters).get(),
             buffers: (limits.all_bodies_bytes as u64)
                 .saturating_add(limits.all_responses_bytes as u64)
-                .saturating_add(limits.all_handshakes_bytes),
+                .saturating_add(limits.all_handshakes_bytes)
+                .saturating_add(all_backlogs.get()),
         }
     }
 
-    /// The sum in bytes; windows and the backlogs of subscribers are not counted.
+    /// The sum in bytes; windows are not counted.
     pub const fn bytes(&self) -> u64 {
         let connections =
             (self.clients as u64).saturating_add(self.refusal_responders as u64).saturating_add(self.peers as u64);
@@ -114,7 +115,7 @@ impl fmt::Display for MiB {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll::bounded::Cap;
+    use plimsoll::bounded::{ByteCap, Cap};
 
     use super::*;
 
@@ -155,6 +156,7 @@ mod tests {
         assert!(raised(|limits| limits.all_bodies_bytes *= 2));
         assert!(raised(|limits| limits.all_responses_bytes *= 2));
         assert!(raised(|limits| limits.all_handshakes_bytes *= 2));
+        assert!(raised(|limits| limits.pubsub.all_backlogs = ByteCap::of::<{ 128 << 20 }>()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::connection_context::ConnectionContext;
 use super::lazy_timeout::Elapsed;
 use super::limits::Limits;
 use super::request_failure::RequestFailure;
-use super::request_head::body_too_large;
+use super::request_head::{body_too_large, connection_specific_field};
 use crate::http3::{BidiStream, Connection};
 use crate::problem::{Code, Problem};
 
@@ -37,6 +37,13 @@ impl<'a> RequestBody<'a> {
         let mut body = Self { limits: &state.limits, reservation, bytes: BytesMut::new() };
         while let Some(data) = stream.recv_data().await.map_err(RequestFailure::of_stream)? {
             body.push(data, announced)?;
+        }
+        // What follows the body decides whether the message is valid (RFC 9114, 4.1).
+        if let Some(trailers) = stream.recv_trailers().await.map_err(RequestFailure::of_stream)?
+            && let Some(name) = connection_specific_field(&trailers)
+        {
+            let detail = format!("a trailer section with the field {name} is malformed in HTTP/3 (RFC 9114, 4.2)");
+            return Err(Problem::new(Code::BadFrame, detail).into());
         }
         match announced {
             // A message whose body contradicts its content-length is malformed (RFC 9114, 4.1.2).

@@ -2,13 +2,15 @@
 //!
 //! `started = completed + cancelled + failed + in flight`. Plain atomics: a request touches three of them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use plimsoll::bounded::LogThrottle;
 
-use crate::problem::Code;
+use super::client_activity::{ActiveRequest, ClientActivity};
+use crate::problem::{Code, Problem};
 
 /// Counts of all requests of a gateway.
 #[derive(Debug, Default)]
@@ -20,6 +22,7 @@ pub(super) struct RequestCounters {
     failed: AtomicU64,
     panicked: AtomicU64,
     cut_off: AtomicU64,
+    unacknowledged: AtomicU64,
     refused: [AtomicU64; Code::ALL.len()],
     limit_log: Mutex<LogThrottle>,
 }
@@ -41,6 +44,8 @@ pub struct RequestCounts {
     pub panicked: u64,
     /// Calls that were still running when the grace of a stop had passed; completed with 503 `shutting_down`. They may have run.
     pub cut_off: u64,
+    /// Of the completed ones, those whose response the client did not acknowledge in time, so that it was reset.
+    pub unacknowledged: u64,
 }
 
 impl RequestCounts {
@@ -51,10 +56,16 @@ impl RequestCounts {
 }
 
 impl RequestCounters {
-    pub(super) fn begin(&self) -> InFlight<'_> {
+    /// Begins a request of a client.
+    pub(super) fn begin(&self, activity: &Arc<ClientActivity>) -> InFlight<'_> {
         self.started.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
-        InFlight { requests: self, settled: false }
+        InFlight { requests: self, active: activity.begin(), settled: false }
+    }
+
+    /// Counts responses that were reset because their clients did not acknowledge them in time.
+    pub(super) fn unacknowledged(&self, count: usize) {
+        self.unacknowledged.fetch_add(count as u64, Relaxed);
     }
 
     /// Counts a refusal by its code; the request also counts as completed. Refusals at a limit are logged: the first one, then
@@ -88,6 +99,7 @@ impl RequestCounters {
             failed: self.failed.load(Relaxed),
             panicked: self.panicked.load(Relaxed),
             cut_off: self.cut_off.load(Relaxed),
+            unacknowledged: self.unacknowledged.load(Relaxed),
         }
     }
 
@@ -102,18 +114,31 @@ impl RequestCounters {
 #[must_use]
 pub(super) struct InFlight<'a> {
     requests: &'a RequestCounters,
+    active: ActiveRequest,
     settled: bool,
 }
 
 impl InFlight<'_> {
+    /// Whether the request is within the shares of its client and its origin.
+    pub(super) fn within_shares(&self) -> Result<(), Problem> {
+        self.active.within_shares()
+    }
+
+    /// Marks a request that only its client ends.
+    pub(super) fn ended_by_client(&mut self) {
+        self.active.ended_by_client();
+    }
+
     pub(super) fn completed(mut self) {
         self.settled = true;
         self.requests.completed.fetch_add(1, Relaxed);
+        self.active.ended(false);
     }
 
     pub(super) fn cancelled(mut self) {
         self.settled = true;
         self.requests.cancelled.fetch_add(1, Relaxed);
+        self.active.ended(true);
     }
 }
 

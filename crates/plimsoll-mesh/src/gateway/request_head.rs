@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, IF_NONE_MATCH};
 use http::{HeaderMap, Method, request};
 
 use super::limits::Limits;
@@ -21,12 +21,23 @@ pub(super) enum Route {
     Publish(PublishHead),
     /// `GET /v1/subscribe/{filter}`
     Subscribe(Filter),
-    /// `GET /v1/services`
-    Services,
+    /// `GET /v1/services`, with the `if-none-match` of the client.
+    Services(Option<Arc<str>>),
     /// `PUT` and `DELETE /v1/services/{name}`
     Advertisement(ServiceName, AdvertisementChange),
-    /// `GET /v1/nodes`
-    Nodes,
+    /// `GET /v1/nodes`, with the `if-none-match` of the client.
+    Nodes(Option<Arc<str>>),
+}
+
+impl Route {
+    /// The announced length of the body, if the route uses a body.
+    pub(super) fn content_length(&self) -> Option<usize> {
+        match self {
+            Self::Call(head) => head.content_length,
+            Self::Publish(head) => head.content_length,
+            _ => None,
+        }
+    }
 }
 
 /// The head of a call.
@@ -65,6 +76,8 @@ pub(super) enum AdvertisementChange {
 const MAX_ID: usize = 128;
 /// The longest media type that is passed on, as in a response; a longer one is left out.
 const MAX_MEDIA_TYPE: usize = 256;
+/// The longest list of entity tags that is compared.
+const MAX_ENTITY_TAGS: usize = 256;
 
 /// Finds the route of `head`.
 ///
@@ -74,8 +87,8 @@ pub(super) fn route(head: &request::Parts, limits: &Limits) -> Result<Route, Htt
     check_header_size(&head.headers, limits)?;
     let path = head.uri.path();
     match path {
-        "/v1/services" => only(&Method::GET, &head.method).map(|()| Route::Services),
-        "/v1/nodes" => only(&Method::GET, &head.method).map(|()| Route::Nodes),
+        "/v1/services" => only(&Method::GET, &head.method).map(|()| Route::Services(if_none_match(&head.headers))),
+        "/v1/nodes" => only(&Method::GET, &head.method).map(|()| Route::Nodes(if_none_match(&head.headers))),
         _ => named_route(path, head, limits),
     }
 }
@@ -160,6 +173,11 @@ fn publish_head(topic: &str, headers: &HeaderMap, limits: &Limits) -> Result<Pub
     let topic = topic.parse().map_err(bad_name)?;
     let content_length = content_length(headers, limits)?;
     Ok(PublishHead { topic, content_type: visible(headers.get(CONTENT_TYPE), MAX_MEDIA_TYPE), content_length })
+}
+
+/// The entity tags of a client. One that is too long is left out: the client gets the whole body.
+fn if_none_match(headers: &HeaderMap) -> Option<Arc<str>> {
+    visible(headers.get(IF_NONE_MATCH), MAX_ENTITY_TAGS)
 }
 
 fn bad_name(error: impl std::error::Error) -> Problem {

@@ -31,7 +31,8 @@ enum MediaType {
 }
 
 /// A problem, and the methods that the path does allow.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .problem.detail)]
 pub(super) struct HttpProblem {
     pub(super) problem: Problem,
     pub(super) allow: Option<&'static str>,
@@ -73,33 +74,38 @@ impl HttpResponse {
             cut_off: usize,
         }
         let Published { reached, cut_off } = published;
-        Self::json(&Document { schema: SCHEMA, reached, cut_off })
+        Self::listing(json(&Document { schema: SCHEMA, reached, cut_off }))
     }
 
-    /// The services as JSON.
-    pub(super) fn services(services: &[ServiceEntry]) -> Self {
+    /// The services as JSON, for a listing.
+    pub(super) fn services(services: &[ServiceEntry]) -> Bytes {
         #[derive(Serialize)]
         struct Listing<'a> {
             schema: u32,
             services: &'a [ServiceEntry],
         }
-        Self::json(&Listing { schema: SCHEMA, services })
+        json(&Listing { schema: SCHEMA, services })
     }
 
-    /// The nodes as JSON.
-    pub(super) fn nodes(nodes: &[NodeEntry]) -> Self {
+    /// The nodes as JSON, for a listing.
+    pub(super) fn nodes(nodes: &[NodeEntry]) -> Bytes {
         #[derive(Serialize)]
         struct Listing<'a> {
             schema: u32,
             nodes: &'a [NodeEntry],
         }
-        Self::json(&Listing { schema: SCHEMA, nodes })
+        json(&Listing { schema: SCHEMA, nodes })
     }
 
-    fn json(document: &impl Serialize) -> Self {
-        // Plain structs of strings and numbers: serialising them cannot fail.
-        let body = serde_json::to_vec(document).unwrap_or_default();
-        Self::new(StatusCode::OK, MediaType::Gateway("application/json"), body.into())
+    /// A body of JSON.
+    pub(super) fn listing(body: Bytes) -> Self {
+        Self::new(StatusCode::OK, MediaType::Gateway("application/json"), body)
+    }
+
+    /// Adds an entity tag.
+    pub(super) fn with_etag(mut self, etag: &str) -> Self {
+        self.fields.push(("etag", etag.to_owned()));
+        self
     }
 
     /// The problem as `problem+json`; a service's own refusal as its own body (422).
@@ -149,6 +155,11 @@ impl HttpResponse {
         let Self { status, content_type, fields, body } = self;
         stream.send_response(status, content_type.as_str(), &fields, body).await
     }
+}
+
+fn json(document: &impl Serialize) -> Bytes {
+    // Plain structs of strings and numbers: serialising them cannot fail.
+    serde_json::to_vec(document).map(Bytes::from).unwrap_or_default()
 }
 
 impl MediaType {

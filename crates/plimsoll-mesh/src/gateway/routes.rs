@@ -4,30 +4,26 @@ mod advertise;
 mod call;
 mod list;
 mod publish;
-pub(super) mod subscribe;
+mod subscribe;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 pub(super) use call::call;
+pub(super) use subscribe::{StreamSlot, subscribe};
 
 use super::connection_context::ConnectionContext;
-use super::request_body::RequestStream;
-use super::request_failure::RequestFailure;
 use super::request_head::Route;
-use super::response::HttpResponse;
-use crate::problem::{Code, Problem};
+use super::request_workers::Job;
 
-/// Serves every route but calls and subscriptions.
-pub(super) async fn other(
-    context: &ConnectionContext,
-    route: Route,
-    stream: &mut RequestStream,
-) -> Result<HttpResponse, RequestFailure> {
-    match route {
-        Route::Services => Ok(list::services(&context.state)?),
-        Route::Nodes => Ok(list::nodes(&context.state)),
-        Route::Advertisement(name, change) => Ok(advertise::advertise(context, name, change).await?),
-        Route::Publish(head) => publish::publish(context, head, stream).await,
-        Route::Call(_) | Route::Subscribe(_) => {
-            Err(Problem::new(Code::WorkerDied, "the route has a handler of its own").into())
-        }
-    }
+/// The work of a short request. `None` for a call and a subscription, which have handlers of their own.
+pub(super) fn job(context: &Arc<ConnectionContext>, route: Route, body: Bytes) -> Option<Job> {
+    Some(match route {
+        Route::Services(if_none_match) => list::services(context, if_none_match),
+        Route::Nodes(if_none_match) => list::nodes(context, if_none_match),
+        Route::Advertisement(name, change) => advertise::advertise(context, name, change),
+        Route::Publish(head) => publish::publish(context, head, body),
+        Route::Call(_) | Route::Subscribe(_) => return None,
+    })
 }

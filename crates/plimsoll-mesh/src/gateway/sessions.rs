@@ -12,12 +12,13 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use plimsoll::bounded::sessions::{ResourceKey, SessionKey};
 use plimsoll::bounded::{Cap, Compact as _, CompactPolicy, RegistryRefusal, ResourceCaps, SessionRefusal};
 use plimsoll::call::CallError;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 pub use table::AdvertisementLimits;
 use table::{Leases, SessionError, SessionTable, SessionTableCounters};
 
+use super::client_activity::{ClientActivity, Disconnect};
 use crate::names::ServiceName;
 use crate::problem::{Code, Problem};
 
@@ -53,7 +55,15 @@ struct Instance {
     server: ServerRef<SessionServer>,
     ended: Arc<EndedList>,
     leases: Leases,
+    /// Changes of what is advertised.
+    changes: Arc<AtomicU64>,
+    activities: Activities,
+    /// Incarnations before this one.
+    number: u64,
 }
+
+/// The activity of each open session. Only the server changes the map; the monitor and admission read it.
+type Activities = Arc<RwLock<HashMap<SessionKey, Arc<ClientActivity>>>>;
 
 /// Sessions and subscriptions that ended and are not removed yet: each once, so at most as many as there are.
 type EndedList = Mutex<Vec<Ended>>;
@@ -77,22 +87,25 @@ impl SessionsHandle {
         let table = SessionTable::new(self.clients, self.subscriptions, &self.limits);
         let counters = Arc::new(table.counters());
         let ended = Arc::<EndedList>::default();
-        let leases = table.leases();
-        let state = SessionServer { table, ended: Arc::clone(&ended), sweep: None };
+        let (leases, changes, activities) = (table.leases(), table.changes(), Activities::default());
+        let state =
+            SessionServer { table, ended: Arc::clone(&ended), activities: Arc::clone(&activities), sweep: None };
         let started = server::builder(state).idle(IDLE_TIME).start_linked(parent).await?;
         let inspector = SessionInspector { counters, server: started.inspector() };
-        self.instance.store(Some(Arc::new(Instance { server: started.client(), ended, leases })));
+        let number = self.instance.load().as_ref().map_or(0, |former| former.number + 1);
+        let instance = Instance { server: started.client(), ended, leases, changes, activities, number };
+        self.instance.store(Some(Arc::new(instance)));
         Ok(Child::from(started).inspect(Arc::new(inspector)))
     }
 
     /// Opens a session, until the guard is dropped.
     ///
     /// Cancel safe: a session that was opened for an abandoned call is closed.
-    pub(super) async fn open(&self) -> Result<ClientSession, Problem> {
+    pub(super) async fn open(&self, activity: Arc<ClientActivity>) -> Result<ClientSession, Problem> {
         let Some(instance) = self.instance.load_full() else { return Err(not_running()) };
         let number = self.opened.fetch_add(1, Relaxed);
-        let guard =
-            ClientSession { instance: Arc::clone(&instance), number, key: None, calls: CancellationToken::new() };
+        let calls = CancellationToken::new();
+        let guard = ClientSession { instance: Arc::clone(&instance), number, key: None, calls, activity };
         match call(&instance, SessionCall::Open { guard }).await? {
             SessionReply::Opened(session) => Ok(session),
             _ => Err(unexpected()),
@@ -139,11 +152,37 @@ impl SessionsHandle {
         }
     }
 
-    /// Names that clients advertise now, sorted. Read from the leases, without a message to the server.
-    pub(super) fn advertised(&self) -> Result<Vec<ServiceName>, Problem> {
+    /// Names that clients advertise now, sorted; none while the server does not run. Read from the leases, without a message
+    /// to the server.
+    pub(super) fn advertised(&self) -> Vec<ServiceName> {
         let instance = self.instance.load();
-        let instance = instance.as_ref().ok_or_else(not_running)?;
-        Ok(table::names(&instance.leases, Instant::now()))
+        instance.as_ref().map(|instance| table::names(&instance.leases, Instant::now())).unwrap_or_default()
+    }
+
+    /// A number that differs whenever what clients advertise has changed.
+    pub(super) fn advertisement_changes(&self) -> u64 {
+        let instance = self.instance.load();
+        instance.as_ref().map_or(0, |instance| (instance.number << 40) + instance.changes.load(Relaxed) + 1)
+    }
+
+    /// Disconnects the client that has been idle for longest, if that is at least `least`. Returns whether there was one.
+    /// O(clients).
+    pub(super) fn disconnect_longest_idle(&self, least: Duration, now: Instant) -> bool {
+        let instance = self.instance.load();
+        let Some(instance) = instance.as_ref() else { return false };
+        let activities = instance.activities.read();
+        let idle = activities.values().filter(|activity| !activity.is_disconnected());
+        let idle = idle.filter_map(|activity| Some((activity.idle(now)?, activity)));
+        let longest = idle.max_by_key(|(idle, _)| *idle).filter(|(idle, _)| *idle >= least);
+        longest.is_some_and(|(_, activity)| activity.disconnect(Disconnect::Idle))
+    }
+
+    /// Checks every client: see [`ClientActivity::check`]. Returns how many responses were reset. O(clients).
+    pub(super) fn check_clients(&self, now: Instant, response_timeout: Duration) -> usize {
+        let instance = self.instance.load();
+        let Some(instance) = instance.as_ref() else { return 0 };
+        let activities: Vec<_> = instance.activities.read().values().cloned().collect();
+        activities.iter().map(|activity| activity.check(now, response_timeout)).sum()
     }
 }
 
@@ -189,6 +228,7 @@ pub(super) struct ClientSession {
     /// `None` until the server has added it.
     key: Option<SessionKey>,
     calls: CancellationToken,
+    activity: Arc<ClientActivity>,
 }
 
 impl ClientSession {
@@ -200,6 +240,11 @@ impl ClientSession {
     /// Its key in the table.
     pub(super) fn key(&self) -> Option<SessionKey> {
         self.key
+    }
+
+    /// What the client does.
+    pub(super) fn activity(&self) -> &Arc<ClientActivity> {
+        &self.activity
     }
 
     /// Ends the calls on its streams; cancelled at the latest when the session is removed.
@@ -257,6 +302,7 @@ impl Instance {
 struct SessionServer {
     table: SessionTable,
     ended: Arc<EndedList>,
+    activities: Activities,
     sweep: Option<(TimerKey, Instant)>,
 }
 
@@ -290,6 +336,7 @@ impl GenServer for SessionServer {
         let result = match call {
             SessionCall::Open { mut guard } => self.table.open(guard.number, guard.calls.clone()).map(|session| {
                 guard.key = Some(session);
+                self.activities.write().insert(session, Arc::clone(&guard.activity));
                 SessionReply::Opened(guard)
             }),
             SessionCall::Advertise { session, name, ttl } => {
@@ -343,7 +390,10 @@ impl SessionServer {
         let ended = std::mem::take(&mut *self.ended.lock());
         for ended in ended {
             match ended {
-                Ended::Session(session) => self.table.close(session),
+                Ended::Session(session) => {
+                    self.table.close(session);
+                    self.activities.write().remove(&session);
+                }
                 Ended::Subscription(subscription) => self.table.unsubscribe(subscription),
             }
         }

@@ -9,8 +9,12 @@ use plimsoll::supervisor::DynamicSupervisorRef;
 
 use super::admission::{AdmittedConnection, ClientAdmission};
 use super::byte_budget::ByteBudget;
+use super::client_activity::Disconnect;
 use super::limits::Limits;
+use super::listings::CachedListing;
+use super::origin_requests::OriginRequests;
 use super::request_counters::RequestCounters;
+use super::request_workers::RequestWorkers;
 use super::sessions::SessionsHandle;
 use crate::events::Events;
 use crate::names::NodeId;
@@ -51,6 +55,14 @@ pub(super) struct GatewayState {
     pub(super) sessions: SessionsHandle,
     pub(super) connections: ArcSwapOption<ConnectionSupervisor>,
     pub(super) requests: RequestCounters,
+    pub(super) origins: OriginRequests,
+    /// Workers of listings, publications and advertisements.
+    pub(super) workers: RequestWorkers,
+    /// Workers of subscriptions.
+    pub(super) subscriptions: RequestWorkers,
+    pub(super) services: CachedListing,
+    pub(super) nodes: CachedListing,
+    disconnects: [AtomicU64; Disconnect::ALL.len()],
     pub(super) body_bytes: ByteBudget,
     pub(super) response_bytes: ByteBudget,
     pub(super) pubsub: Pubsub,
@@ -73,6 +85,15 @@ impl GatewayState {
             ),
             connections: ArcSwapOption::empty(),
             requests: RequestCounters::default(),
+            origins: OriginRequests::new(limits.requests_per_origin),
+            workers: RequestWorkers::new(limits.workers),
+            // The sessions and the topics refuse a subscription too many, with the reason.
+            subscriptions: RequestWorkers::new(
+                u32::try_from(limits.pubsub.subscribers.get()).unwrap_or(u32::MAX).saturating_mul(2),
+            ),
+            services: CachedListing::default(),
+            nodes: CachedListing::default(),
+            disconnects: Default::default(),
             body_bytes: ByteBudget::new("request bodies", limits.all_bodies_bytes),
             response_bytes: ByteBudget::new("responses", limits.all_responses_bytes),
             pubsub: Pubsub::new(limits.pubsub),
@@ -93,6 +114,16 @@ impl GatewayState {
         if self.connections().is_none_or(|connections| connections.count_children().is_err()) {
             self.admission.close();
         }
+    }
+
+    /// Counts a client that the gateway disconnects.
+    pub(super) fn disconnected(&self, reason: Disconnect) {
+        self.disconnects[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Clients that the gateway disconnected, by reason.
+    pub(super) fn disconnects(&self) -> impl Iterator<Item = (Disconnect, u64)> {
+        Disconnect::ALL.into_iter().zip(&self.disconnects).map(|(reason, count)| (reason, count.load(Relaxed)))
     }
 
     /// An id for a call whose caller gave none.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use h3::quic::{self, ConnectionErrorIncoming, SendStream as _, StreamErrorIncomi
 
 use super::recv::RecvStream;
 use super::send::SendStream;
+use super::uni::UniStreams;
 use super::{Role, connection_error, quic_code};
 
 /// quinn's accept and open futures have a position in a queue, so each lives on in a box between polls.
@@ -24,6 +27,7 @@ pub struct Connection {
     open: OpenStreams,
     accepting_bidi: Accepting<BidiPair>,
     accepting_uni: Accepting<quinn::RecvStream>,
+    uni: UniStreams,
 }
 
 impl Connection {
@@ -44,7 +48,8 @@ impl Connection {
         let accepting_uni = Box::pin(stream::unfold(connection.clone(), |connection| async {
             Some((connection.accept_uni().await, connection))
         }));
-        Self { open: OpenStreams::new(connection, role), accepting_bidi, accepting_uni }
+        let open = OpenStreams::new(connection, role, Arc::default());
+        Self { open, accepting_bidi, accepting_uni, uni: UniStreams::new(role) }
     }
 }
 
@@ -54,15 +59,22 @@ impl quic::Connection<Bytes> for Connection {
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<BidiStream, ConnectionErrorIncoming>> {
         let accepted = ready!(self.accepting_bidi.as_mut().poll_next(cx)).unwrap_or(Err(QUEUE_ENDED));
-        Poll::Ready(accepted.map(|pair| BidiStream::new(pair, self.open.role)).map_err(connection_error))
+        Poll::Ready(accepted.map(|pair| self.open.bidi_stream(pair)).map_err(connection_error))
     }
 
     fn poll_accept_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
-        let accepted = ready!(self.accepting_uni.as_mut().poll_next(cx)).unwrap_or(Err(QUEUE_ENDED));
-        let connection = &self.open.connection;
-        Poll::Ready(
-            accepted.map(|recv| RecvStream::uni(recv, connection.clone(), self.open.role)).map_err(connection_error),
-        )
+        loop {
+            match self.accepting_uni.as_mut().poll_next(cx) {
+                Poll::Ready(Some(Ok(stream))) => self.uni.add(stream),
+                Poll::Ready(accepted) => {
+                    let error = accepted.and_then(Result::err).unwrap_or(QUEUE_ENDED);
+                    return Poll::Ready(Err(connection_error(error)));
+                }
+                Poll::Pending => break,
+            }
+        }
+        let polled = ready!(self.uni.poll(cx, &self.open.connection));
+        Poll::Ready(polled.map_err(|_closed| connection_error(quinn::ConnectionError::LocallyClosed)))
     }
 
     fn opener(&self) -> OpenStreams {
@@ -100,13 +112,20 @@ impl fmt::Debug for Connection {
 pub struct OpenStreams {
     connection: quinn::Connection,
     role: Role,
+    /// Bytes of incomplete HEADERS frames on all streams of the connection.
+    headers: Arc<AtomicU64>,
     opening_bidi: Option<Opening<BidiPair>>,
     opening_uni: Option<Opening<quinn::SendStream>>,
 }
 
 impl OpenStreams {
-    fn new(connection: quinn::Connection, role: Role) -> Self {
-        Self { connection, role, opening_bidi: None, opening_uni: None }
+    fn new(connection: quinn::Connection, role: Role, headers: Arc<AtomicU64>) -> Self {
+        Self { connection, role, headers, opening_bidi: None, opening_uni: None }
+    }
+
+    fn bidi_stream(&self, (send, recv): BidiPair) -> BidiStream {
+        let recv = RecvStream::message(recv, self.role, Arc::clone(&self.headers));
+        BidiStream { send: Some(SendStream::new(send, self.role)), recv }
     }
 }
 
@@ -122,7 +141,7 @@ impl quic::OpenStreams<Bytes> for OpenStreams {
         });
         let opened = ready!(opening.as_mut().poll(cx));
         self.opening_bidi = None;
-        Poll::Ready(opened.map(|pair| BidiStream::new(pair, self.role)).map_err(open_error))
+        Poll::Ready(opened.map(|pair| self.bidi_stream(pair)).map_err(open_error))
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream, StreamErrorIncoming>> {
@@ -147,7 +166,7 @@ fn open_error(error: quinn::ConnectionError) -> StreamErrorIncoming {
 
 impl Clone for OpenStreams {
     fn clone(&self) -> Self {
-        Self::new(self.connection.clone(), self.role)
+        Self::new(self.connection.clone(), self.role, Arc::clone(&self.headers))
     }
 }
 
@@ -177,10 +196,6 @@ pub struct BidiStream {
 }
 
 impl BidiStream {
-    fn new((send, recv): BidiPair, role: Role) -> Self {
-        Self { send: Some(SendStream::new(send, role)), recv: RecvStream::request(recv, role) }
-    }
-
     /// Takes the sending half. After that, what h3 sends on this stream is discarded, and the holder of the sending half
     /// has to send a response or a reset: h3's errors say which.
     pub fn take_send(&mut self) -> Option<SendStream> {

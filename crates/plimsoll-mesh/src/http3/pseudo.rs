@@ -1,4 +1,4 @@
-//! Pseudo-header fields of a request: each at most once, and all before the other fields (RFC 9114, 4.3).
+//! Pseudo-header fields: in a request each at most once and before the other fields, in trailers none (RFC 9114, 4.3).
 //!
 //! h3 uses the last of several, wherever it is: an intermediary that used the first one saw another request. So the section
 //! is walked once more, without decoding it: names in QPACK's static table are known by their index, and of the other
@@ -41,6 +41,19 @@ pub(crate) fn fault(section: &[u8]) -> Option<&'static str> {
         }
         if std::mem::replace(&mut seen[name], true) {
             return Some("a pseudo-header field that occurs twice");
+        }
+    }
+    None
+}
+
+/// What is wrong with an encoded trailer section, if anything is: it has no pseudo-header fields at all.
+pub(crate) fn trailer_fault(section: &[u8]) -> Option<&'static str> {
+    let mut rest = section;
+    integer(&mut rest, 8)?;
+    integer(&mut rest, 7)?;
+    while !rest.is_empty() {
+        if next_name(&mut rest)?.is_some() {
+            return Some("a pseudo-header field");
         }
     }
     None
@@ -177,6 +190,14 @@ mod tests {
         }
         for (name, coded) in NAMES {
             assert!(fault(&section(&[Plain(name, b"x"), Coded(coded)])).is_some(), "the two are the same name");
+        }
+    }
+
+    #[test]
+    fn a_trailer_section_has_no_pseudo_header_field() {
+        assert_eq!(trailer_fault(&section(&[Plain(b"x-checksum", b"1")])), None);
+        for line in [Indexed(25), Named(1, b"/"), Plain(b":path", b"/"), Coded(NAMES[2].1)] {
+            assert!(trailer_fault(&section(&[Plain(b"x-checksum", b"1"), line])).is_some());
         }
     }
 

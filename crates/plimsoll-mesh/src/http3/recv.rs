@@ -1,14 +1,21 @@
 //! The receiving half of a stream.
 
+use std::future::Future as _;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId};
 
-use super::guard::{FrameGuard, Oversized, varint};
+use super::guard::{FrameError, FrameGuard, Oversized};
 use super::{Role, connection_error, quic_code};
+
+/// Bytes of incomplete HEADERS frames that the streams of one connection may hold together. h3 buffers such a frame until it
+/// is complete.
+pub const CONNECTION_HEADERS_CAP: u64 = 128 * 1024;
 
 /// A quinn receive stream under the frame guard.
 ///
@@ -16,6 +23,8 @@ use super::{Role, connection_error, quic_code};
 #[derive(Debug)]
 pub struct RecvStream {
     stream: quinn::RecvStream,
+    /// Passed on before anything else, without a check: the type of a unidirectional stream.
+    prefix: Bytes,
     /// Read from the stream, not scanned yet.
     unscanned: Bytes,
     watch: Watch,
@@ -28,29 +37,52 @@ pub struct RecvStream {
 #[derive(Debug)]
 enum Watch {
     /// The frames of a request or response.
-    Frames(FrameGuard),
-    /// A unidirectional stream whose type is not complete.
-    UniType { connection: quinn::Connection, seen: [u8; 8], len: u8 },
+    Message { guard: FrameGuard, headers: HeaderBytes },
     /// The frames of the peer's control stream.
     Control { connection: quinn::Connection, guard: FrameGuard },
-    /// Nothing: QPACK streams are never read, so flow control bounds them; unknown ones are stopped.
+    /// Nothing, in a build without the guard.
     Nothing,
 }
 
+/// What this stream holds of [`CONNECTION_HEADERS_CAP`]; released on drop.
+#[derive(Debug)]
+struct HeaderBytes {
+    connection: Arc<AtomicU64>,
+    held: u64,
+}
+
 impl RecvStream {
-    pub(super) fn request(stream: quinn::RecvStream, role: Role) -> Self {
-        let off = crate::controls::switched_off("frame-guard");
-        let watch = if off { Watch::Nothing } else { Watch::Frames(FrameGuard::request()) };
-        Self { stream, unscanned: Bytes::new(), watch, role, ended: false, refused: false }
+    /// The receiving half of a request or response. `headers` counts the bytes of incomplete HEADERS frames of its connection.
+    pub(super) fn message(stream: quinn::RecvStream, role: Role, headers: Arc<AtomicU64>) -> Self {
+        let guard = match role {
+            Role::Server => FrameGuard::request(),
+            Role::Client => FrameGuard::response(),
+        };
+        let watch = Watch::Message { guard, headers: HeaderBytes { connection: headers, held: 0 } };
+        Self::new(stream, role, watch, Bytes::new(), Bytes::new())
     }
 
-    pub(super) fn uni(stream: quinn::RecvStream, connection: quinn::Connection, role: Role) -> Self {
-        let off = crate::controls::switched_off("frame-guard");
-        let watch = if off { Watch::Nothing } else { Watch::UniType { connection, seen: [0; 8], len: 0 } };
-        Self { stream, unscanned: Bytes::new(), watch, role, ended: false, refused: false }
+    /// The peer's control stream. `prefix` is its type, `rest` what came with it.
+    pub(super) fn control(
+        stream: quinn::RecvStream,
+        connection: quinn::Connection,
+        role: Role,
+        prefix: Bytes,
+        rest: Bytes,
+    ) -> Self {
+        let guard = match role {
+            Role::Server => FrameGuard::client_control(),
+            Role::Client => FrameGuard::server_control(),
+        };
+        Self::new(stream, role, Watch::Control { connection, guard }, prefix, rest)
     }
 
-    /// Whether the guard has refused a frame of this stream.
+    fn new(stream: quinn::RecvStream, role: Role, watch: Watch, prefix: Bytes, unscanned: Bytes) -> Self {
+        let watch = if crate::controls::switched_off("frame-guard") { Watch::Nothing } else { watch };
+        Self { stream, prefix, unscanned, watch, role, ended: false, refused: false }
+    }
+
+    /// Whether the guard has refused a frame of this stream for its size.
     pub(super) fn was_refused(&self) -> bool {
         self.refused
     }
@@ -73,47 +105,53 @@ impl RecvStream {
         Poll::Ready(Ok(true))
     }
 
-    /// Ends the stream, or the connection if the frame came on the control stream: that one cannot be stopped
-    /// (RFC 9114, 6.2.1), so nothing less keeps its bytes out of memory.
-    fn refuse(&mut self, oversized: Oversized) -> StreamErrorIncoming {
-        tracing::info!(target: "plimsoll::mesh", %oversized, "frame refused");
+    /// Stops reading after an invalid frame. On the control stream the connection is closed, because that stream cannot be
+    /// stopped (RFC 9114, 6.2.1).
+    fn refuse(&mut self, error: FrameError) -> StreamErrorIncoming {
+        tracing::info!(target: "plimsoll::mesh", %error, "frame refused");
         self.unscanned.clear();
-        self.refused = true;
-        let code = Code::H3_EXCESSIVE_LOAD.value();
+        let code = match &error {
+            FrameError::Oversized(_) => Code::H3_EXCESSIVE_LOAD,
+            FrameError::PushId(_) => Code::H3_ID_ERROR,
+            FrameError::Unexpected { .. } => Code::H3_FRAME_UNEXPECTED,
+            FrameError::MalformedTrailers(_) => Code::H3_MESSAGE_ERROR,
+        };
         if let Watch::Control { connection, .. } = &self.watch {
-            connection.close(quic_code(code), oversized.to_string().as_bytes());
-            let connection_error = ConnectionErrorIncoming::Undefined(std::sync::Arc::new(oversized));
+            connection.close(quic_code(code.value()), error.to_string().as_bytes());
+            let connection_error = ConnectionErrorIncoming::Undefined(Arc::new(error));
             return StreamErrorIncoming::ConnectionErrorIncoming { connection_error };
         }
-        quic::RecvStream::stop_sending(self, code);
-        StreamErrorIncoming::StreamTerminated { error_code: code }
-    }
-
-    /// Follows the type of a unidirectional stream; passes its bytes on as they come.
-    fn uni_type(&mut self) -> Bytes {
-        let Watch::UniType { connection, seen, len } = &mut self.watch else {
-            return std::mem::take(&mut self.unscanned);
-        };
-        let before = usize::from(*len);
-        let fresh = self.unscanned.len().min(seen.len() - before);
-        seen[before..before + fresh].copy_from_slice(&self.unscanned[..fresh]);
-        let Some((kind, size)) = varint(&seen[..before + fresh]) else {
-            *len += fresh as u8;
-            return std::mem::take(&mut self.unscanned);
-        };
-        const CONTROL: u64 = 0x0;
-        const PUSH: u64 = 0x1;
-        let connection = connection.clone();
-        if kind == PUSH && self.role == Role::Server {
-            // RFC 9114, 6.2.2: only servers push.
-            let code = quic_code(Code::H3_STREAM_CREATION_ERROR.value());
-            connection.close(code, b"a client must not open a push stream");
+        quic::RecvStream::stop_sending(self, code.value());
+        match error {
+            FrameError::Oversized(_) => {
+                self.refused = true;
+                StreamErrorIncoming::StreamTerminated { error_code: code.value() }
+            }
+            // The holder of the request decides between an error of the stream and one of the connection.
+            error => StreamErrorIncoming::Unknown(Box::new(error)),
         }
-        self.watch = match kind {
-            CONTROL => Watch::Control { connection, guard: FrameGuard::control() },
-            _ => Watch::Nothing,
-        };
-        self.unscanned.split_to(size - before)
+    }
+}
+
+impl HeaderBytes {
+    /// Holds as many bytes as an incomplete HEADERS frame may need.
+    fn hold(&mut self, bytes: u64) -> Result<(), FrameError> {
+        if bytes == self.held {
+            return Ok(());
+        }
+        self.connection.fetch_sub(self.held, Relaxed);
+        self.held = bytes;
+        let held = self.connection.fetch_add(bytes, Relaxed) + bytes;
+        if bytes > 0 && held > CONNECTION_HEADERS_CAP {
+            return Err(Oversized { kind: 0x1, announced: held, cap: CONNECTION_HEADERS_CAP }.into());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for HeaderBytes {
+    fn drop(&mut self) {
+        self.connection.fetch_sub(self.held, Relaxed);
     }
 }
 
@@ -121,23 +159,28 @@ impl quic::RecvStream for RecvStream {
     type Buf = Bytes;
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
+        if !self.prefix.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.prefix))));
+        }
         loop {
             if !ready!(self.poll_unscanned(cx))? {
                 let rest = match &mut self.watch {
-                    Watch::Frames(guard) | Watch::Control { guard, .. } => guard.unfinished(),
-                    Watch::UniType { .. } | Watch::Nothing => None,
+                    Watch::Message { guard, .. } | Watch::Control { guard, .. } => guard.unfinished(),
+                    Watch::Nothing => None,
                 };
                 return Poll::Ready(Ok(rest));
             }
             let passed = match &mut self.watch {
-                Watch::Frames(guard) | Watch::Control { guard, .. } => guard.scan(&mut self.unscanned),
-                Watch::UniType { .. } => Ok(Some(self.uni_type())),
+                Watch::Message { guard, headers } => guard
+                    .scan(&mut self.unscanned)
+                    .and_then(|passed| headers.hold(guard.incomplete_headers()).map(|()| passed)),
+                Watch::Control { guard, .. } => guard.scan(&mut self.unscanned),
                 Watch::Nothing => Ok(Some(std::mem::take(&mut self.unscanned))),
             };
             match passed {
                 Ok(None) => {}
                 Ok(passed) => return Poll::Ready(Ok(passed)),
-                Err(oversized) => return Poll::Ready(Err(self.refuse(oversized))),
+                Err(error) => return Poll::Ready(Err(self.refuse(error))),
             }
         }
     }

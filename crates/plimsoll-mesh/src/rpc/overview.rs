@@ -1,6 +1,7 @@
 //! The overview of a router: the services and nodes of the mesh, with states and reasons.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::directory::Member;
 use crate::names::NodeId;
@@ -11,6 +12,13 @@ use super::provider_choice::Health;
 use super::router::Router;
 
 impl Overview for Router {
+    /// From the services of this node and the view of the directory, of which a new one has another address.
+    fn version(&self) -> u64 {
+        let view = self.0.mesh.as_ref().map_or(0, |mesh| Arc::as_ptr(&mesh.directory.view()) as usize as u64);
+        let own = *self.0.services.changes().borrow();
+        own.rotate_left(32) ^ view
+    }
+
     fn services(&self) -> Vec<ServiceEntry> {
         let mut entries: BTreeMap<_, ServiceEntry> = BTreeMap::new();
         for served in self.0.services.list() {

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use plimsoll_mesh::gateway::Limits;
+use plimsoll::bounded::Cap;
+use plimsoll_mesh::gateway::{AdmissionLimits, Limits};
 use plimsoll_mesh::problem::Code;
 use quinn::ConnectionError;
 
@@ -10,6 +11,11 @@ use crate::support::{Client, Server, dial, eventually};
 
 fn full() -> Limits {
     Limits { clients: 1, refusal_responders: 1, refusal_timeout: Duration::from_millis(300), ..Limits::default() }
+}
+
+/// All clients of these tests come from one origin.
+pub(crate) fn one_origin() -> AdmissionLimits {
+    AdmissionLimits { per_origin: Some(Cap::of::<10_000>()), ..AdmissionLimits::default() }
 }
 
 fn closed_with(error: &ConnectionError) -> (u64, String) {
@@ -133,7 +139,9 @@ async fn a_handshake_that_never_ends_gives_its_place_back_in_time() {
 #[tokio::test]
 async fn of_a_crowd_exactly_the_cap_is_served_and_the_counters_of_both_sides_agree() {
     const CROWD: usize = 120;
-    let server = Server::start(Limits { clients: 40, refusal_responders: 16, ..Limits::default() }).await;
+    let server =
+        Server::start(Limits { clients: 40, refusal_responders: 16, admission: one_origin(), ..Limits::default() })
+            .await;
     let mut crowd = tokio::task::JoinSet::new();
     let config = server.client_config();
     let address = server.address;

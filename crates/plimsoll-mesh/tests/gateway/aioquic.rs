@@ -6,6 +6,7 @@ use plimsoll_mesh::gateway::Limits;
 use serde_json::Value;
 use tokio::process::Command;
 
+use crate::admission::one_origin;
 use crate::support::{Server, eventually};
 
 /// The Python that `scripts/test` makes.
@@ -80,7 +81,9 @@ async fn what_an_aioquic_client_asked_for_is_answered_after_its_goaway() {
 
 #[tokio::test]
 async fn of_an_aioquic_crowd_as_many_are_served_as_may_be() {
-    let server = Server::start(Limits { clients: 20, refusal_responders: 8, ..Limits::default() }).await;
+    let server =
+        Server::start(Limits { clients: 20, refusal_responders: 8, admission: one_origin(), ..Limits::default() })
+            .await;
     let report = scenario(&server, &["crowd", "--clients", "60", "--expect-served", "20"]).await;
     let attempts = server.gateway.attempts();
     assert!(attempts.balanced());

@@ -34,6 +34,14 @@ pub(crate) struct Stand {
     pub(crate) gate: Notify,
     pub(crate) last: Mutex<Option<Call>>,
     pub(crate) peers: Mutex<Vec<quinn::Connection>>,
+    /// Services to list beside `echo`.
+    pub(crate) listed: AtomicUsize,
+    /// How often the services were listed.
+    pub(crate) listings: AtomicUsize,
+    /// The version of the listings.
+    pub(crate) version: AtomicUsize,
+    /// Listing nodes panics.
+    pub(crate) panics: AtomicUsize,
 }
 
 struct Hanging<'a>(&'a AtomicUsize);
@@ -89,12 +97,25 @@ impl Dispatch for Stand {
 }
 
 impl Overview for Stand {
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst) as u64
+    }
+
     fn services(&self) -> Vec<ServiceEntry> {
-        let name = "echo".parse().unwrap();
-        vec![ServiceEntry { name, providers: vec![PROVIDER], callable: true, idempotent: true }]
+        self.listings.fetch_add(1, Ordering::SeqCst);
+        let more = (0..self.listed.load(Ordering::SeqCst)).map(|n| format!("service-{n:05}"));
+        let names = std::iter::once("echo".to_owned()).chain(more);
+        let entry = |name: String| ServiceEntry {
+            name: name.parse().unwrap(),
+            providers: vec![PROVIDER],
+            callable: true,
+            idempotent: true,
+        };
+        names.map(entry).collect()
     }
 
     fn nodes(&self) -> Vec<NodeEntry> {
+        assert_eq!(self.panics.load(Ordering::SeqCst), 0, "listing panics on purpose");
         vec![NodeEntry { id: PROVIDER, address: None, this: true, state: "up".into(), reason: None }]
     }
 }
@@ -173,6 +194,12 @@ pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// As [`dial`], from another address of this machine: an origin is a /24.
+pub(crate) async fn dial_from(server: &Server, from: [u8; 4]) -> Result<quinn::Connection, quinn::ConnectionError> {
+    let endpoint = quinn::Endpoint::client((from, 0).into()).unwrap();
+    endpoint.connect_with(server.client_config(), server.address, "node").unwrap().await
+}
+
 /// A bare QUIC connection to the gateway, for clients that do not play by the rules.
 pub(crate) async fn dial(
     server: &Server,
@@ -180,6 +207,85 @@ pub(crate) async fn dial(
 ) -> Result<quinn::Connection, quinn::ConnectionError> {
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     endpoint.connect_with(config, server.address, "node").unwrap().await
+}
+
+/// A path between a client and the gateway that can change its address, as a NAT does, or be cut.
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    gateway: SocketAddr,
+    /// The socket that the gateway sees.
+    outside: Arc<Mutex<Arc<tokio::net::UdpSocket>>>,
+    changed: Arc<Notify>,
+    task: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+impl Relay {
+    pub(crate) async fn start(gateway: SocketAddr) -> Self {
+        let inside = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = inside.local_addr().unwrap();
+        let outside = Arc::new(Mutex::new(Self::outside(gateway).await));
+        let changed = Arc::new(Notify::new());
+        let (current, change) = (Arc::clone(&outside), Arc::clone(&changed));
+        let task = tokio::spawn(async move {
+            let (mut client, mut to_gateway, mut to_client) = (None, vec![0; 65_536], vec![0; 65_536]);
+            loop {
+                let outside = Arc::clone(&current.lock());
+                tokio::select! {
+                    Ok((bytes, from)) = inside.recv_from(&mut to_gateway) => {
+                        client = Some(from);
+                        let _ = outside.send(&to_gateway[..bytes]).await;
+                    }
+                    Ok(bytes) = outside.recv(&mut to_client) => {
+                        if let Some(client) = client {
+                            let _ = inside.send_to(&to_client[..bytes], client).await;
+                        }
+                    }
+                    () = change.notified() => {}
+                }
+            }
+        });
+        Self { address, gateway, outside, changed, task: tokio_util::task::AbortOnDropHandle::new(task) }
+    }
+
+    async fn outside(gateway: SocketAddr) -> Arc<tokio::net::UdpSocket> {
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        socket.connect(gateway).await.unwrap();
+        Arc::new(socket)
+    }
+
+    /// The gateway sees another port from now on.
+    pub(crate) async fn rebind(&self) {
+        *self.outside.lock() = Self::outside(self.gateway).await;
+        self.changed.notify_one();
+    }
+
+    /// Nothing passes any more, in either direction.
+    pub(crate) fn cut(&self) {
+        self.task.abort();
+    }
+}
+
+/// A HEADERS frame of a request: its method by its index in QPACK's static table, 17 for GET and 20 for POST.
+pub(crate) fn head(method: u8, path: &str) -> Vec<u8> {
+    let section =
+        [&[0x00, 0x00, 0xc0 | method, 0xc0 | 23, 0x50, 1, b'x', 0x51, path.len() as u8][..], path.as_bytes()].concat();
+    frame(0x1, &section)
+}
+
+/// A frame of HTTP/3.
+pub(crate) fn frame(kind: u64, payload: &[u8]) -> Vec<u8> {
+    [varint(kind), varint(payload.len() as u64), payload.to_vec()].concat()
+}
+
+/// Code and reason with which the gateway closed a connection.
+pub(crate) async fn closed(connection: &quinn::Connection) -> (u64, String) {
+    let closed = tokio::time::timeout(Duration::from_secs(20), connection.closed()).await.expect("it is closed");
+    match closed {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            (close.error_code.into_inner(), String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A variable-length integer of eight bytes (RFC 9000, 16).

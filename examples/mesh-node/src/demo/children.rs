@@ -159,6 +159,7 @@ impl Node {
             .args(["serve", "--json", "--tied", "--trust-open", "true", "--peers-gossip-interval", "100ms"])
             .args(["--listen", listen, "--peers-seeds", seed, "--services", &offers.join(",")])
             .args(["--gateway-max-clients", &CLIENT_CAP.to_string(), "--peers-max", "16"])
+            .args(["--gateway-max-per-prefix", &CLIENT_CAP.to_string()])
             .arg("--data")
             .arg(&data)
             .stdin(Stdio::piped())

@@ -56,7 +56,7 @@ pub(crate) const KEYS: &[Key] = &[
         "gateway.max_per_prefix",
         "",
         "COUNT",
-        "clients at once of one address prefix (/24, /56); as gateway.max_clients when not set",
+        "clients at once of one address prefix (/24, /56); half of gateway.max_clients when not set",
     ),
     key("gateway.rate", "10000", "COUNT", "connections that may begin a second"),
     key("gateway.prefix_rate", "10000", "COUNT", "connections that may begin a second from one address prefix"),

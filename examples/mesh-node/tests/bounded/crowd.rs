@@ -87,7 +87,11 @@ fn sizes() -> (usize, usize) {
 }
 
 fn gateway(folder: &tempfile::TempDir, cap: usize) -> Plan {
-    Plan::new(folder, "a").flag("services", "echo").flag("gateway-max-clients", cap).flag("gateway-idle", "10min")
+    Plan::new(folder, "a")
+        .flag("services", "echo")
+        .flag("gateway-max-clients", cap)
+        .flag("gateway-max-per-prefix", cap)
+        .flag("gateway-idle", "10min")
 }
 
 /// M-6, M-7, M-23: a tenth more clients than the cap: exactly as many are served as it says, the others refused, by both

@@ -14,7 +14,7 @@ use crate::clients::{At, endpoint, p99};
 use crate::harness::{Node, Plan, counter, folder, full};
 use crate::left::note;
 
-const SUBSCRIPTIONS: [&str; 2] = ["gateway", "subscriptions"];
+const SUBSCRIPTIONS: [&str; 2] = ["gateway", "topics"];
 const READERS: usize = 10;
 const MIB: f64 = 1_048_576.0;
 

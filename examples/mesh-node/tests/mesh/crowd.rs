@@ -8,7 +8,7 @@ use crate::harness::{GATEWAY, Plan, counter, folder, note, place};
 #[tokio::test(flavor = "multi_thread")]
 async fn of_300_clients_on_a_cap_of_100_exactly_100_are_served_on_both_ledgers() {
     let folder = folder();
-    let node = Plan::new(&folder, "a").flag("gateway-max-clients", 100).start();
+    let node = Plan::new(&folder, "a").flag("gateway-max-clients", 100).flag("gateway-max-per-prefix", 100).start();
     let (good, theirs) = node.aioquic(&["crowd", "--clients", "300", "--expect-served", "100"]);
     let count = |name: &str| theirs[name].as_u64().unwrap();
     let snapshot = node.until("all have left", |now| counter(now, &GATEWAY, "clients") == 0).await;

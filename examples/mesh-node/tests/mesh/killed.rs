@@ -78,7 +78,11 @@ async fn the_caller_of_a_killed_provider_reads_502_within_two_seconds_and_the_ne
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_node_comes_back_on_its_port_also_while_its_peers_gateway_is_full() {
     let folder = folder();
-    let a = Plan::new(&folder, "a").flag("services", "echo").flag("gateway-max-clients", 4).start();
+    let a = Plan::new(&folder, "a")
+        .flag("services", "echo")
+        .flag("gateway-max-clients", 4)
+        .flag("gateway-max-per-prefix", 4)
+        .start();
     let plan = Plan::new(&folder, "b").flag("services", "hash").meets(&a);
     let mut b = plan.start();
     let plan = plan.flag("listen", b.address);

@@ -32,12 +32,12 @@ fn caps_that_do_not_fit_the_memory_are_refused_with_the_sum() {
     assert_eq!(code, Some(2), "{words}");
     assert!(words.contains("10000 clients + 64 refusal responders + 1000 pooled peers at 52 KiB each, "), "{words}");
     assert!(words.contains("10000 advertisements at 1 KiB each, 10000 subscriptions at 8 KiB each"), "{words}");
-    assert!(words.contains("of buffers are 778.8 MiB"), "{words}");
+    assert!(words.contains("of buffers are 842.8 MiB"), "{words}");
     assert!(words.contains("the memory budget is 64.0 MiB"), "{words}");
     let small = |advertisements| {
         let plan = Plan::new(&folder, "a").flag("gateway-max-clients", 100).flag("peers-max", 10);
         let plan = plan.flag("pubsub-max-subscribers", 100).flag("pubsub-max-filters", 100);
-        plan.flag("advertisements-max", advertisements).flag("memory-budget", "160MiB")
+        plan.flag("advertisements-max", advertisements).flag("memory-budget", "224MiB")
     };
     let (code, words) = run(&mut small(100_000).command());
     assert_eq!(code, Some(2), "{words}");

@@ -9,11 +9,13 @@ fn from(port: u16) -> SocketAddr {
 #[test]
 fn over_the_cap_a_responder_then_a_plain_refusal() {
     let admission = ClientAdmission::new(1, 1, &AdmissionLimits::default());
-    let Decision::Admit(mut client) = admission.decide(from(1), b"a") else { panic!("a client slot is free") };
+    let Decision::Admit(mut client) = admission.decide(from(1), true, b"a") else { panic!("a client slot is free") };
     client.settle(Outcome::Served);
-    let Decision::Respond(mut responder) = admission.decide(from(2), b"b") else { panic!("a responder is free") };
-    assert!(matches!(admission.decide(from(3), b"c"), Decision::Refuse));
-    assert!(matches!(admission.decide(from(3), b"c"), Decision::Repeated), "a repeated first packet counts once");
+    let Decision::Respond(mut responder, _) = admission.decide(from(2), true, b"b") else {
+        panic!("a responder is free")
+    };
+    assert!(matches!(admission.decide(from(3), true, b"c"), Decision::Refuse));
+    assert!(matches!(admission.decide(from(3), true, b"c"), Decision::Repeated), "a repeated first packet counts once");
     responder.settle(Outcome::RefusedWithReason);
     drop(responder);
     let attempts = admission.attempts();
@@ -23,13 +25,13 @@ fn over_the_cap_a_responder_then_a_plain_refusal() {
     );
     assert_eq!((attempts.clients, attempts.responding), (1, 0));
     drop(client);
-    assert!(matches!(admission.decide(from(4), b"d"), Decision::Admit(_)));
+    assert!(matches!(admission.decide(from(4), true, b"d"), Decision::Admit(_)));
 }
 
 #[test]
 fn a_slot_dropped_without_an_outcome_is_a_failed_handshake() {
     let admission = ClientAdmission::new(1, 1, &AdmissionLimits::default());
-    drop(admission.decide(from(1), b"a"));
+    drop(admission.decide(from(1), true, b"a"));
     assert_eq!(admission.attempts().failed_handshakes, 1);
     assert_eq!(admission.attempts().clients, 0);
 }
@@ -42,9 +44,9 @@ proptest! {
         let mut held: Vec<AdmissionSlot> = Vec::new();
         for (n, (step, which)) in steps.into_iter().enumerate() {
             match step {
-                0 | 1 => match admission.decide(from(n as u16), b"id") {
-                    Decision::Admit(slot) | Decision::Respond(slot) => held.push(slot),
-                    Decision::Refuse => {}
+                0 | 1 => match admission.decide(from(n as u16), true, b"id") {
+                    Decision::Admit(slot) | Decision::Respond(slot, _) => held.push(slot),
+                    Decision::Refuse | Decision::Retry => {}
                     Decision::Repeated => prop_assert!(false, "every attempt is a new one"),
                 },
                 _ if held.is_empty() => {}

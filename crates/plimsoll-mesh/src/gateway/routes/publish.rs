@@ -1,23 +1,32 @@
 //! `POST /v1/publish/{topic}`.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use plimsoll::bounded;
+
 use crate::gateway::connection_context::ConnectionContext;
-use crate::gateway::lazy_timeout::lazy_timeout;
-use crate::gateway::request_body::{RequestBody, RequestStream};
-use crate::gateway::request_failure::RequestFailure;
 use crate::gateway::request_head::PublishHead;
-use crate::gateway::response::HttpResponse;
+use crate::gateway::request_workers::{Job, Served, WorkerKind};
+use crate::gateway::response::{HttpProblem, HttpResponse};
 use crate::problem::{Code, Problem};
+use crate::pubsub::PublishError;
 
 /// Publishes one message; the response says how many subscribers it reached.
-pub(super) async fn publish(
-    context: &ConnectionContext,
-    head: PublishHead,
-    stream: &mut RequestStream,
-) -> Result<HttpResponse, RequestFailure> {
-    let state = &context.state;
-    let PublishHead { topic, content_type, content_length } = head;
-    let read = RequestBody::read(context, stream, content_length);
-    let mut body = RequestBody::in_time(lazy_timeout(state.limits.body_timeout, read).await)?;
-    let published = state.pubsub.publish(&topic, content_type.as_deref(), &body.bytes());
-    published.map(HttpResponse::published).map_err(|error| Problem::new(Code::BodyTooLarge, error.to_string()).into())
+pub(super) fn publish(context: &Arc<ConnectionContext>, head: PublishHead, body: Bytes) -> Job {
+    let context = Arc::clone(context);
+    let work = async move {
+        let published = context.state.pubsub.publish(&head.topic, head.content_type.as_deref(), &body);
+        published.map(|published| Served::Response(HttpResponse::published(published))).map_err(problem)
+    };
+    Job { kind: WorkerKind::Publish, work: Box::pin(work) }
+}
+
+fn problem(error: PublishError) -> HttpProblem {
+    let code = match error {
+        PublishError::Refused(bounded::PublishError::BudgetFull { .. }) => Code::Overloaded,
+        PublishError::Refused(_) => Code::BodyTooLarge,
+        PublishError::NotRunning => Code::ShuttingDown,
+    };
+    Problem::new(code, error.to_string()).into()
 }

@@ -3,81 +3,93 @@
 //! A subscriber that reads too slowly is cut off by its own backlog while this waits in a write. The last event says why if
 //! the client reads on within a moment, and the code of the reset otherwise.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use h3::error::Code as H3Code;
 use http::StatusCode;
+use parking_lot::Mutex;
 use plimsoll::bounded::Disconnected;
 
 use crate::events::EventKind;
 use crate::gateway::connection_context::ConnectionContext;
 use crate::gateway::lazy_timeout::lazy_timeout;
 use crate::gateway::limits::CLOSE_TIMEOUT;
+use crate::gateway::request_workers::{Job, Served, WorkerKind};
 use crate::gateway::sessions::SubscriptionGuard;
 use crate::http3::{SendStream, StreamEnd};
 use crate::problem::{Code, Problem};
-use crate::pubsub::{Filter, HEARTBEAT, Subscriber, cut_off_event};
+use crate::pubsub::{Filter, HEARTBEAT, SubscribeError, Subscriber, cut_off_event};
 
-/// How a subscription ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ended {
-    /// The client got the reason, by an event or by the code of a reset.
-    Completed,
-    /// The client left.
-    Cancelled,
+/// The stream of a subscription: in the request's task until its worker runs, then in the worker. A panic there drops it,
+/// which resets it.
+pub(crate) type StreamSlot = Arc<Mutex<Option<(SendStream, BoxFuture<'static, StreamEnd>)>>>;
+
+/// The work of a subscription, from its head to its last event. It takes the stream out of `slot` once it is registered.
+pub(crate) fn subscribe(context: &Arc<ConnectionContext>, filter: Filter, slot: &StreamSlot) -> Job {
+    let (context, slot) = (Arc::clone(context), Arc::clone(slot));
+    let work = async move {
+        let subscription = register(&context, filter).await?;
+        let Some((send, stream_end)) = slot.lock().take() else { return Ok(Served::Cancelled) };
+        Ok(serve(&context, subscription, send, stream_end).await)
+    };
+    Job { kind: WorkerKind::Subscribe, work: Box::pin(work) }
 }
 
-/// A subscription that is registered with its client's session and with the topics.
-pub(crate) struct Subscription {
+/// A subscription that is registered with its client's session and with the topics. Dropping it removes it from both.
+struct Registered {
     subscriber: Subscriber,
     guard: SubscriptionGuard,
 }
 
-/// Registers a subscription. Dropping it removes it everywhere.
-///
-/// Cancel safe.
-pub(crate) async fn begin(context: &ConnectionContext, filter: Filter) -> Result<Subscription, Problem> {
+async fn register(context: &ConnectionContext, filter: Filter) -> Result<Registered, Problem> {
     let state = &context.state;
     let guard = state.sessions.subscribe(&context.session).await?;
-    let subscriber = state.pubsub.subscribe(filter);
-    let subscriber = subscriber.map_err(|full| Problem::new(Code::Overloaded, full.to_string()))?;
-    Ok(Subscription { subscriber, guard })
+    let subscriber = state.pubsub.subscribe_as(&context.consumer, filter).await.map_err(|error| {
+        let code = match error {
+            SubscribeError::NotRunning => Code::ShuttingDown,
+            SubscribeError::Full(_) | SubscribeError::Overloaded => Code::Overloaded,
+        };
+        Problem::new(code, error.to_string())
+    })?;
+    Ok(Registered { subscriber, guard })
 }
 
 /// Serves a subscription until its client leaves, its backlog is over the limit, or the connection is drained.
 ///
 /// Not cancel safe: dropping the future resets the stream.
-pub(crate) async fn serve(
+async fn serve(
     context: &ConnectionContext,
-    subscription: Subscription,
-    send: &mut SendStream,
+    subscription: Registered,
+    mut send: SendStream,
     mut stream_end: BoxFuture<'static, StreamEnd>,
-) -> Ended {
-    let Subscription { mut subscriber, guard } = subscription;
+) -> Served {
+    let Registered { mut subscriber, guard } = subscription;
     if send.send_head(StatusCode::OK, "text/event-stream").await.is_err() {
-        return Ended::Cancelled;
+        return Served::Cancelled;
     }
     loop {
         let event = tokio::select! {
             biased;
-            _ = &mut stream_end => return Ended::Cancelled,
+            _ = &mut stream_end => return Served::Cancelled,
             () = context.draining.cancelled() => Err(Disconnected::Closed),
-            () = guard.ended() => return Ended::Cancelled,
+            () = guard.ended() => return Served::Cancelled,
             next = subscriber.next() => next.unwrap_or(Err(Disconnected::Closed)),
             () = tokio::time::sleep(context.state.limits.heartbeat) => Ok(HEARTBEAT),
         };
         let written = match event {
-            Ok(event) => write(context, &subscriber, send, event).await,
+            Ok(event) => write(context, &subscriber, &mut send, event).await,
             Err(reason) => Written::Last(reason),
         };
         let reason = match written {
             Written::Whole => continue,
             Written::Last(reason) => reason,
-            Written::Cancelled => return Ended::Cancelled,
+            Written::Cancelled => return Served::Cancelled,
             Written::Blocked(reason) => {
                 record(context, reason);
                 send.reset_with(H3Code::H3_EXCESSIVE_LOAD);
-                return Ended::Completed;
+                return Served::Streamed;
             }
         };
         record(context, reason);
@@ -85,14 +97,14 @@ pub(crate) async fn serve(
         drop((subscriber, guard));
         match lazy_timeout(CLOSE_TIMEOUT, send.send_data_frame(cut_off_event(reason))).await {
             Ok(Ok(())) => send.finish(),
-            Ok(Err(_)) => return Ended::Cancelled,
+            Ok(Err(_)) => return Served::Cancelled,
             Err(_) => send.reset_with(H3Code::H3_EXCESSIVE_LOAD),
         }
         if context.is_draining() {
             // Closing the connection discards what the client has not acknowledged.
             let _ = lazy_timeout(CLOSE_TIMEOUT, stream_end).await;
         }
-        return Ended::Completed;
+        return Served::Streamed;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The table of client sessions, their subscriptions and advertisements: decisions only, with the time as an argument.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
@@ -81,6 +82,8 @@ pub(super) struct SessionTable {
     /// For each session the token that ends the calls on its streams.
     sessions: Sessions<u64, CancellationToken, SessionResource>,
     advertised: Leases,
+    /// Counts changes of the names that are advertised.
+    changes: Arc<AtomicU64>,
     shortest: Duration,
     longest: Duration,
 }
@@ -120,7 +123,13 @@ impl SessionTable {
             ..RegistrySettings::default()
         });
         let advertised = Arc::new(RwLock::new(advertised));
-        Self { sessions, advertised, shortest: limits.shortest_ttl, longest: limits.longest_ttl }
+        Self {
+            sessions,
+            advertised,
+            changes: Arc::default(),
+            shortest: limits.shortest_ttl,
+            longest: limits.longest_ttl,
+        }
     }
 
     pub(super) fn counters(&self) -> SessionTableCounters {
@@ -131,6 +140,15 @@ impl SessionTable {
     /// The leases, for reading.
     pub(super) fn leases(&self) -> Leases {
         Arc::clone(&self.advertised)
+    }
+
+    /// Counts changes of the names that are advertised.
+    pub(super) fn changes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.changes)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Relaxed);
     }
 
     /// Adds a session. `calls` is cancelled when it is removed.
@@ -152,6 +170,7 @@ impl SessionTable {
         }
         if !switched_off("coordinated-cleanup") {
             self.advertised.write().remove_owner(&session);
+            self.changed();
         }
     }
 
@@ -191,7 +210,13 @@ impl SessionTable {
                 .map_err(|(refusal, _)| refusal)?,
         };
         match advertised.advertise(name, session, resource, ttl, now) {
-            Ok(advertised) => Ok(matches!(advertised, Advertised::Added(_))),
+            Ok(advertised) => {
+                let new = matches!(advertised, Advertised::Added(_));
+                if new {
+                    self.changes.fetch_add(1, Relaxed);
+                }
+                Ok(new)
+            }
             Err(refusal) => {
                 if known.is_none() {
                     self.sessions.detach(resource);
@@ -204,6 +229,7 @@ impl SessionTable {
     /// Removes an advertisement. Returns whether it existed.
     pub(super) fn withdraw(&mut self, session: SessionKey, name: &ServiceName) -> bool {
         let resource = self.advertised.write().withdraw(name, &session);
+        self.changed();
         resource.is_some_and(|resource| self.sessions.detach(resource).is_some())
     }
 
@@ -215,6 +241,7 @@ impl SessionTable {
         let swept = self.advertised.write().sweep(now);
         for (_, _, resource) in swept {
             self.sessions.detach(resource);
+            self.changed();
         }
     }
 
