@@ -1,9 +1,9 @@
 //! The cell in which one call settles.
 //!
 //! A call can end in many ways at once: the worker replies while the deadline passes while the caller goes away. One
-//! atomic byte decides: whoever sets `SETTLED` has won, everybody else has lost and learns so, and there is no second
-//! settlement. The winner then does its book-keeping and only afterwards hands over the value, so that whoever sees an
-//! outcome finds everything that the call held already released.
+//! atomic byte decides: the party that sets `SETTLED` wins, every other party sees that it has lost, and there is no second
+//! settlement. The winner first releases everything that the call held and then stores the value, so that a caller that sees
+//! an outcome finds everything released.
 //!
 //! ```text
 //!            begin            settle (worker)          end
@@ -13,8 +13,8 @@
 //!     `-- settle (any) --> settled: begin is refused, there never is a worker
 //! ```
 //!
-//! The value and the two waiters stand under a lock that is held for a few moves. A lost wake-up cannot happen: a waiter
-//! is left and a value is looked for in one critical section.
+//! The value and the two waiters are behind a lock that is held for a few moves. A wake-up cannot be lost: storing a waiter and
+//! looking for a value is one critical section.
 
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{Mutex, lock};
@@ -24,7 +24,7 @@ const BEGUN: u8 = 2;
 const ENDED: u8 = 4;
 const ABANDONED: u8 = 8;
 
-/// Who settles.
+/// The party that settles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Party {
     /// The worker that serves the call.
@@ -33,22 +33,22 @@ pub enum Party {
     Other,
 }
 
-/// What the winner of the settlement must know. It owes the cell a [`CallCell::fill`].
+/// What the winner of the settlement must know. It must call [`CallCell::fill`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "the caller waits until the cell is filled"]
 pub struct Won {
-    /// A worker is at it and does not know yet: it is overrunning until it ends.
+    /// A worker serves the call and does not know yet: it is overrunning until it ends.
     pub abandoned: bool,
 }
 
 /// What a worker learns as it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ended {
-    /// The call was settled by someone else while this worker was at it.
+    /// Another party settled the call while this worker served it.
     pub abandoned: bool,
 }
 
-/// Whom to tell that the cell has been filled.
+/// The waiters to wake when the cell has been filled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "waiters that are not woken wait for ever"]
 pub struct Waiters<W> {
@@ -78,19 +78,19 @@ impl<V, W> CallCell<V, W> {
         Self { state: AtomicU8::new(0), inner: Mutex::new(Inner { value: None, caller: None, worker: None }) }
     }
 
-    /// An open cell whose caller waits already, so that it need not come again to say so.
+    /// An open cell whose caller waits already.
     pub fn awaited_by(caller: W) -> Self {
         let inner = Inner { value: None, caller: Some(caller), worker: None };
         Self { state: AtomicU8::new(0), inner: Mutex::new(inner) }
     }
 
-    /// A worker takes the call up; `false` when it has been settled already and there is nothing to do.
+    /// A worker begins the call; `false` when it has been settled already.
     pub fn begin(&self) -> bool {
-        // ORDERING: AcqRel on every transition: whoever comes later sees what the earlier party did before it.
+        // ORDERING: AcqRel on every transition: a later party sees what the earlier one did before it.
         self.state.fetch_or(BEGUN, Ordering::AcqRel) & SETTLED == 0
     }
 
-    /// Tries to settle the call; `None` when someone else has.
+    /// Tries to settle the call; `None` when another party has.
     pub fn settle(&self, by: Party) -> Option<Won> {
         let mut state = self.state.load(Ordering::Acquire);
         loop {
@@ -112,7 +112,7 @@ impl<V, W> CallCell<V, W> {
         settled.ok().map(|_| Won { abandoned: false })
     }
 
-    /// Hands the outcome over: the second half of a settlement, for its winner alone.
+    /// Stores the outcome: the second half of a settlement, for its winner alone.
     pub fn fill(&self, value: V) -> Waiters<W> {
         let mut inner = lock(&self.inner);
         inner.value = Some(value);
@@ -121,13 +121,13 @@ impl<V, W> CallCell<V, W> {
 
     /// The worker has ended, in whatever way.
     pub fn end(&self) -> Ended {
-        // What is settled stays as it is, and nobody asks any more whether the worker has ended.
+        // A settled state does not change any more, and nothing reads `ENDED` in it.
         let seen = self.state.load(Ordering::Acquire);
         let state = if seen & SETTLED == 0 { self.state.fetch_or(ENDED, Ordering::AcqRel) } else { seen };
         Ended { abandoned: state & ABANDONED != 0 }
     }
 
-    /// Takes the outcome, or leaves the caller's waiter.
+    /// Takes the outcome, or stores the caller's waiter.
     pub fn take_or_wait(&self, waiter: impl FnOnce(Option<W>) -> W) -> Option<V> {
         let mut inner = lock(&self.inner);
         let value = inner.value.take();
@@ -143,7 +143,7 @@ impl<V, W> CallCell<V, W> {
         lock(&self.inner).value.take()
     }
 
-    /// Leaves the worker's waiter, unless the call has been settled: then `true`, and the worker must stop.
+    /// Stores the worker's waiter, unless the call has been settled: then `true`, and the worker must stop.
     pub fn settled_or_wait(&self, waiter: impl FnOnce(Option<W>) -> W) -> bool {
         if self.is_settled() {
             return true;
@@ -152,12 +152,12 @@ impl<V, W> CallCell<V, W> {
         let old = inner.worker.take();
         inner.worker = Some(waiter(old));
         drop(inner);
-        // A settlement between the look above and the waiter left has not yet filled the cell, or has filled it before
-        // it could see the waiter: look again.
+        // A settlement since the first check has not filled the cell yet, or has filled it before the waiter was stored:
+        // check again.
         self.is_settled()
     }
 
-    /// Whether someone has settled it; the outcome may be on its way still.
+    /// Whether it has been settled; the outcome may not be stored yet.
     pub fn is_settled(&self) -> bool {
         self.state.load(Ordering::Acquire) & SETTLED != 0
     }

@@ -51,7 +51,7 @@ pub struct Mailbox<M, W> {
 struct Queue<M> {
     messages: VecDeque<Entry<M>>,
     traffic: Traffic,
-    /// How many announcements the actor has yet to come for; never fewer than messages, but for the moment of a sending.
+    /// How many announcements the actor has not handled yet; never fewer than messages, except in the middle of a send.
     announced: usize,
     closed: bool,
 }
@@ -62,7 +62,7 @@ struct Entry<M> {
     ticket: Ticket,
 }
 
-/// Names a message that was put in, for whoever put it there.
+/// Identifies a queued message for its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
@@ -71,8 +71,8 @@ pub struct Ticket(u64);
 pub struct Put {
     /// Its name.
     pub ticket: Ticket,
-    /// The actor must be told of one more message. Not so when it has yet to come for one that was dropped meanwhile: it
-    /// will find this one in its place.
+    /// The actor must be notified of one more message. Not so when it has not come yet for one that was dropped meanwhile:
+    /// it will find this one in its place.
     pub announce: bool,
 }
 
@@ -104,7 +104,7 @@ impl<M, W> Mailbox<M, W> {
     /// Puts a message in, for a credit of `bytes` that the sender holds already.
     ///
     /// # Errors
-    /// [`NotSent::Closed`]; the credit has gone back then.
+    /// [`NotSent::Closed`]; the credit has been returned then.
     pub fn push(&self, message: M, bytes: u64, wake: impl FnMut(W)) -> Result<Put, NotSent<M>> {
         let mut queue = lock(&self.queue);
         if queue.closed {

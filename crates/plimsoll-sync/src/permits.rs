@@ -1,8 +1,8 @@
 //! Admission by count and by bytes, decided in one step.
 //!
 //! Count and bytes in use share one atomic word, so that a permit takes both or neither, and a refusal is one load. One
-//! bit of the word says that somebody waits: then newcomers queue up behind, so that nobody is overtaken. A release that
-//! sees the bit looks after the queue under its lock. No wake-up is lost: joining the queue sets the bit and then tries
+//! bit of the word says that there are waiters: then later callers queue behind them, so that none is overtaken. A release that
+//! sees the bit serves the queue under its lock. No wake-up is lost: joining the queue sets the bit and then tries
 //! once more, and both that and a release change the same word, so one of the two sees the other.
 
 use std::fmt;
@@ -40,7 +40,7 @@ impl Load {
     }
 }
 
-/// What stood in the way of a permit.
+/// Why there is no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scarce {
@@ -57,9 +57,9 @@ pub enum Scarce {
 /// No permit: what was scarce, and how much of it was out of how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
-    /// What stood in the way.
+    /// Why.
     pub scarce: Scarce,
-    /// What was out at that moment.
+    /// What was in use at that moment.
     pub used: Load,
     /// How much may be out.
     pub limit: Load,
@@ -126,7 +126,7 @@ impl<W> PermitGate<W> {
 
     fn take(&self, bytes: u64, first_in_queue: bool) -> Result<(), Refused> {
         // ORDERING: a permit is a number; what it protects is ordered by the locks of its users. AcqRel makes what a
-        // worker did before its release visible to whoever gets the permit next.
+        // worker did before its release visible to the next holder of the permit.
         let mut word = self.used.load(Ordering::Acquire);
         let limit = Load::unpack(self.limit.load(Ordering::Acquire));
         loop {
@@ -149,8 +149,8 @@ impl<W> PermitGate<W> {
         }
     }
 
-    /// Joins the queue for a permit with `bytes`. The waiter comes back from whichever call grants the permit, perhaps
-    /// from this very one.
+    /// Joins the queue for a permit with `bytes`. The waiter comes back from the call that grants the permit, perhaps
+    /// from this one.
     ///
     /// # Errors
     /// [`Refused`] with [`Scarce::Queue`] when the queue is full, with [`Scarce::Bytes`] when `bytes` can never fit.
@@ -177,7 +177,7 @@ impl<W> PermitGate<W> {
         Ok(place)
     }
 
-    /// Takes the permit if it has been granted; the place is given back then. Otherwise leaves a waiter there.
+    /// Takes the permit if it has been granted, and frees the place. Otherwise stores a waiter there.
     pub fn claim(&self, place: Place, waiter: impl FnOnce(W) -> W) -> bool {
         let mut queue = lock(&self.queue);
         match queue.places.get_mut(place.0) {
@@ -193,7 +193,7 @@ impl<W> PermitGate<W> {
         true
     }
 
-    /// Gives a place up, and its permit if that has been granted meanwhile; whoever can move up is woken.
+    /// Frees a place, and its permit if that has been granted meanwhile. Waiters that can move up are woken.
     pub fn cancel(&self, place: Place, wake: impl FnMut(W)) {
         let granted = {
             let mut queue = lock(&self.queue);
@@ -211,7 +211,7 @@ impl<W> PermitGate<W> {
         }
     }
 
-    /// Gives a permit with `bytes` back; whoever gets it next is handed to `wake`, outside every lock.
+    /// Returns a permit with `bytes`. The waiter that gets it next is passed to `wake`, outside every lock.
     pub fn release(&self, bytes: u64, wake: impl FnMut(W)) {
         let before = self.used.fetch_sub(Load { count: 1, bytes }.pack(), Ordering::AcqRel);
         if before & WAITERS != 0 {
@@ -225,7 +225,7 @@ impl<W> PermitGate<W> {
         self.grant(wake);
     }
 
-    /// What is out now.
+    /// What is in use now.
     pub fn used(&self) -> Load {
         Load::unpack(self.used.load(Ordering::Acquire))
     }

@@ -9,7 +9,7 @@
 const LEVELS: usize = 6;
 const SLOT_BITS: usize = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// One slot less than a full turn of the top level, so that a timer never falls into the slot that is now (2.1 years).
+/// One slot less than a full rotation of the top level, so that a timer never falls into the current slot (2.1 years).
 const HORIZON: u64 = (1 << (LEVELS * SLOT_BITS)) - (1 << ((LEVELS - 1) * SLOT_BITS)) - 1;
 const NONE: u32 = u32::MAX;
 const IDLE: u8 = u8::MAX;
@@ -130,10 +130,10 @@ impl TimerWheel {
             let now_slot = (self.elapsed / width) as usize % SLOTS;
             let ahead = level.occupied.rotate_right(now_slot as u32).trailing_zeros() as usize;
             let slot = (now_slot + ahead) % SLOTS;
-            let turn = width << SLOT_BITS;
-            let start = self.elapsed / turn * turn + slot as u64 * width;
-            // Only the top level wraps: there a slot behind the present one belongs to the next turn.
-            let at = if slot < now_slot { start + turn } else { start };
+            let rotation = width << SLOT_BITS;
+            let start = self.elapsed / rotation * rotation + slot as u64 * width;
+            // Only the top level wraps: there a slot behind the present one belongs to the next rotation.
+            let at = if slot < now_slot { start + rotation } else { start };
             (number, slot, at.max(self.elapsed))
         })
     }

@@ -248,6 +248,7 @@ impl<C: Clone, R> CallTable<C, R> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use ractor::{Actor, ActorProcessingErr, ActorRef};
 
     use super::*;
@@ -324,11 +325,11 @@ mod tests {
         for key in of[0].iter().step_by(3) {
             table.close(*key, Outcome::Reply);
         }
-        let gone = table.caller_exited(ids[0]).unwrap();
+        let exited = table.caller_exited(ids[0]).unwrap();
         assert_eq!(table.open(1, Some(callers[0]), (), |k| k), Err((NotAdmitted::CallerExited, ())));
         let mut found = Vec::new();
         loop {
-            let slice = table.calls_of(gone, 4);
+            let slice = table.calls_of(exited, 4);
             if slice.is_empty() {
                 break;
             }
@@ -339,5 +340,168 @@ mod tests {
         let expected: Vec<_> = of[0].iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, key)| *key).collect();
         assert_eq!(found, expected);
         assert_eq!((table.in_flight(), table.timers()), (25, 25));
+    }
+
+    /// A call as the naive model keeps it.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Known {
+        key: SlotKey,
+        due: u64,
+        caller: Option<usize>,
+        begun: bool,
+        fired: bool,
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Open { caller: Option<usize>, after: u64 },
+        Begin(usize),
+        Close(usize, usize),
+        Advance(u64),
+        Exit(usize),
+        Drain,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => (prop::option::of(0_usize..3), 0_u64..5_000).prop_map(|(caller, after)| Step::Open { caller, after }),
+            2 => (0_usize..64).prop_map(Step::Begin),
+            3 => (0_usize..64, 0..Outcome::ALL.len()).prop_map(|(nth, outcome)| Step::Close(nth, outcome)),
+            2 => (0_u64..2_000).prop_map(Step::Advance),
+            1 => (0_usize..3).prop_map(Step::Exit),
+            1 => Just(Step::Drain),
+        ];
+        prop::collection::vec(step, 1..120)
+    }
+
+    fn runtime() -> (tokio::runtime::Runtime, Vec<ractor::ActorCell>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let actors = runtime.block_on(async {
+            let mut actors = Vec::new();
+            for _ in 0..3 {
+                actors.push(Actor::spawn(None, Idle, ()).await.unwrap().0.get_cell());
+            }
+            actors
+        });
+        (runtime, actors)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// The table is a list of calls, whatever is opened, begun, closed, expired or left.
+        #[test]
+        fn the_call_table_is_a_list_of_calls(steps in steps()) {
+            const LIMIT: usize = 12;
+            let (_runtime, actors) = runtime();
+            let mut table: CallTable<SlotKey, u64> = CallTable::new(LIMIT as u32);
+            let callers: Vec<_> = actors.iter().map(|actor| table.callers().bind(actor).0).collect();
+            let mut model: Vec<Known> = Vec::new();
+            let (mut exited, mut draining) = ([false; 3], false);
+            let (mut now, mut started, mut wakes) = (0, 0_u64, u64::MAX);
+            let mut settled = [0_u64; Outcome::ALL.len()];
+            for step in steps {
+                match step {
+                    Step::Open { caller, after } => {
+                        let due = now + after;
+                        let mut made = None;
+                        let opened = table.open(due, caller.map(|nth| callers[nth]), due, |key| *made.insert(key));
+                        let expected = if draining {
+                            Err((NotAdmitted::Draining, due))
+                        } else if caller.is_some_and(|nth| exited[nth]) {
+                            Err((NotAdmitted::CallerExited, due))
+                        } else if model.len() == LIMIT {
+                            Err((NotAdmitted::Full, due))
+                        } else {
+                            Ok(Opened { earliest: due < wakes })
+                        };
+                        prop_assert_eq!(opened, expected);
+                        if opened.is_ok() {
+                            wakes = wakes.min(due);
+                            started += 1;
+                            model.push(Known { key: made.unwrap(), due, caller, begun: false, fired: false });
+                        }
+                    }
+                    Step::Begin(nth) if !model.is_empty() => {
+                        let at = nth % model.len();
+                        let call = &mut model[at];
+                        prop_assert_eq!(table.take_request(call.key), (!call.begun).then_some(call.due));
+                        call.begun = true;
+                    }
+                    Step::Close(nth, outcome) if !model.is_empty() => {
+                        let call = model.remove(nth % model.len());
+                        prop_assert!(table.close(call.key, Outcome::ALL[outcome].0).is_some());
+                        prop_assert!(table.close(call.key, Outcome::Reply).is_none(), "closed once");
+                        prop_assert!(table.get(call.key).is_none() && table.take_request(call.key).is_none());
+                        settled[outcome] += 1;
+                    }
+                    Step::Begin(_) | Step::Close(..) => {}
+                    Step::Advance(by) => {
+                        now += by;
+                        let mut due = table.expire(now, 100);
+                        due.sort_unstable();
+                        let mut expected = Vec::new();
+                        for call in model.iter_mut().filter(|call| call.due <= now && !call.fired) {
+                            call.fired = true;
+                            expected.push(call.key);
+                        }
+                        expected.sort_unstable();
+                        prop_assert_eq!(due, expected);
+                        let next = model.iter().filter(|call| !call.fired).map(|call| call.due).min();
+                        let wake = table.next_wake();
+                        // A far deadline may be looked at early, never late.
+                        prop_assert_eq!(wake.is_some(), next.is_some());
+                        prop_assert!(wake.is_none_or(|wake| wake > now && next.is_some_and(|next| wake <= next)));
+                        wakes = wake.unwrap_or(u64::MAX);
+                    }
+                    Step::Exit(nth) => {
+                        prop_assert_eq!(table.caller_exited(actors[nth].get_id()), Some(callers[nth]));
+                        exited[nth] = true;
+                        let mut found = Vec::new();
+                        loop {
+                            let slice = table.calls_of(callers[nth], 2);
+                            prop_assert!(slice.len() <= 2);
+                            if slice.is_empty() {
+                                break;
+                            }
+                            found.extend(slice);
+                        }
+                        found.sort_unstable();
+                        let mut expected = Vec::new();
+                        for call in model.iter_mut().filter(|call| call.caller == Some(nth)) {
+                            call.caller = None;
+                            expected.push(call.key);
+                        }
+                        expected.sort_unstable();
+                        prop_assert_eq!(found, expected);
+                    }
+                    Step::Drain => {
+                        table.drain();
+                        draining = true;
+                    }
+                }
+                let unbegun = model.iter().filter(|call| !call.begun).count();
+                prop_assert_eq!((table.in_flight(), table.unbegun()), (model.len(), unbegun));
+                prop_assert_eq!(table.timers(), model.iter().filter(|call| !call.fired).count());
+                prop_assert_eq!(table.tally(), Tally { started, settled });
+                prop_assert_eq!(table.tally().settled_in_all() + model.len() as u64, started);
+                prop_assert_eq!(table.unbegun_calls().len(), unbegun);
+                let admission = if draining { AdmissionState::Draining } else { AdmissionState::Open };
+                prop_assert_eq!(table.admission(), admission);
+            }
+            let mut open = table.close_admission();
+            open.sort_unstable();
+            let mut expected: Vec<_> = model.iter().map(|call| call.key).collect();
+            expected.sort_unstable();
+            prop_assert_eq!(open, expected);
+            prop_assert_eq!(table.open(now, None, 0, |key| key), Err((NotAdmitted::Closed, 0)));
+            for caller in callers {
+                prop_assert!(table.callers().unbind(caller), "the last client of this caller");
+            }
+            for call in model {
+                table.close(call.key, Outcome::Died);
+            }
+            prop_assert_eq!((table.callers().len(), table.in_flight(), table.timers()), (0, 0, 0));
+        }
     }
 }

@@ -45,7 +45,7 @@ impl<S: Service> Router<S> {
         if myself.get_status() < ActorStatus::Draining {
             let _ = WorkerActor::spawn_linked(None, worker, (), myself.get_cell()).await;
         } else {
-            // ractor links nothing to an actor that is stopping. What is left to serve then needs no link: it ends when
+            // ractor links nothing to an actor that is stopping. A worker that starts then needs no link: it ends when
             // its call is settled, which the end of this actor does.
             let _ = WorkerActor::spawn(None, worker, ()).await;
         }

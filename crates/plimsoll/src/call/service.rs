@@ -12,7 +12,7 @@ use super::{CallClient, Protocol};
 
 /// Work that is done call by call, each call in a worker of its own.
 ///
-/// A service has no `&mut self`: calls run side by side. What a call builds up dies with its worker, so that nothing of
+/// A service has no `&mut self`: calls run side by side. What a call builds up is dropped with its worker, so that nothing of
 /// it stays in a long-lived process. State that calls share belongs behind the service's own lock, or in an actor.
 ///
 /// ```
@@ -41,7 +41,7 @@ pub trait Service: Send + Sync + 'static {
     /// Serves one call.
     ///
     /// A panic ends this call alone, as [`Died::Exit`](super::Died::Exit) with the message. When the call ends otherwise
-    /// first (deadline, caller gone, server stopped), this future is dropped where it awaits.
+    /// first (deadline, caller exit, server stop), this future is dropped where it awaits.
     fn call(
         &self,
         ctx: CallContext,

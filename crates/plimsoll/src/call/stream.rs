@@ -27,7 +27,7 @@ impl<T> Sink<T> {
     /// Hands an item over; waits while as many as were asked for are on their way.
     ///
     /// # Errors
-    /// [`NotTaken`] when the caller has gone.
+    /// [`NotTaken`] when the caller has left.
     ///
     /// Cancel safe: an item whose future is dropped was not handed over.
     pub async fn send(&self, item: T) -> Result<(), NotTaken<T>> {

@@ -113,7 +113,7 @@ impl<S: Service> Actor for WorkerActor<S> {
         if let Some(request) = request {
             self.call.serve(request, Some(myself.get_cell())).await?;
         }
-        // Its work is done and counted. ractor tells of a start only after this, and then of the end: two events that would
+        // Its work is done and counted. ractor reports the start only after this, and then the end: two events that would
         // wake the server for nothing.
         if let Some(server) = self.call.shared().actor() {
             myself.unlink(server.get_cell());

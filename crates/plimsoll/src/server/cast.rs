@@ -29,7 +29,7 @@ impl<S: GenServer> CallClient<ServerProtocol<S>> {
     /// dropped and counted when the server fails or is killed before it handles it.
     ///
     /// # Errors
-    /// [`CastError`]: the mailbox is full, or the server is stopping or gone.
+    /// [`CastError`]: the mailbox is full, or the server is stopping or has ended.
     pub fn cast(&self, cast: S::Cast) -> Result<(), CastError> {
         let shared = &self.shared;
         let taken = match shared.check_admission() {

@@ -30,7 +30,7 @@ pub struct Down {
     pub reason: DownReason,
 }
 
-/// Why a monitored actor is gone.
+/// Why a monitored actor is down.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DownReason {
@@ -54,6 +54,8 @@ struct Entry {
 pub(crate) struct MonitorTable {
     limit: u32,
     next: u64,
+    /// The server has ended: nothing is kept any more.
+    closed: bool,
     entries: HashMap<MonitorRef, Entry>,
     /// The monitors of each actor that has not exited.
     by_actor: HashMap<ActorId, Vec<MonitorRef>>,
@@ -61,16 +63,19 @@ pub(crate) struct MonitorTable {
 
 impl MonitorTable {
     pub(crate) fn new(limit: u32) -> Self {
-        Self { limit, next: 0, entries: HashMap::new(), by_actor: HashMap::new() }
+        Self { limit, next: 0, closed: false, entries: HashMap::new(), by_actor: HashMap::new() }
     }
 
-    /// Adds a monitor. The flag says whether it is the first of `actor`: then the actor must be monitored.
+    /// Adds a monitor; none that lasts when the server has ended. The flag says whether it is the first of `actor`: then the actor must be monitored.
     pub(crate) fn add(&mut self, actor: &ActorCell) -> Result<(MonitorRef, bool), MonitorsFull> {
         if self.entries.len() >= self.limit as usize {
             return Err(MonitorsFull { limit: self.limit });
         }
         let monitor = MonitorRef(self.next);
         self.next += 1;
+        if self.closed {
+            return Ok((monitor, false));
+        }
         self.entries.insert(monitor, Entry { actor: actor.clone(), down: None });
         let of_actor = self.by_actor.entry(actor.get_id()).or_default();
         of_actor.push(monitor);
@@ -109,8 +114,9 @@ impl MonitorTable {
         down.map(|reason| Down { monitor, actor, reason })
     }
 
-    /// Removes all monitors and returns the actors that have not exited.
-    pub(crate) fn clear(&mut self) -> Vec<ActorCell> {
+    /// The server has ended: removes all monitors and returns the actors that have not exited.
+    pub(crate) fn close(&mut self) -> Vec<ActorCell> {
+        self.closed = true;
         let live = self.entries.drain().filter(|(_, entry)| entry.down.is_none()).map(|(_, entry)| entry.actor);
         let live = live.collect();
         self.by_actor.clear();
@@ -163,6 +169,8 @@ mod tests {
         assert!(watch, "monitored anew");
         assert_eq!(table.remove(last).map(|(_, last)| last), Some(true));
         table.add(&cell).unwrap();
-        assert_eq!((table.clear().len(), table.len()), (1, 0));
+        assert_eq!((table.close().len(), table.len()), (1, 0));
+        assert!(table.add(&cell).is_ok_and(|(_, watch)| !watch), "a handler may run on when its server is killed");
+        assert_eq!(table.len(), 0);
     }
 }

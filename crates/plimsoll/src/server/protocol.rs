@@ -17,6 +17,7 @@ use crate::call::counters::MethodTimings;
 use crate::call::shared::Shared;
 use crate::call::{CallClient, Protocol};
 use crate::exit_monitor::ExitMonitor;
+use crate::panics::discard;
 use crate::supervisor::{CurrentMessage, StopDeadline};
 
 /// A client of the server `S`: calls and casts.
@@ -133,8 +134,10 @@ impl<S: GenServer> ServerHost<S> {
     pub(crate) fn actor_ended(&self, shared: &Shared<ServerProtocol<S>>) {
         self.ending.store(true, Ordering::Release);
         shared.close();
-        let targets = self.monitors.lock().clear();
+        let targets = self.monitors.lock().close();
         self.exit_monitor.end(targets);
+        let timers = self.timers.lock().close();
+        discard(timers);
         self.actor_ended.store(true, Ordering::SeqCst);
         self.abort_event_loop();
     }

@@ -2,6 +2,7 @@
 
 use plimsoll_sync::slots::{SlotKey, Slots};
 
+use crate::panics::discard;
 use crate::timer_wheel::TimerWheel;
 
 /// Names a timer of one server, for ever: the key of a timer that has fired or was cancelled names nothing.
@@ -16,7 +17,7 @@ pub struct TimersFull {
     pub limit: u32,
 }
 
-enum Timer<M> {
+pub(crate) enum Timer<M> {
     Once(M),
     Every { make: Box<dyn FnMut() -> M + Send>, period: u64, last: u64 },
     Idle,
@@ -34,6 +35,8 @@ pub(crate) struct Timers<M> {
     timers: Slots<Timer<M>>,
     wheel: TimerWheel,
     idle: Option<SlotKey>,
+    /// The server has ended: nothing is kept any more.
+    closed: bool,
     wake_tick: u64,
 }
 
@@ -41,7 +44,7 @@ impl<M> Timers<M> {
     pub(crate) fn new(limit: u32) -> Self {
         // One more for the idle timer.
         let timers = Slots::with_limit(limit.saturating_add(1));
-        Self { timers, wheel: TimerWheel::new(), idle: None, wake_tick: u64::MAX }
+        Self { timers, wheel: TimerWheel::new(), idle: None, closed: false, wake_tick: u64::MAX }
     }
 
     /// Sets a timer for tick `when`; whether the deadline task must be woken.
@@ -64,6 +67,9 @@ impl<M> Timers<M> {
 
     /// Something came: the idle time begins again. Returns whether the deadline task must be woken.
     pub(crate) fn restart_idle(&mut self, when: u64) -> bool {
+        if self.closed {
+            return false;
+        }
         let key = match self.idle {
             Some(key) => key,
             None => {
@@ -118,6 +124,14 @@ impl<M> Timers<M> {
         }
     }
 
+    /// The server has ended: returns all timers, to be dropped outside the lock.
+    pub(crate) fn close(&mut self) -> Vec<(SlotKey, Timer<M>)> {
+        self.closed = true;
+        self.idle = None;
+        self.wheel = TimerWheel::new();
+        self.timers.drain()
+    }
+
     /// How many timers are set, the idle timer not counted.
     pub(crate) fn len(&self) -> usize {
         self.timers.len() - usize::from(self.idle.is_some())
@@ -129,6 +143,11 @@ impl<M> Timers<M> {
             return Err(TimersFull { limit });
         }
         let key = self.timers.insert(timer).map_err(|_| TimersFull { limit })?;
+        if self.closed {
+            // A handler may run on when its server is killed.
+            discard(self.timers.remove(key));
+            return Ok((TimerKey(key), false));
+        }
         self.wheel.insert(key.index(), when);
         Ok((TimerKey(key), self.is_earlier(when)))
     }
@@ -171,6 +190,20 @@ mod tests {
         assert!(matches!(timers.fire(key, 36).0, Some(Fired::Message(7))));
         assert!(due(&mut timers, 39).is_empty());
         assert_eq!(due(&mut timers, 40), [key]);
+    }
+
+    #[test]
+    fn a_closed_table_keeps_no_timer() {
+        let mut timers = Timers::new(4);
+        let (key, _) = timers.once(5, 1).unwrap();
+        timers.restart_idle(3);
+        assert_eq!(timers.close().len(), 2);
+        assert_eq!(timers.len(), 0);
+        timers.once(6, 2).unwrap();
+        timers.every(0, 10, Box::new(|| 7)).unwrap();
+        assert!(!timers.restart_idle(3));
+        assert!(timers.fire(key, 9).0.is_none() && due(&mut timers, 100).is_empty());
+        assert_eq!(timers.len(), 0);
     }
 
     #[test]
