@@ -64,10 +64,6 @@ stress seconds="600":
 storm:
     MALLOC_ARENA_MAX=1 PLIMSOLL_STORM=full cargo nextest run --release -p plimsoll --test supervision_storms --no-capture
 
-# breaks one rule of the supervisor at a time: the comparison with the reference has to notice each
-mutants-supervisor:
-    scripts/mutants-supervisor
-
 # the supervisors against their references from a new seed; a difference prints the seed that replays it
 model cases="100000":
     PLIMSOLL_FIRST_SEED=random PLIMSOLL_CASES={{cases}} cargo test --locked --release -p plimsoll --test supervisor_model --test dynamic_model -- --nocapture

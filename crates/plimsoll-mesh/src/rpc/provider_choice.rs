@@ -144,6 +144,24 @@ mod tests {
         candidate(n, Health::Connected { in_flight, latency: Duration::from_micros(latency_us) })
     }
 
+    /// The second draw is among the others, so that two different candidates are compared whatever is drawn.
+    #[test]
+    fn two_different_candidates_are_compared() {
+        let candidates = [up(1, 1, 10), up(2, 2, 10), up(3, 3, 10)];
+        for first in 0..3 {
+            for second in 0..2 {
+                let mut draws = [(3, first), (2, second)].into_iter();
+                let chosen = power_of_two_choices(&candidates, &[0, 1, 2], &mut |below| {
+                    let (expected, drawn) = draws.next().expect("two draws");
+                    assert_eq!(below, expected);
+                    drawn
+                });
+                let other = (first + 1 + second) % 3;
+                assert_eq!(chosen, first.min(other), "{first} and {other}");
+            }
+        }
+    }
+
     fn order(mut candidates: Vec<Candidate>, mut random: impl FnMut(usize) -> usize) -> Vec<u8> {
         let next = || take_next(&mut candidates, Rule::PowerOfTwoChoices(&mut random));
         std::iter::from_fn(next).map(|it| it.node.as_bytes()[0]).collect()
