@@ -17,6 +17,7 @@ compile_error!(
 
 pub mod bounded;
 pub mod call;
+mod current_server;
 pub mod exit;
 mod exit_monitor;
 pub mod inspect;

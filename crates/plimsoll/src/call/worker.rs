@@ -6,11 +6,12 @@ use std::pin::pin;
 use std::task::Poll;
 
 use parking_lot::Mutex;
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
 
 use super::call_table::Outcome;
 use super::settlement::BegunCall;
 use super::{CallContext, CallError, Died, Service};
+use crate::current_server;
 use crate::exit::ExitReason;
 use crate::panics;
 use crate::wait_graph::{ActorTask, Node, WaitEdge};
@@ -47,7 +48,9 @@ impl<S: Service> BegunCall<S> {
             call: call.key.generation(),
         };
         let running = shared.host.timings.begin(S::method(&request));
-        let mut serving = pin!(shared.host.service.call(ctx, request));
+        let serving = shared.host.service.call(ctx, request);
+        let server = shared.actor().map_or(ActorId::Local(0), |actor| actor.get_id());
+        let mut serving = pin!(current_server::within(server, serving));
         let served = poll_fn(|cx| {
             if call.cell.is_settled() {
                 return Poll::Ready(None);

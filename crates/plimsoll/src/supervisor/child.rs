@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use ractor::concurrency::JoinHandle;
-use ractor::{ActorCell, ActorRef};
+use ractor::{ActorCell, ActorId, ActorRef};
 use tokio_util::sync::CancellationToken;
 
 use super::current_message::CurrentMessage;
 use super::shutdown_report::ShutdownReport;
 use super::stop_deadline::StopDeadline;
+use crate::current_server;
 use crate::inspect::Inspect;
 
 /// A running, linked actor on its way to its supervisor.
@@ -28,14 +29,21 @@ pub struct Child {
     pub(crate) nested: Option<Arc<dyn Nested>>,
     pub(crate) current_message: Option<CurrentMessage>,
     pub(crate) stop_deadline: Option<StopDeadline>,
-    /// Tasks beside the actor's own in which the child's code runs.
-    pub(crate) tasks: Option<Arc<dyn OwnsTask>>,
 }
 
-/// Knows the tasks in which a child's code runs, so that a caller is recognised that would wait for itself.
-pub(crate) trait OwnsTask: Send + Sync {
-    /// Whether the child's code runs in this task.
-    fn owns(&self, task: tokio::task::Id) -> bool;
+/// A caller that may wait for itself.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) task: tokio::task::Id,
+    /// The call server whose worker it is.
+    pub(crate) server: Option<ActorId>,
+}
+
+impl Caller {
+    /// The current task; `None` outside of any.
+    pub(crate) fn current() -> Option<Self> {
+        Some(Self { task: tokio::task::try_id()?, server: current_server::current() })
+    }
 }
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -46,8 +54,8 @@ pub(crate) trait Nested: Send + Sync {
     fn ended(&self) -> BoxFuture<'_, Arc<ShutdownReport>>;
     /// Gives its report to its own observer, because it is not part of its parent's.
     fn observe(&self);
-    /// Whether this task is that of a child below it.
-    fn contains(&self, task: tokio::task::Id) -> bool;
+    /// Whether the caller is a child below it, or a worker of one.
+    fn contains(&self, caller: Caller) -> bool;
 }
 
 impl Child {
@@ -62,7 +70,6 @@ impl Child {
             nested: None,
             current_message: None,
             stop_deadline: None,
-            tasks: None,
         }
     }
 

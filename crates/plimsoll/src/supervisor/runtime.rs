@@ -41,7 +41,7 @@ use self::own_exit::OwnExit;
 use self::start::{NextStart, StartTask, Unclaimed};
 pub(crate) use self::start::{describe, guarded_start};
 pub(crate) use self::static_table::{StaticLaunch, StaticTable, launch_static};
-use super::child::{BoxFuture, ChildRef, Nested};
+use super::child::{BoxFuture, Caller, ChildRef, Nested};
 use super::error::StartError;
 use super::log::{self, Log};
 use super::shutdown_report::ShutdownReport;
@@ -309,8 +309,8 @@ impl<T: ChildTable> Nested for Runtime<T::State, T> {
         Runtime::observe(self);
     }
 
-    fn contains(&self, task: tokio::task::Id) -> bool {
-        self.contains_task(task)
+    fn contains(&self, caller: Caller) -> bool {
+        self.contains_caller(caller)
     }
 }
 

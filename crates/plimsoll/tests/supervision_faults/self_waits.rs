@@ -1,9 +1,11 @@
 //! Waits for oneself: an operation that could only end after its own caller is refused at once.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use plimsoll::call::{CallClient, CallContext, CallServer, Service, Worker};
 use plimsoll::supervisor::{
     Backoff, BoxError, ChildSpec, DynamicSupervisorRef, Shutdown, Strategy, Supervisor, SupervisorRef,
 };
@@ -347,4 +349,36 @@ async fn start_function_that_waits_for_its_own_start_is_refused() {
     let started = tokio::time::timeout(Duration::from_secs(1), tree.start_child(spec)).await;
     assert!(started.is_ok_and(|started| started.is_ok()));
     assert_eq!(results.get(), Some(&[true, true, true]));
+}
+
+/// A service that stops the tree that it is part of, as an administrator's command would.
+#[derive(Clone)]
+struct StopsItsTree(Arc<OnceLock<SupervisorRef>>);
+
+impl Service for StopsItsTree {
+    type Request = ();
+    type Reply = bool;
+    type Error = Infallible;
+
+    async fn call(&self, _: CallContext, (): ()) -> Result<bool, Infallible> {
+        let tree = self.0.get().expect("it has started");
+        Ok(refused_at_once(tree.stop()).await && refused_at_once(tree.terminate_child("service")).await)
+    }
+}
+
+/// The server waits for its worker when it stops: a worker is recognised as part of its server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn worker_that_stops_its_servers_supervisor_is_refused() {
+    for kind in [Worker::Actor, Worker::Task] {
+        let service = StopsItsTree(Arc::default());
+        let own = service.clone();
+        let spec =
+            ChildSpec::new("service", move |parent| CallServer::builder(own.clone()).worker(kind).start_linked(parent));
+        let tree = Supervisor::builder("top").child(spec.shutdown(Shutdown::Infinity)).start().await.unwrap();
+        service.0.set(tree.clone()).ok().expect("once");
+        let client = tree.child("service").unwrap().value::<CallClient<StopsItsTree>>().unwrap();
+        let refused = tokio::time::timeout(Duration::from_secs(2), client.call(())).await;
+        assert_eq!(refused.expect("nothing waits for itself").ok(), Some(true), "{kind:?}");
+        assert!(tree.stop().await.unwrap().is_clean());
+    }
 }

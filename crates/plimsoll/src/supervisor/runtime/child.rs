@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::{ExitReason, Failure};
 use crate::inspect::Inspect;
 use crate::panics;
-use crate::supervisor::child::{Child, ChildRef, Nested, OwnsTask};
+use crate::supervisor::child::{Caller, Child, ChildRef, Nested};
 use crate::supervisor::child_spec::{StartBox, StartFn};
 use crate::supervisor::current_message::CurrentMessage;
 use crate::supervisor::options::{Shutdown, StopMode};
@@ -41,7 +41,6 @@ struct Extras {
     nested: Option<Arc<dyn Nested>>,
     current_message: Option<CurrentMessage>,
     stop_deadline: Option<StopDeadline>,
-    tasks: Option<Arc<dyn OwnsTask>>,
     /// The message that it handled when it was killed.
     killed_with: Option<Arc<str>>,
     exit: ExitProgress,
@@ -56,17 +55,16 @@ pub(crate) struct StopPolicy {
 
 impl LiveChild {
     pub(super) fn new(child: Child, stop: StopPolicy, now: Duration) -> Self {
-        let Child { actor, ended, inspect, value, token, nested, current_message, stop_deadline, tasks } = child;
+        let Child { actor, ended, inspect, value, token, nested, current_message, stop_deadline } = child;
         let plain = inspect.is_none()
             && value.is_none()
             && token.is_none()
             && nested.is_none()
             && current_message.is_none()
-            && stop_deadline.is_none()
-            && tasks.is_none();
+            && stop_deadline.is_none();
         let extras = (!plain).then(|| {
             let extras = Extras::default();
-            Box::new(Extras { value, inspect, token, nested, current_message, stop_deadline, tasks, ..extras })
+            Box::new(Extras { value, inspect, token, nested, current_message, stop_deadline, ..extras })
         });
         Self { actor, task: ended.id(), join: Some(ended), since: now, stop, extras }
     }
@@ -102,13 +100,9 @@ impl LiveChild {
         self.extras.as_ref()?.nested.as_ref()
     }
 
-    /// Whether its own code, not that of children below it, runs in this task.
-    pub(super) fn owns(&self, task: Id) -> bool {
-        self.task == task || self.tasks().is_some_and(|tasks| tasks.owns(task))
-    }
-
-    pub(super) fn tasks(&self) -> Option<&Arc<dyn OwnsTask>> {
-        self.extras.as_ref()?.tasks.as_ref()
+    /// Whether the caller is this child or a worker of it, not something below it.
+    pub(super) fn is(&self, caller: Caller) -> bool {
+        self.task == caller.task || caller.server == Some(self.actor.get_id())
     }
 
     pub(super) fn exit(&mut self) -> &mut ExitProgress {

@@ -2,100 +2,125 @@
 //!
 //! A child that stops its own supervisor waits for its own end, as do two children that terminate each other. Each caller
 //! that waits for the end of a child or a supervisor is entered with its tokio task; before it waits, the entries are
-//! followed from what it waits for. Who runs in which task is known to the supervisors. Callers outside of any task of a
-//! supervised actor are part of no circle. A caller that waits in one task for work in another, such as one it spawned,
-//! is not recognised.
+//! followed from what it waits for. Who runs in which task is known to the supervisors; a worker of a call server counts
+//! as that server. Callers outside of any task of a supervised actor are part of no circle. A caller that waits in one
+//! task for work in another, such as one it spawned, is not recognised.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use ractor::ActorId;
 use rustc_hash::FxBuildHasher;
-use tokio::task::{self, Id};
+use tokio::task::Id;
 
 use super::Runtime;
 use super::child::{ChildTable, LiveChild};
-use crate::supervisor::child::{Nested, OwnsTask};
+use crate::supervisor::child::{Caller, Nested};
 use crate::supervisor::error::Deadlock;
 
-static WAITS: Mutex<HashMap<Id, Vec<Target>, FxBuildHasher>> = Mutex::new(HashMap::with_hasher(FxBuildHasher));
+static WAITS: Mutex<Waits> = Mutex::new(Waits { by_task: HashMap::with_hasher(FxBuildHasher), workers: 0 });
+
+/// The callers that wait.
+struct Waits {
+    by_task: HashMap<Id, Waiter, FxBuildHasher>,
+    /// How many of them are workers of call servers.
+    workers: usize,
+}
+
+#[derive(Clone)]
+struct Waiter {
+    caller: Caller,
+    targets: Vec<Target>,
+}
 
 /// What a caller waits for.
 #[derive(Clone)]
 pub(crate) enum Target {
-    /// The end of a child, with its other tasks, and its subtree if it is a supervisor.
-    Child(Id, Option<Arc<dyn OwnsTask>>, Option<Arc<dyn Nested>>),
+    /// The end of a child, and of its subtree if it is a supervisor.
+    Child(Id, ActorId, Option<Arc<dyn Nested>>),
+    /// The end of a start.
+    Start(Id),
     /// The end of a supervisor.
     Supervisor(Arc<dyn Nested>),
 }
 
 impl Target {
     pub(crate) fn child(child: &LiveChild) -> Self {
-        Self::Child(child.task, child.tasks().cloned(), child.nested().cloned())
+        Self::Child(child.task, child.actor.get_id(), child.nested().cloned())
     }
 
-    /// The end of a start.
-    pub(super) fn start(task: Id) -> Self {
-        Self::Child(task, None, None)
-    }
-
-    pub(super) fn contains(&self, task: Id) -> bool {
+    pub(super) fn contains(&self, caller: Caller) -> bool {
         match self {
-            Self::Child(own, tasks, nested) => {
-                *own == task
-                    || tasks.as_ref().is_some_and(|tasks| tasks.owns(task))
-                    || nested.as_ref().is_some_and(|nested| nested.contains(task))
+            Self::Child(task, actor, nested) => {
+                *task == caller.task
+                    || Some(*actor) == caller.server
+                    || nested.as_ref().is_some_and(|nested| nested.contains(caller))
             }
-            Self::Supervisor(nested) => nested.contains(task),
+            Self::Start(task) => *task == caller.task,
+            Self::Supervisor(nested) => nested.contains(caller),
         }
     }
 
-    /// The callers in it that wait themselves, with what they wait for.
-    fn waiters(&self) -> Vec<(Id, Vec<Target>)> {
-        if let Self::Child(task, None, None) = self {
-            let waits = WAITS.lock();
-            return waits.get(task).map(|targets| (*task, targets.clone())).into_iter().collect();
+    /// The callers in it that wait themselves.
+    fn waiters(&self) -> Vec<Waiter> {
+        let waits = WAITS.lock();
+        if let Self::Child(task, _, None) | Self::Start(task) = self
+            && waits.workers == 0
+        {
+            return waits.by_task.get(task).cloned().into_iter().collect();
         }
-        let all: Vec<_> = WAITS.lock().iter().map(|(task, targets)| (*task, targets.clone())).collect();
-        all.into_iter().filter(|(task, _)| self.contains(*task)).collect()
+        let all: Vec<Waiter> = waits.by_task.values().cloned().collect();
+        drop(waits);
+        all.into_iter().filter(|waiter| self.contains(waiter.caller)).collect()
     }
 }
 
 /// A caller waits while this lives.
-pub(crate) struct Wait(Option<Id>);
+pub(crate) struct Wait(Option<Caller>);
 
 /// Enters the current task as waiting.
 ///
 /// # Errors
 /// When it would wait for itself.
 pub(crate) fn wait_for(target: Target) -> Result<Wait, Deadlock> {
-    let Some(current) = task::try_id() else { return Ok(Wait(None)) };
-    // Entered first: of two that come at once at least one sees the other.
-    WAITS.lock().entry(current).or_default().push(target.clone());
-    let wait = Wait(Some(current));
+    let Some(caller) = Caller::current() else { return Ok(Wait(None)) };
+    let wait = Wait::enter(caller, target.clone());
     let mut seen = vec![];
     let mut pending = vec![target];
     while let Some(target) = pending.pop() {
-        if target.contains(current) {
+        if target.contains(caller) {
             return Err(Deadlock);
         }
-        for (waiter, targets) in target.waiters() {
-            if !seen.contains(&waiter) {
-                seen.push(waiter);
-                pending.extend(targets);
+        for waiter in target.waiters() {
+            if !seen.contains(&waiter.caller.task) {
+                seen.push(waiter.caller.task);
+                pending.extend(waiter.targets);
             }
         }
     }
     Ok(wait)
 }
 
+impl Wait {
+    /// Before the entries are looked at: of two that come at once at least one sees the other.
+    fn enter(caller: Caller, target: Target) -> Self {
+        let mut waits = WAITS.lock();
+        waits.workers += usize::from(caller.server.is_some());
+        let waiter = waits.by_task.entry(caller.task).or_insert_with(|| Waiter { caller, targets: Vec::new() });
+        waiter.targets.push(target);
+        Self(Some(caller))
+    }
+}
+
 impl Drop for Wait {
     fn drop(&mut self) {
-        let Some(task) = self.0 else { return };
+        let Some(caller) = self.0 else { return };
         let mut waits = WAITS.lock();
-        let removed = match waits.get_mut(&task) {
-            Some(targets) if targets.len() > 1 => targets.pop(),
-            _ => waits.remove(&task).and_then(|mut targets| targets.pop()),
+        waits.workers -= usize::from(caller.server.is_some());
+        let removed = match waits.by_task.get_mut(&caller.task) {
+            Some(waiter) if waiter.targets.len() > 1 => waiter.targets.pop(),
+            _ => waits.by_task.remove(&caller.task).and_then(|mut waiter| waiter.targets.pop()),
         };
         drop(waits);
         drop(removed);
@@ -103,17 +128,16 @@ impl Drop for Wait {
 }
 
 impl<T: ChildTable> Runtime<T::State, T> {
-    /// Whether this task is a child's, or the start of one, of this supervisor or of one below it.
-    pub(super) fn contains_task(&self, task: Id) -> bool {
+    /// Whether the caller is a child, a worker of a child, or the start of a child, of this supervisor or of one below it.
+    pub(super) fn contains_caller(&self, caller: Caller) -> bool {
         let nested = self.read(|inner| {
-            if inner.table.live().any(|(_, child)| child.owns(task))
-                || inner.starts.values().any(|start| start.id() == task)
-            {
+            let starts = inner.starts.values().any(|start| start.id() == caller.task);
+            if starts || inner.table.live().any(|(_, child)| child.is(caller)) {
                 return None;
             }
             Some(inner.table.live().filter_map(|(_, child)| child.nested().cloned()).collect::<Vec<_>>())
         });
-        nested.is_none_or(|nested| nested.iter().any(|nested| nested.contains(task)))
+        nested.is_none_or(|nested| nested.iter().any(|nested| nested.contains(caller)))
     }
 
     /// Enters the current task as waiting for this supervisor's end.

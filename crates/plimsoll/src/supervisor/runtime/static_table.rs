@@ -15,6 +15,7 @@ use tokio::task::Id;
 use super::{Config, Inner, Response, Runtime, StaticRuntime};
 use crate::exit::Failure;
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
+use crate::supervisor::child::Caller;
 use crate::supervisor::child_spec::{ChildSettings, ChildSpec, StartFn};
 use crate::supervisor::error::{Deadlock, StartError};
 use crate::supervisor::options::Restart;
@@ -171,7 +172,7 @@ impl Inner<StaticState, StaticTable> {
         match self.state.phase_of(key)? {
             ChildPhase::Running(run) | ChildPhase::Stopping(run) => self.table.get(run).map(Target::child),
             ChildPhase::Starting | ChildPhase::Restarting => {
-                self.starts.values().find(|start| start.spec() == key).map(|start| Target::start(start.id()))
+                self.starts.values().find(|start| start.spec() == key).map(|start| Target::Start(start.id()))
             }
             ChildPhase::Stopped => None,
         }
@@ -238,16 +239,16 @@ impl StaticRuntime {
     ) -> Result<Option<Response>, Deadlock> {
         let (request, response) = self.submit(operation);
         if self.read(|inner| inner.state.is_queued(request))
-            && let Some(task) = tokio::task::try_id()
+            && let Some(caller) = Caller::current()
         {
             // The caller may hand the future to another task, which may wait.
             tokio::task::yield_now().await;
-            if tokio::task::try_id() == Some(task) {
-                if self.read(|inner| inner.is_start(task)) && self.update(|inner, _| inner.withdraw(request)) {
+            if tokio::task::try_id() == Some(caller.task) {
+                if self.read(|inner| inner.is_start(caller.task)) && self.update(|inner, _| inner.withdraw(request)) {
                     return Err(Deadlock);
                 }
-                if let Some(caller) = self.child_of(task) {
-                    self.update(|inner, now| inner.state.set_caller(request, caller, now));
+                if let Some(child) = self.child_of(caller) {
+                    self.update(|inner, now| inner.state.set_caller(request, child, now));
                 }
             }
         }
@@ -257,11 +258,11 @@ impl StaticRuntime {
         }
     }
 
-    /// The child that this task runs in, or below.
-    fn child_of(&self, task: Id) -> Option<Key> {
+    /// The child that the caller is, or is below.
+    fn child_of(&self, caller: Caller) -> Option<Key> {
         let children: Vec<_> =
             self.read(|inner| inner.table.children.values().map(|(key, child)| (*key, Target::child(child))).collect());
-        children.into_iter().find(|(_, child)| child.contains(task)).map(|(key, _)| key)
+        children.into_iter().find(|(_, child)| child.contains(caller)).map(|(key, _)| key)
     }
 }
 
