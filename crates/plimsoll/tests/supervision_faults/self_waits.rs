@@ -375,7 +375,7 @@ async fn worker_that_stops_its_servers_supervisor_is_refused() {
         let spec =
             ChildSpec::new("service", move |parent| CallServer::builder(own.clone()).worker(kind).start_linked(parent));
         let tree = Supervisor::builder("top").child(spec.shutdown(Shutdown::Infinity)).start().await.unwrap();
-        service.0.set(tree.clone()).ok().expect("once");
+        service.0.set(tree.clone()).expect("once");
         let client = tree.child("service").unwrap().value::<CallClient<StopsItsTree>>().unwrap();
         let refused = tokio::time::timeout(Duration::from_secs(2), client.call(())).await;
         assert_eq!(refused.expect("nothing waits for itself").ok(), Some(true), "{kind:?}");
