@@ -37,6 +37,8 @@
 //!   ---- call ----------> starts a worker ------> service.call(..)
 //!   <------------------------------------------- reply, or the panic's message
 //! ```
+//!
+#![doc = include_str!("../../../docs/semantics.md")]
 
 pub(crate) mod admission;
 pub(crate) mod call_table;

@@ -1,4 +1,6 @@
-//! Supervision.
+//! OTP's supervisors for ractor actors, async functions and nested supervisors.
+//!
+#![doc = include_str!("../../../docs/supervision.md")]
 
 mod builder;
 mod child;
