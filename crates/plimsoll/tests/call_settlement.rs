@@ -109,7 +109,7 @@ for_both_workers! {
     }
 
     /// E-11: over the cap the refusal is typed, at once, and says how full it was.
-    async fn over_the_cap_a_call_is_refused_at_the_door(worker) {
+    async fn over_the_cap_a_call_is_refused_at_admission(worker) {
         let server = server().worker(worker).max_in_flight(2).start().await.unwrap();
         let gate = Gate::closed();
         let calls = [0, 1].map(|_| {

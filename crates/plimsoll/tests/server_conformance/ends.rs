@@ -144,7 +144,7 @@ async fn otp_a_killed_server_with_a_full_mailbox_settles_all() {
 
 /// Row: callee's name is taken over by another actor: a call in flight is never answered by the newcomer.
 #[tokio::test(start_paused = true)]
-async fn otp_a_newcomer_of_the_same_name_answers_nothing_of_the_old_one() {
+async fn otp_a_successor_of_the_same_name_replies_to_no_call_of_the_old_one() {
     let (mark, _probe) = probe(8);
     let mut old = server::builder(Obeys::new(mark.clone(), None)).name("throne").start().await.unwrap();
     let call = spawn(&old, Ask::Keep);
