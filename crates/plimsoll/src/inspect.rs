@@ -12,6 +12,23 @@ use serde::{Deserialize, Serialize};
 pub const SCHEMA: u32 = 1;
 
 /// Something that can describe itself at any time, without blocking.
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use plimsoll::inspect::{Details, Inspect};
+///
+/// #[derive(Default)]
+/// struct Requests(AtomicU64);
+///
+/// impl Inspect for Requests {
+///     fn inspect(&self) -> Details {
+///         let requests = self.0.load(Ordering::Relaxed);
+///         Details { counters: BTreeMap::from([("requests".to_owned(), requests)]), ..Details::default() }
+///     }
+/// }
+///
+/// assert_eq!(Requests::default().inspect().counters["requests"], 0);
+/// ```
 pub trait Inspect: Send + Sync + 'static {
     /// Its counters and, for whatever has children, the nodes below it.
     fn inspect(&self) -> Details;
@@ -73,6 +90,18 @@ pub struct TreeNode {
 }
 
 /// The whole runtime at one moment.
+/// ```
+/// use plimsoll::inspect::Snapshot;
+/// use plimsoll::supervisor::{BoxError, Supervisor};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let tree = Supervisor::builder("app").start().await?;
+/// assert_eq!(Snapshot::of(tree.inspect()).tree.id, "app");
+/// # tree.stop().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// See [`SCHEMA`].

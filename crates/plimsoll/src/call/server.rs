@@ -54,6 +54,30 @@ impl CallServer {
 }
 
 /// How a call server is to be started.
+/// ```
+/// use std::time::Duration;
+/// use plimsoll::call::{CallContext, CallServer, Service, Worker};
+///
+/// struct Double;
+///
+/// impl Service for Double {
+///     type Request = u32;
+///     type Reply = u32;
+///     type Error = std::convert::Infallible;
+///
+///     async fn call(&self, _: CallContext, n: u32) -> Result<u32, Self::Error> {
+///         Ok(2 * n)
+///     }
+/// }
+///
+/// // 100 calls at once, 10 callers that wait, a task instead of an actor for each call.
+/// let double = CallServer::builder(Double)
+///     .max_in_flight(100)
+///     .queue(10)
+///     .deadline(Duration::from_millis(200))
+///     .worker(Worker::Task);
+/// # drop(double);
+/// ```
 #[must_use = "a server runs once it is started"]
 pub struct CallServerBuilder<S: Service> {
     service: S,

@@ -32,6 +32,16 @@ pub enum Overflow {
 }
 
 /// The limits of a mailbox, and the only way to start an actor that has one.
+/// ```
+/// use plimsoll::mailbox::{MailboxBuilder, Overflow};
+///
+/// // At most 100 lines of 64 KiB together; a sender waits for room, 16 of them at most.
+/// let mailbox = MailboxBuilder::messages(100)
+///     .bytes(65_536, |line: &String| line.len() as u64)
+///     .overflow(Overflow::Wait)
+///     .waiting(16);
+/// # drop(mailbox);
+/// ```
 #[must_use = "a mailbox exists once its actor is spawned"]
 pub struct MailboxBuilder<M> {
     limit: Load,

@@ -37,6 +37,26 @@ pub fn builder<S: GenServer>(server: S) -> ServerBuilder<S> {
 }
 
 /// How a server is to be started.
+/// ```
+/// use std::time::Duration;
+/// use plimsoll::server::{self, BoxError, Context, Server};
+///
+/// struct Counter(u64);
+///
+/// impl Server for Counter {
+///     type Call = u64;
+///     type Reply = u64;
+///
+///     async fn call(&mut self, add: u64, _: &mut Context<Self>) -> Result<u64, BoxError> {
+///         self.0 += add;
+///         Ok(self.0)
+///     }
+/// }
+///
+/// // 100 calls in the mailbox, 10 callers that wait for a place, each call 200 ms.
+/// let counter = server::builder(Counter(0)).mailbox(100).queue(10).deadline(Duration::from_millis(200));
+/// # drop(counter);
+/// ```
 #[must_use = "a server runs once it is started"]
 pub struct ServerBuilder<S: GenServer> {
     server: S,
