@@ -9,6 +9,7 @@ mod child_spec;
 mod current_message;
 mod dynamic_supervisor;
 mod error;
+mod event;
 mod handle;
 mod into_supervisor;
 mod log;
@@ -30,6 +31,7 @@ pub use dynamic_supervisor::{DEFAULT_MAX_CHILDREN, DynamicBuilder, DynamicSuperv
 pub use error::{BoxError, ChildError, Deadlock, SpecError, StartError};
 pub use handle::SupervisorRef;
 pub use into_supervisor::IntoSupervisor;
+pub use event::SupervisorEvent;
 pub use options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode, Strategy};
 pub use shutdown_report::{MAX_STOP_FAILURES, ShutdownCause, ShutdownReport, StopFailure, StopFailureKind};
 pub use stop_deadline::StopDeadline;

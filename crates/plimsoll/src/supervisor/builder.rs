@@ -12,6 +12,7 @@ use ractor::ActorCell;
 use super::child::{Child, Start};
 use super::child_spec::{ChildSpec, check_spec};
 use super::error::{BoxError, SpecError, StartError};
+use super::event::{EventObserver, SupervisorEvent};
 use super::handle::SupervisorRef;
 use super::into_supervisor::{IntoSupervisor, sealed::Sealed};
 use super::options::{AutoShutdown, Strategy};
@@ -65,6 +66,7 @@ impl Supervisor {
             },
             children: Vec::new(),
             observer: None,
+            on_event: None,
         }
     }
 
@@ -98,6 +100,7 @@ pub struct SupervisorBuilder {
     pub(crate) flags: Flags,
     pub(crate) children: Vec<ChildSpec>,
     pub(crate) observer: Option<Observer>,
+    pub(crate) on_event: Option<EventObserver>,
 }
 
 impl SupervisorBuilder {
@@ -146,6 +149,28 @@ impl SupervisorBuilder {
         self
     }
 
+    /// Calls `observer` with the supervisor's name for every start, exit, restart and failure of its own children, and when
+    /// it gives up or ends: what OTP's supervisor and progress reports say. A nested supervisor has an observer of its own.
+    ///
+    /// Events arrive in order, one at a time, in the task that caused them or another one, never under a lock. The observer
+    /// may use the supervisor. It must not block: at most 4,096 events wait, the rest is dropped and counted
+    /// ([`SupervisorEvent::Omitted`]). A panic in it is caught.
+    ///
+    /// ```
+    /// use plimsoll::supervisor::{Supervisor, SupervisorEvent};
+    ///
+    /// let builder = Supervisor::builder("edge").on_event(|supervisor, event| {
+    ///     if let SupervisorEvent::GaveUp { child, reason } = event {
+    ///         eprintln!("{supervisor} gave up on {child}: {reason}");
+    ///     }
+    /// });
+    /// # drop(builder);
+    /// ```
+    pub fn on_event(mut self, observer: impl Fn(&str, &SupervisorEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(observer));
+        self
+    }
+
     /// Starts the children in order and answers when all of them run. The supervisor is nobody's child: it lives until
     /// it is stopped, ends by itself, or the runtime is dropped.
     ///
@@ -189,7 +214,8 @@ impl SupervisorBuilder {
 
 impl From<SupervisorBuilder> for StaticLaunch {
     fn from(builder: SupervisorBuilder) -> Self {
-        Self { name: builder.name, flags: builder.flags, children: builder.children, observer: builder.observer }
+        let SupervisorBuilder { name, flags, children, observer, on_event } = builder;
+        Self { name, flags, children, observer, on_event }
     }
 }
 

@@ -15,6 +15,7 @@ use super::child_entry::{ChildCount, ChildEntry};
 use super::child_spec::{ChildSettings, WORKER_GRACE, answer, check_significant, put};
 use super::error::{BoxError, ChildError, Deadlock, SpecError, StartError};
 use super::into_supervisor::{IntoSupervisor, sealed::Sealed};
+use super::event::{EventObserver, SupervisorEvent};
 use super::options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode};
 use super::runtime::{
     DynamicLaunch, DynamicRuntime, DynamicTable, Inner, KeepArgs, Observer, Response, TemplateFn, launch_dynamic,
@@ -126,6 +127,7 @@ pub struct DynamicBuilder<A> {
     period: Duration,
     max_children: u32,
     observer: Option<Observer>,
+    on_event: Option<EventObserver>,
 }
 
 impl<A: Send + 'static> DynamicBuilder<A> {
@@ -149,6 +151,7 @@ impl<A: Send + 'static> DynamicBuilder<A> {
             period: DEFAULT_PERIOD,
             max_children: DEFAULT_MAX_CHILDREN,
             observer: None,
+            on_event: None,
         }
     }
 
@@ -229,6 +232,13 @@ impl<A: Send + 'static> DynamicBuilder<A> {
         self
     }
 
+    /// Calls `observer` for every event of its children, see
+    /// [`SupervisorBuilder::on_event`](super::SupervisorBuilder::on_event). A child is named by its actor's id.
+    pub fn on_event(mut self, observer: impl Fn(&str, &SupervisorEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Arc::new(observer));
+        self
+    }
+
     /// Starts the supervisor, without children and as nobody's child.
     ///
     /// # Errors
@@ -279,6 +289,7 @@ impl<A: Send + 'static> DynamicBuilder<A> {
             period: self.period,
             max_children: self.max_children,
             observer: self.observer,
+            on_event: self.on_event,
         };
         launch_dynamic(launch, parent).await
     }

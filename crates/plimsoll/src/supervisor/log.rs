@@ -1,163 +1,203 @@
-//! What a supervisor says in the log: one event a change, repeated crashes folded.
+//! The log lines of a supervisor.
 //!
-//! The first crash of a child is told at once. Further ones within [`FOLD`] are only counted; the next one after that is
-//! told with the number of those that were not. A crash loop of a million costs a line every ten seconds.
+//! The first failure of a child for a reason is logged at once. Equal ones within [`THROTTLE`] are only counted; the next
+//! line for that child and reason carries the count, as does the line at the supervisor's end. A failure for another reason
+//! is logged at once. Giving up is always logged, with the child and the reason of its last failure.
 
-use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::ActorId;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use super::shutdown_report::{ShutdownReport, StopFailure};
-use super::state::AfterExit;
+use super::event::SupervisorEvent;
+use super::shutdown_report::ShutdownReport;
+pub(crate) use super::state::AfterExit;
 use crate::exit::ExitReason;
-use crate::panics::discard;
+use crate::panics::guarded;
 
-/// Crashes of one child within this time are one line.
-const FOLD: Duration = Duration::from_secs(10);
-/// Children whose crashes are folded apart; beyond that they are folded together.
-const FOLDED: usize = 1_024;
+/// Equal failures of one child within this time are one line.
+const THROTTLE: Duration = Duration::from_secs(10);
+/// Child and reason pairs that are throttled apart; beyond that they are throttled together.
+const THROTTLED: usize = 1_024;
 
+/// A log line that is not an event by itself.
+#[derive(Debug)]
+pub(crate) enum Line {
+    /// A child exited, and what follows.
+    Exited { child: Arc<str>, reason: ExitReason, then: AfterExit },
+    /// The supervisor runs.
+    Started,
+    /// The supervisor has ended.
+    Ended { report: Arc<ShutdownReport> },
+}
+
+/// The throttle of one supervisor's failures.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
-    folds: HashMap<Arc<str>, Fold>,
-    others: Fold,
+    /// By a hash of child and reason: two that collide share a line every ten seconds.
+    throttles: FxHashMap<u64, Throttle>,
+    others: Throttle,
+    /// The children are of one kind: the reason alone counts.
+    one_kind: bool,
     swept_at: Duration,
 }
 
 #[derive(Debug, Default)]
-struct Fold {
-    told_at: Option<Duration>,
+struct Throttle {
+    logged_at: Option<Duration>,
     suppressed: u64,
 }
 
-impl Fold {
-    /// The number of crashes not told since the last line, when this one is to be told.
-    fn tell(&mut self, now: Duration) -> Option<u64> {
-        if self.told_at.is_some_and(|told| now < told + FOLD) {
+impl Throttle {
+    /// The number of failures suppressed since the last line, if this one is to be logged.
+    fn pass(&mut self, now: Duration) -> Option<u64> {
+        if self.is_closed(now) {
             self.suppressed += 1;
             return None;
         }
-        self.told_at = Some(now);
+        self.logged_at = Some(now);
         Some(std::mem::take(&mut self.suppressed))
+    }
+
+    fn is_closed(&self, now: Duration) -> bool {
+        self.logged_at.is_some_and(|logged| now < logged.saturating_add(THROTTLE))
     }
 }
 
 impl Log {
-    fn fold(&mut self, id: &Arc<str>, now: Duration) -> Option<u64> {
-        if self.folds.len() >= FOLDED && !self.folds.contains_key(id) {
-            if now >= self.swept_at + FOLD {
-                // Those that have been quiet make room.
+    pub(crate) fn new(one_kind: bool) -> Self {
+        Self { one_kind, ..Self::default() }
+    }
+
+    fn throttle(&mut self, child: &str, reason: &str, now: Duration) -> Option<u64> {
+        let key = FxBuildHasher.hash_one((if self.one_kind { "" } else { child }, reason));
+        if self.throttles.len() >= THROTTLED && !self.throttles.contains_key(&key) {
+            if now >= self.swept_at + THROTTLE {
                 self.swept_at = now;
-                self.folds.retain(|_, fold| fold.suppressed > 0 || fold.told_at.is_some_and(|told| now < told + FOLD));
+                self.throttles.retain(|_, throttle| throttle.suppressed > 0 || throttle.is_closed(now));
             }
-            if self.folds.len() >= FOLDED {
-                return self.others.tell(now);
+            if self.throttles.len() >= THROTTLED {
+                return self.others.pass(now);
             }
         }
-        self.folds.entry(id.clone()).or_default().tell(now)
+        self.throttles.entry(key).or_default().pass(now)
     }
 
-    pub(crate) fn exited(
-        &mut self,
-        supervisor: &str,
-        id: &Arc<str>,
-        actor: Option<ActorId>,
-        reason: &ExitReason,
-        then: AfterExit,
-        now: Duration,
-    ) {
-        let actor = actor.map(tracing::field::display);
-        if !reason.is_failure() {
-            quietly(
-                || tracing::debug!(target: "plimsoll::supervisor", supervisor, child = %id, actor, %reason, %then, "child exited"),
-            );
-        } else if let Some(suppressed) = self.fold(id, now) {
-            quietly(|| {
-                tracing::warn!(
-                    target: "plimsoll::supervisor", supervisor, child = %id, actor, %reason, %then, suppressed, "child failed"
-                )
-            });
+    /// Failures that were counted and have not been mentioned in a line.
+    fn suppressed(&self) -> u64 {
+        self.throttles.values().map(|throttle| throttle.suppressed).sum::<u64>() + self.others.suppressed
+    }
+
+    pub(crate) fn line(&mut self, supervisor: &str, line: &Line, now: Duration) {
+        match line {
+            Line::Exited { child, reason, then } => self.exited(supervisor, child, reason, *then, now),
+            Line::Started => write(|| tracing::info!(target: TARGET, supervisor, "supervisor started")),
+            Line::Ended { report } => self.ended(report),
         }
     }
 
-    pub(crate) fn start_failed(
-        &mut self,
-        supervisor: &str,
-        id: &Arc<str>,
-        reason: &str,
-        retry: Option<Duration>,
-        now: Duration,
-    ) {
-        if let Some(suppressed) = self.fold(id, now) {
-            let retry_ms = retry.map(|delay| delay.as_millis() as u64);
-            quietly(|| {
-                tracing::warn!(
-                    target: "plimsoll::supervisor", supervisor, child = %id, reason, retry_ms, suppressed, "start failed"
-                )
-            });
+    pub(crate) fn event(&mut self, supervisor: &str, event: &SupervisorEvent, now: Duration) {
+        match event {
+            SupervisorEvent::ChildStarted { child, actor } => {
+                write(|| tracing::debug!(target: TARGET, supervisor, %child, %actor, "child started"));
+            }
+            SupervisorEvent::ChildStartFailed { child, reason, retry } => {
+                let Some(suppressed) = self.throttle(child, &format!("start {reason}"), now) else { return };
+                write(|| match retry {
+                    Some(delay) => tracing::warn!(
+                        target: TARGET, supervisor, %child, %reason, ?delay, suppressed, "child failed to start: retrying"
+                    ),
+                    None => {
+                        tracing::warn!(target: TARGET, supervisor, %child, %reason, suppressed, "child failed to start")
+                    }
+                });
+            }
+            SupervisorEvent::ChildStopFailed { failure } => {
+                write(|| tracing::warn!(target: TARGET, supervisor, %failure, "child did not stop as its spec says"));
+            }
+            SupervisorEvent::GaveUp { child, reason } => write(|| {
+                tracing::error!(
+                    target: TARGET, supervisor, %child, %reason, "giving up: more restarts than the intensity allows"
+                );
+            }),
+            SupervisorEvent::AutoShutdown { child } => {
+                write(|| tracing::info!(target: TARGET, supervisor, %child, "significant child exited: shutting down"));
+            }
+            SupervisorEvent::Omitted { count } => {
+                write(|| tracing::warn!(target: TARGET, supervisor, count, "supervisor events dropped"));
+            }
+            // Logged with what follows from it, and with the report.
+            SupervisorEvent::ChildExited { .. }
+            | SupervisorEvent::ChildRestarting { .. }
+            | SupervisorEvent::Ended { .. } => {}
         }
+    }
+
+    fn exited(&mut self, supervisor: &str, child: &str, reason: &ExitReason, then: AfterExit, now: Duration) {
+        let failed = reason.is_failure();
+        let suppressed = match failed {
+            true => self.throttle(child, &reason.to_string(), now),
+            false if matches!(then, AfterExit::Nothing) => {
+                return write(|| tracing::debug!(target: TARGET, supervisor, child, %reason, "child exited"));
+            }
+            // A restart after an exit that is no failure is as rare as one after a failure.
+            false => self.throttle(child, &format!("exit {reason}"), now),
+        };
+        let Some(suppressed) = suppressed else { return };
+        write(|| match (then, failed) {
+            (AfterExit::Restart(delay), true) => tracing::warn!(
+                target: TARGET, supervisor, child, %reason, ?delay, suppressed, "child failed: restarting"
+            ),
+            (AfterExit::Restart(delay), false) => tracing::info!(
+                target: TARGET, supervisor, child, %reason, ?delay, suppressed, "child exited: restarting"
+            ),
+            (AfterExit::RestartWithSiblings, true) => tracing::warn!(
+                target: TARGET, supervisor, child, %reason, suppressed, "child failed while its siblings are restarted"
+            ),
+            (AfterExit::RestartWithSiblings, false) => tracing::info!(
+                target: TARGET, supervisor, child, %reason, suppressed, "child exited while its siblings are restarted"
+            ),
+            (AfterExit::Nothing | AfterExit::GiveUp, true) => {
+                tracing::warn!(target: TARGET, supervisor, child, %reason, suppressed, "child failed");
+            }
+            (AfterExit::Nothing | AfterExit::GiveUp, false) => {
+                tracing::info!(target: TARGET, supervisor, child, %reason, suppressed, "child exited");
+            }
+        });
+    }
+
+    fn ended(&self, report: &ShutdownReport) {
+        let suppressed = self.suppressed();
+        write(|| {
+            tracing::info!(
+                target: TARGET,
+                supervisor = %report.supervisor,
+                cause = %report.cause,
+                reason = %report.reason,
+                took_ms = report.took.as_millis() as u64,
+                failures = report.failures.len() as u64 + report.omitted,
+                suppressed,
+                "supervisor ended"
+            )
+        });
     }
 }
 
-/// Lets the program's subscriber have its say. A panic in it costs the line, not the supervisor.
-fn quietly(say: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(say)) {
-        discard(payload);
-    }
+const TARGET: &str = "plimsoll::supervisor";
+
+/// Calls the program's subscriber. A panic in it costs the line, not the supervisor.
+fn write(line: impl FnOnce()) {
+    let _ = guarded(line);
 }
 
 pub(crate) fn crashed(supervisor: &str, message: &str) {
-    quietly(
-        || tracing::error!(target: "plimsoll::supervisor", supervisor, message, "supervisor failed: its children are killed"),
-    );
-}
-
-pub(crate) fn started(supervisor: &str) {
-    quietly(|| tracing::info!(target: "plimsoll::supervisor", supervisor, "supervisor started"));
-}
-
-pub(crate) fn gave_up(supervisor: &str, id: &str, reason: &ExitReason) {
-    quietly(|| {
-        tracing::error!(
-            target: "plimsoll::supervisor", supervisor, child = id, %reason,
-            "more restarts than the intensity allows: giving up"
-        )
-    });
-}
-
-pub(crate) fn auto_shutdown(supervisor: &str, id: &str) {
-    quietly(
-        || tracing::info!(target: "plimsoll::supervisor", supervisor, child = id, "significant child ended: shutting down"),
-    );
-}
-
-pub(crate) fn stop_failed(supervisor: &str, failure: &StopFailure) {
-    quietly(
-        || tracing::warn!(target: "plimsoll::supervisor", supervisor, %failure, "child did not stop as it should have"),
-    );
+    write(|| tracing::error!(target: TARGET, supervisor, message, "supervisor failed: its children are killed"));
 }
 
 pub(crate) fn monitor_replaced(supervisor: &str) {
-    quietly(|| {
-        tracing::warn!(
-            target: "plimsoll::supervisor", supervisor, "a thread of the runtime is blocked and holds up the supervisor"
-        )
-    });
-}
-
-pub(crate) fn over(report: &ShutdownReport) {
-    quietly(|| {
-        tracing::info!(
-            target: "plimsoll::supervisor",
-            supervisor = %report.supervisor,
-            reason = %report.reason,
-            took_ms = report.took.as_millis() as u64,
-            failures = report.failures.len() as u64 + report.omitted,
-            "supervisor ended"
-        )
+    write(|| {
+        tracing::warn!(target: TARGET, supervisor, "a thread of the runtime is blocked and holds up the supervisor");
     });
 }
 
@@ -166,19 +206,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crash_loop_is_one_line_with_a_count() {
+    fn equal_failures_are_one_line_with_a_count() {
         let mut log = Log::default();
-        let id: Arc<str> = "worker".into();
-        let told: Vec<u64> = (0..25_000).filter_map(|ms| log.fold(&id, Duration::from_millis(ms))).collect();
-        assert_eq!(told, [0, 9_999, 9_999]);
+        let logged: Vec<u64> =
+            (0..25_000).filter_map(|ms| log.throttle("worker", "no disk", Duration::from_millis(ms))).collect();
+        assert_eq!(logged, [0, 9_999, 9_999]);
+        assert_eq!(log.suppressed(), 4_999);
     }
 
     #[test]
-    fn the_table_of_folds_has_a_cap() {
+    fn a_failure_for_another_reason_is_logged_at_once() {
         let mut log = Log::default();
-        let told =
-            (0..100_000).filter_map(|n| log.fold(&format!("child {n}").into(), Duration::from_millis(1))).count();
-        assert_eq!(log.folds.len(), FOLDED);
-        assert_eq!(told, FOLDED + 1);
+        for reason in ["no disk", "no memory"] {
+            assert_eq!(log.throttle("worker", reason, Duration::ZERO), Some(0));
+        }
+        assert_eq!(log.throttle("worker", "no disk", Duration::ZERO), None);
+        assert_eq!(log.throttle("another worker", "no disk", Duration::ZERO), Some(0));
+    }
+
+    #[test]
+    fn the_table_of_throttles_has_a_cap() {
+        let mut log = Log::default();
+        let logged = (0..100_000)
+            .filter_map(|n| log.throttle(&format!("child {n}"), "no disk", Duration::from_millis(1)))
+            .count();
+        assert_eq!(log.throttles.len(), THROTTLED);
+        assert_eq!(logged, THROTTLED + 1);
     }
 }

@@ -43,7 +43,8 @@ pub(crate) use self::start::{describe, guarded_start};
 pub(crate) use self::static_table::{StaticLaunch, StaticTable, launch_static};
 use super::child::{BoxFuture, Caller, ChildRef, Nested};
 use super::error::StartError;
-use super::log::{self, Log};
+use super::event::{EventObserver, Events};
+use super::log::{self, Line};
 use super::shutdown_report::ShutdownReport;
 use super::state::{
     Command, DynamicState, Event, Numbered, Refusal, Reply, RequestId, SpecCommand, StaticState, SupervisorState,
@@ -78,6 +79,7 @@ pub(crate) struct Runtime<S: SupervisorState, T> {
     shutting_down: CancellationToken,
     report: OnceLock<Arc<ShutdownReport>>,
     observer: Option<Observer>,
+    pub(crate) events: Arc<Events>,
     /// A parent receives the report and decides who else does.
     has_parent: bool,
     inner: Mutex<Inner<S, T>>,
@@ -114,7 +116,7 @@ pub(crate) struct Inner<S: SupervisorState, T> {
     monitor_lost: bool,
     /// The state can no longer be relied upon.
     abandoned: bool,
-    log: Log,
+    events: Arc<Events>,
     effects: Effects,
 }
 
@@ -133,12 +135,14 @@ pub(crate) struct Config {
     pub(crate) name: Arc<str>,
     pub(crate) kill_timeout: Duration,
     pub(crate) observer: Option<Observer>,
+    pub(crate) on_event: Option<EventObserver>,
     pub(crate) has_parent: bool,
 }
 
 impl<T: ChildTable> Runtime<T::State, T> {
     fn new(config: Config, state: T::State, table: T) -> Arc<Self> {
-        let Config { name, kill_timeout, observer, has_parent } = config;
+        let Config { name, kill_timeout, observer, on_event, has_parent } = config;
+        let events = Arc::new(Events::new(name.clone(), on_event, T::ONE_KIND));
         Arc::new(Self {
             name,
             kill_timeout,
@@ -155,8 +159,9 @@ impl<T: ChildTable> Runtime<T::State, T> {
             shutting_down: CancellationToken::new(),
             report: OnceLock::new(),
             observer,
+            events: events.clone(),
             has_parent,
-            inner: Mutex::new(Inner::new(state, table)),
+            inner: Mutex::new(Inner::new(state, table, events)),
         })
     }
 
@@ -204,6 +209,7 @@ impl<T: ChildTable> Runtime<T::State, T> {
             self.wake.notify_one();
         }
         effects.run();
+        self.events.deliver();
         changed.unwrap_or_else(|failure| {
             log::crashed(&self.name, &failure.message);
             V::default()
@@ -315,7 +321,7 @@ impl<T: ChildTable> Nested for Runtime<T::State, T> {
 }
 
 impl<T: ChildTable> Inner<T::State, T> {
-    fn new(state: T::State, table: T) -> Self {
+    fn new(state: T::State, table: T, events: Arc<Events>) -> Self {
         Self {
             state,
             table,
@@ -333,7 +339,7 @@ impl<T: ChildTable> Inner<T::State, T> {
             sleeps_until: None,
             monitor_lost: false,
             abandoned: false,
-            log: Log::default(),
+            events,
             effects: Effects::default(),
         }
     }
@@ -387,7 +393,7 @@ impl<T: ChildTable> Inner<T::State, T> {
 
     fn change_specs(&mut self, runtime: &Arc<RuntimeOf<T>>, change: SpecCommand<SpecOf<T>>) {
         if matches!(change, SpecCommand::Started) {
-            log::started(&runtime.name);
+            self.events.push_line(Line::Started, runtime.now());
             self.boot_is_over(Ok(()));
         }
         if let Some(dropped) = self.table.change_specs(change) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::ActorId;
+use serde::{Serialize, Serializer};
 
 use crate::exit::ExitReason;
 
@@ -13,7 +14,7 @@ pub const MAX_STOP_FAILURES: usize = 10_000;
 
 /// How a supervisor ended: the cause, the time the stop took, and which children did not stop as their specs say, those of
 /// nested supervisors included.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// The supervisor's name.
@@ -32,13 +33,19 @@ pub struct ShutdownReport {
 }
 
 /// What made a supervisor end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "cause", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ShutdownCause {
     /// It was asked to stop.
     Stopped,
-    /// There were more restarts than its intensity allows.
-    GaveUp,
+    /// More restarts were needed than its intensity allows.
+    GaveUp {
+        /// The child that failed last.
+        child: Arc<str>,
+        /// Why it failed.
+        reason: ExitReason,
+    },
     /// Its significant children ended.
     AutoShutdown,
     /// A child failed to start during the supervisor's own start.
@@ -48,12 +55,13 @@ pub enum ShutdownCause {
 }
 
 /// One child that did not stop as its spec says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StopFailure {
     /// The ids from the reporting supervisor down to the child. The id of a dynamic child is that of its actor.
     pub path: Vec<Arc<str>>,
     /// Its actor; `None` for a start that did not end.
+    #[serde(serialize_with = "display")]
     pub actor: Option<ActorId>,
     /// What went wrong.
     pub kind: StopFailureKind,
@@ -64,7 +72,8 @@ pub struct StopFailure {
 }
 
 /// How a child's stop went wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", content = "reason", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StopFailureKind {
     /// It ended with this reason where a shutdown was expected.
@@ -106,7 +115,7 @@ impl ShutdownReport {
 
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "supervisor `{}` ended ({}) in {:?}", self.supervisor, self.reason, self.took)?;
+        write!(f, "supervisor `{}` ended in {:?}: {}", self.supervisor, self.took, self.cause)?;
         for failure in &self.failures {
             write!(f, "\n  {failure}")?;
         }
@@ -114,6 +123,26 @@ impl fmt::Display for ShutdownReport {
             write!(f, "\n  and {} more", self.omitted)?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for ShutdownCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped"),
+            Self::GaveUp { child, reason } => write!(f, "gave up on child `{child}` ({reason})"),
+            Self::AutoShutdown => f.write_str("a significant child exited"),
+            Self::StartFailed => f.write_str("a child failed to start"),
+            Self::Killed => f.write_str("killed"),
+        }
+    }
+}
+
+/// Serializes a value that has only a text form.
+fn display<T: fmt::Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
     }
 }
 

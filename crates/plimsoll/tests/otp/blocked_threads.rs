@@ -147,7 +147,7 @@ async fn otp_a_nested_supervisor_is_started_again_only_when_its_blocked_child_is
     until(|| blocked.load(Ordering::SeqCst)).await;
     tell_id(&first, "x", Do::Panic);
     let report = first.wait().await.unwrap();
-    assert_eq!((report.cause, report.kill_timed_out().count()), (ShutdownCause::GaveUp, 1));
+    assert!(matches!(report.cause, ShutdownCause::GaveUp { .. }) && report.kill_timed_out().count() == 1);
     tokio::time::sleep(LEAVE * 3).await;
     assert_eq!(starts.load(Ordering::SeqCst), 1, "its old subtree lingers");
     drop(release);

@@ -19,7 +19,7 @@ async fn otp_sup_flags() {
     assert_eq!(stage.did(), ["start a"]);
     tokio::time::sleep(Duration::from_millis(4_990)).await;
     tell_id(&tree, "a", Do::Panic);
-    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
     let tree = builder().start().await.unwrap();
     tell_id(&tree, "a", Do::Panic);
     tokio::time::sleep(Duration::from_millis(5_010)).await;
@@ -46,7 +46,7 @@ async fn otp_multiple_restarts() {
     quiet().await;
     tokio::time::sleep(Duration::from_millis(999)).await;
     tell_id(&tree, "b", Do::Panic);
-    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +60,7 @@ async fn otp_restart_that_fails_is_charged_each_time() {
     // One failure and two failed tries: three. The next is one too many.
     assert_eq!(shown(&tree), "a+");
     tell_id(&tree, "a", Do::Panic);
-    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,7 +73,7 @@ async fn otp_window_is_the_supervisors_and_not_the_childs() {
         quiet().await;
     }
     tell_id(&tree, "c", Do::Panic);
-    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
     assert_eq!(stage.did(), ["start a", "start b", "stop b", "stop a"]);
 }
 
@@ -102,7 +102,7 @@ async fn otp_terminate_during_a_delay_refunds_nothing() {
     tree.terminate_child("a").await.unwrap();
     tree.restart_child("a").await.unwrap();
     tell_id(&tree, "a", Do::Panic);
-    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
 }
 
 #[tokio::test(start_paused = true)]

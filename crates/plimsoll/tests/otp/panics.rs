@@ -110,7 +110,7 @@ async fn otp_an_observer_that_panics_hurts_nobody() {
         .await
         .unwrap();
     tell_id(&tree, "a", Do::Panic);
-    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
     quiet().await;
     assert_eq!(seen.load(Ordering::Relaxed), 1);
 }

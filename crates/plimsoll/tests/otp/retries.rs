@@ -44,7 +44,7 @@ async fn otp_other_child_fails_restart_until_the_budget_is_gone() {
         stage.script.always("b", Begin::Fail);
         tell_id(&tree, "a", Do::Panic);
         let report = tree.wait().await.unwrap();
-        assert_eq!((report.cause, &report.reason), (ShutdownCause::GaveUp, &ExitReason::Shutdown));
+        assert!(matches!(report.cause, ShutdownCause::GaveUp { .. }) && report.reason == ExitReason::Shutdown);
         let events = stage.did();
         assert_eq!(events.last().map(String::as_str), Some(last), "{events:?}");
         // Three restarts within the budget: the failure, and two retries; the fourth is one too many.
@@ -80,7 +80,7 @@ async fn a_start_that_fails_in_a_group_is_tried_again_from_there() {
         assert_eq!(shown(&tree), "a+ b+ c+ d+");
         // The failure and the retry were charged: one more is within the budget of two only if neither was.
         tell_id(&tree, "a", Do::Panic);
-        assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+        assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
         stage.did();
     }
 }
@@ -224,5 +224,5 @@ async fn otp_a_try_that_a_siblings_restart_makes_needless_is_not_charged() {
     assert_eq!(starts.load(Ordering::SeqCst), 3);
     assert_eq!(tree.count_children().unwrap().active, 2);
     tell_id(&tree, "a", Do::Panic);
-    assert_eq!(ended(&tree).await, ShutdownCause::GaveUp);
+    assert!(matches!(ended(&tree).await, ShutdownCause::GaveUp { .. }));
 }

@@ -300,7 +300,7 @@ async fn otp_significant_failing_restart_gives_up_rather_than_shut_down() {
     let tree = start(&stage, builder).await;
     stage.script.always("s", Begin::Fail);
     tell_id(&tree, "s", Do::Panic);
-    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
 }
 
 #[tokio::test(start_paused = true)]

@@ -249,6 +249,6 @@ async fn otp_a_failure_in_post_start_is_one_of_a_child_that_had_started() {
     });
     let builder = Supervisor::builder("top").intensity(2, Duration::from_secs(60));
     let tree = builder.child(spec.backoff(Backoff::NONE)).start().await.expect("the start succeeds");
-    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
     assert_eq!(stage.did(), ["start", "start", "start"]);
 }

@@ -27,7 +27,7 @@ async fn otp_one_for_all() {
     assert_eq!(stage.did(), ["stop c", "stop a", "start a", "start b", "start c"]);
     // One cycle charges once: the budget of one is used up only now.
     tell_id(&tree, "b", Do::Panic);
-    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
     assert_eq!(stage.did(), ["stop c", "stop a"]);
 }
 
@@ -109,7 +109,7 @@ async fn failures_during_a_stop_phase_are_absorbed_or_dealt_with_afterwards() {
     assert_eq!(events[events.len() - 4..], ["start outside", "start origin", "start inside", "start slow"]);
     // Two were charged.
     tell_id(&tree, "outside", Do::Panic);
-    assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ async fn otp_task_child_that_fails_or_panics_is_restarted() {
     for run in [fails, panics] {
         let spec = task("t", run).restart(Restart::Transient);
         let tree = Supervisor::builder("top").intensity(3, Duration::from_secs(60)).child(spec).start().await.unwrap();
-        assert_eq!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+        assert!(matches!(tree.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
     }
 }
 

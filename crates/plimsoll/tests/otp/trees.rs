@@ -32,7 +32,7 @@ pub(crate) async fn start_three(stage: &Stage, strategy: Strategy) -> Supervisor
 
 /// Why it ended by itself; it has a minute for it.
 pub(crate) async fn ended(tree: &SupervisorRef) -> ShutdownCause {
-    tokio::time::timeout(Duration::from_secs(60), tree.wait()).await.expect("it ends").unwrap().cause
+    tokio::time::timeout(Duration::from_secs(60), tree.wait()).await.expect("it ends").unwrap().cause.clone()
 }
 
 /// `+` it runs, `~` it restarts, `-` it has no child.

@@ -25,6 +25,7 @@ use crate::supervisor::child::{Child, ChildRef, Started};
 use crate::supervisor::child_entry::{ChildCount, ChildEntry, ChildState};
 use crate::supervisor::child_spec::{ChildSettings, StartBox, placed};
 use crate::supervisor::error::StartError;
+use crate::supervisor::event::EventObserver;
 use crate::supervisor::state::{
     DynamicPhase, DynamicState, Numbered, Refusal, Reply, RequestId, SpecCommand, SupervisorState, Template,
 };
@@ -50,6 +51,7 @@ pub(crate) struct DynamicLaunch<A> {
     pub(crate) period: Duration,
     pub(crate) max_children: u32,
     pub(crate) observer: Option<Observer>,
+    pub(crate) on_event: Option<EventObserver>,
 }
 
 /// One child. Kept small: there may be a hundred thousand.
@@ -188,7 +190,8 @@ pub(crate) async fn launch_dynamic<A: Send + 'static>(
     parent: Option<ActorCell>,
 ) -> Result<(Arc<DynamicRuntime<A>>, JoinHandle<()>), StartError> {
     let (kill_timeout, has_parent) = (launch.child.kill_timeout, parent.is_some());
-    let config = Config { name: launch.name, kill_timeout, observer: launch.observer, has_parent };
+    let config =
+        Config { name: launch.name, kill_timeout, observer: launch.observer, on_event: launch.on_event, has_parent };
     let state = DynamicState::new(launch.child, launch.intensity, launch.period, rand::random());
     let table = DynamicTable {
         slots: Slots::with_limit(launch.max_children),

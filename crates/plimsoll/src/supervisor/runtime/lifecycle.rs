@@ -13,7 +13,8 @@ use super::child::ChildTable;
 use super::monitor_check::{MonitorCheck, PATIENCE, ReplacedMonitor};
 use super::{Runtime, RuntimeOf};
 use crate::supervisor::error::StartError;
-use crate::supervisor::log;
+use crate::supervisor::event::SupervisorEvent;
+use crate::supervisor::log::Line;
 use crate::supervisor::shutdown_report::ShutdownReport;
 use crate::supervisor::state::{Event, SupervisorState};
 
@@ -145,9 +146,13 @@ impl<T: ChildTable> Lifecycle<T> {
         ended_within(&mut self.monitor_task, runtime.kill_timeout).await;
         // Exits of abandoned children are not reported from now on: their tasks are waited for.
         runtime.monitor_lost();
-        log::over(&report);
-        let _ = runtime.report.set(Arc::new(report));
+        let report = Arc::new(report);
+        let ended = SupervisorEvent::Ended { cause: report.cause.clone(), reason: report.reason.clone() };
+        runtime.events.push_line(Line::Ended { report: report.clone() }, runtime.now());
+        runtime.events.push(ended, runtime.now());
+        let _ = runtime.report.set(report);
         runtime.ended.cancel();
+        runtime.events.deliver();
         if !caller_receives_it && !runtime.has_parent {
             runtime.observe();
         }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Level;
+
 use super::child::{ChildTable, LiveChild, RunOf, SpecOf};
 use super::effects::Effect;
 use super::{Inner, RuntimeOf};
 use crate::exit::ExitReason;
 use crate::supervisor::error::StartError;
-use crate::supervisor::log;
+use crate::supervisor::event::SupervisorEvent;
 use crate::supervisor::shutdown_report::{ShutdownCause, ShutdownReport, StopFailure, StopFailureKind, StopFailures};
 use crate::supervisor::state::{AfterExit, Exit, Notice, StopProblem};
 
@@ -17,6 +19,7 @@ use crate::supervisor::state::{AfterExit, Exit, Notice, StopProblem};
 pub(crate) struct OwnExit {
     since: Option<Duration>,
     requested_by_caller: bool,
+    gave_up: Option<ShutdownCause>,
     outcome: Option<(ShutdownCause, ExitReason)>,
     failures: StopFailures,
     abandoned_children: u64,
@@ -60,9 +63,8 @@ impl OwnExit {
         self.abandoned_children
     }
 
-    fn failure(&mut self, supervisor: &str, failure: StopFailure, shutting_down: bool) {
+    fn failure(&mut self, failure: StopFailure, shutting_down: bool) {
         self.abandoned_children += u64::from(failure.kind == StopFailureKind::KillTimedOut);
-        log::stop_failed(supervisor, &failure);
         if shutting_down {
             self.failures.push(failure);
         }
@@ -87,7 +89,10 @@ impl<T: ChildTable> Inner<T::State, T> {
     pub(super) fn finish(&mut self, exit: Exit<SpecOf<T>>) {
         let outcome = match exit {
             Exit::Stopped => (ShutdownCause::Stopped, ExitReason::Shutdown),
-            Exit::GaveUp { .. } => (ShutdownCause::GaveUp, ExitReason::Shutdown),
+            Exit::GaveUp => {
+                let cause = self.own_exit.gave_up.take().unwrap_or(ShutdownCause::Stopped);
+                (cause, ExitReason::Shutdown)
+            }
             Exit::AutoShutdown => (ShutdownCause::AutoShutdown, ExitReason::Shutdown),
             Exit::StartFailed { spec, failure } => {
                 let id = self.table.name(spec);
@@ -109,23 +114,31 @@ impl<T: ChildTable> Inner<T::State, T> {
     }
 
     pub(super) fn notice(&mut self, runtime: &Arc<RuntimeOf<T>>, notice: Notice<T::State>) {
-        let (supervisor, now) = (&runtime.name, runtime.now());
+        let (events, now) = (&runtime.events, runtime.now());
         match notice {
-            Notice::Exited { spec, run, reason, then } => {
-                let actor = self.table.get(run).map(|child| child.actor.get_id());
+            Notice::Exited { spec, reason, then } => {
                 self.restarts += u64::from(matches!(then, AfterExit::Restart(_) | AfterExit::GiveUp));
-                let name = if T::ONE_KIND && reason.is_failure() { supervisor.clone() } else { self.table.name(spec) };
-                self.log.exited(supervisor, &name, actor, &reason, then, now);
+                if reason.is_failure() || then != AfterExit::Nothing || events.wants(Level::DEBUG) {
+                    events.push_exit(&self.table.name(spec), reason, then, now);
+                }
             }
             Notice::StartFailed { spec, failure, retry } => {
-                let name = if T::ONE_KIND { supervisor.clone() } else { self.table.name(spec) };
-                self.log.start_failed(supervisor, &name, &failure.to_string(), retry, now);
+                let child = self.table.name(spec);
+                events.push(SupervisorEvent::ChildStartFailed { child, reason: failure.reason(), retry }, now);
             }
-            Notice::GaveUp { spec, reason } => log::gave_up(supervisor, &self.table.name(spec), &reason),
-            Notice::AutoShutdown { spec } => log::auto_shutdown(supervisor, &self.table.name(spec)),
+            Notice::GaveUp { spec, reason } => {
+                let child = self.table.name(spec);
+                // Its entry may be gone when the supervisor has ended.
+                self.own_exit.gave_up = Some(ShutdownCause::GaveUp { child: child.clone(), reason: reason.clone() });
+                events.push(SupervisorEvent::GaveUp { child, reason }, now);
+            }
+            Notice::AutoShutdown { spec } => {
+                events.push(SupervisorEvent::AutoShutdown { child: self.table.name(spec) }, now);
+            }
             Notice::StopProblem { spec, run, problem, shutting_down, waited } => {
                 let failure = self.stop_failure(spec, run, problem, waited);
-                self.own_exit.failure(supervisor, failure, shutting_down);
+                events.push(SupervisorEvent::ChildStopFailed { failure: failure.clone() }, now);
+                self.own_exit.failure(failure, shutting_down);
             }
         }
     }

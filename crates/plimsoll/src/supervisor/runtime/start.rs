@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use tracing::Level;
+
 use futures::FutureExt;
 use ractor::{ActorCell, ActorStatus, SpawnErr};
 use tokio::task::AbortHandle;
@@ -21,6 +23,7 @@ use crate::panics::{self, discard};
 use crate::supervisor::child::{Child, Start};
 use crate::supervisor::child_spec::{StartBox, placed};
 use crate::supervisor::error::{BoxError, StartError};
+use crate::supervisor::event::SupervisorEvent;
 use crate::supervisor::state::{Event, StartFailure, SupervisorState};
 
 /// A start during a restart that takes longer does not hold up operations any more.
@@ -159,6 +162,10 @@ impl<T: ChildTable> Inner<T::State, T> {
         }
         if let Some(previous) = self.table.insert(spec, run, child) {
             self.effects.push(Effect::Drop(Box::new(previous)));
+        }
+        if self.events.wants(Level::DEBUG) {
+            let (child, actor) = (self.table.name_of_run(run), id.to_string().into());
+            self.events.push(SupervisorEvent::ChildStarted { child, actor }, now);
         }
         if !self.unclaimed.is_empty() {
             self.unclaimed.retain(|unclaimed| unclaimed.actor.get_id() != id);

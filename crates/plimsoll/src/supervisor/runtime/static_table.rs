@@ -18,6 +18,7 @@ use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::supervisor::child::Caller;
 use crate::supervisor::child_spec::{ChildSettings, ChildSpec, StartFn};
 use crate::supervisor::error::{Deadlock, StartError};
+use crate::supervisor::event::EventObserver;
 use crate::supervisor::options::Restart;
 use crate::supervisor::state::{
     ChildPhase, Flags, Key, Numbered, Refusal, Reply, RequestId, Run, SpecCommand, StaticState,
@@ -29,6 +30,7 @@ pub(crate) struct StaticLaunch {
     pub(crate) flags: Flags,
     pub(crate) children: Vec<ChildSpec>,
     pub(crate) observer: Option<Observer>,
+    pub(crate) on_event: Option<EventObserver>,
 }
 
 struct Spec {
@@ -146,8 +148,8 @@ pub(crate) async fn launch_static(
     launch: StaticLaunch,
     parent: Option<ActorCell>,
 ) -> Result<(Arc<StaticRuntime>, JoinHandle<()>), StartError> {
-    let StaticLaunch { name, flags, children, observer } = launch;
-    let config = Config { name, kill_timeout: flags.kill_timeout, observer, has_parent: parent.is_some() };
+    let StaticLaunch { name, flags, children, observer, on_event } = launch;
+    let config = Config { name, kill_timeout: flags.kill_timeout, observer, on_event, has_parent: parent.is_some() };
     let runtime = Runtime::new(config, StaticState::new(flags, rand::random()), StaticTable::default());
     let boot = async {
         let (sender, booted) = oneshot::channel();

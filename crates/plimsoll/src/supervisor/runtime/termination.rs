@@ -16,6 +16,7 @@ use super::{Inner, Runtime, RuntimeOf};
 use crate::exit::{ExitReason, Failure};
 use crate::panics::{self, discard};
 use crate::supervisor::child::Nested;
+use crate::supervisor::event::SupervisorEvent;
 use crate::supervisor::options::{Shutdown, StopMode};
 use crate::supervisor::shutdown_report::ShutdownReport;
 use crate::supervisor::state::{Event, Remains, SupervisorState};
@@ -248,6 +249,10 @@ impl<T: ChildTable> Inner<T::State, T> {
 
     fn exited(&mut self, run: RunOf<T>, reason: ExitReason, remains: Remains, now: Duration) {
         let Some(child) = self.table.get(run) else { return };
+        if self.events.is_observed() {
+            let (child, actor) = (self.table.name_of_run(run), child.actor.get_id().to_string().into());
+            self.events.push(SupervisorEvent::ChildExited { child, actor, reason: reason.clone() }, now);
+        }
         let uptime = now.saturating_sub(child.since);
         let others = self.table.len().saturating_sub(1);
         self.state.apply(Event::Exited { run, reason, remains, uptime, others }, now);

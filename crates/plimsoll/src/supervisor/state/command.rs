@@ -49,7 +49,7 @@ pub(crate) enum SpecCommand<K> {
 #[derive(Debug)]
 pub(crate) enum Notice<S: SupervisorState> {
     /// A child exited.
-    Exited { spec: S::Spec, run: S::Run, reason: ExitReason, then: AfterExit },
+    Exited { spec: S::Spec, reason: ExitReason, then: AfterExit },
     /// A start failed; it is tried again after `retry`, if at all.
     StartFailed { spec: S::Spec, failure: StartFailure, retry: Option<Duration> },
     /// More restarts than the intensity allows.
@@ -132,25 +132,14 @@ pub(crate) enum StartFailure {
 pub(crate) enum Exit<K> {
     /// Its stop was requested.
     Stopped,
-    /// More restarts than the intensity allows: the child that failed last, and its reason.
-    GaveUp { spec: K, reason: ExitReason },
+    /// More restarts than the intensity allows.
+    GaveUp,
     /// Its significant children exited.
     AutoShutdown,
     /// A child failed to start with it.
     StartFailed { spec: K, failure: StartFailure },
     /// It was killed.
     Killed,
-}
-
-impl fmt::Display for AfterExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nothing => f.write_str("no restart"),
-            Self::Restart(delay) => write!(f, "restart in {delay:?}"),
-            Self::RestartWithSiblings => f.write_str("restart with its siblings"),
-            Self::GiveUp => f.write_str("no restart: the supervisor gives up"),
-        }
-    }
 }
 
 impl StartFailure {

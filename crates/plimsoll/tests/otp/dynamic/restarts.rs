@@ -126,7 +126,7 @@ async fn otp_simple_restart_that_fails_is_charged_each_time() {
     assert_eq!(states(&dynamic), "+");
     let ChildState::Running(again) = dynamic.which_children().unwrap()[0].state.clone() else { panic!("it runs") };
     again.send_message(Do::Panic).unwrap();
-    assert_eq!(dynamic.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(dynamic.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,7 +148,7 @@ async fn otp_simple_one_for_one_escalation() {
     let a = dynamic.start_child("a").await.unwrap().child().unwrap();
     dynamic.start_child("b").await.unwrap();
     tell(&a, Do::Panic);
-    assert_eq!(dynamic.wait().await.unwrap().cause, ShutdownCause::GaveUp);
+    assert!(matches!(dynamic.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));
     assert_eq!(stage.did(), ["start a", "start b", "stop b"]);
 }
 

@@ -62,7 +62,7 @@ impl DynamicState {
     fn exited_by_itself(&mut self, key: SlotKey, reason: ExitReason, ended: bool, uptime: Duration, now: Duration) {
         let mut restart = None;
         if !restarts(self.template.restart, &reason) {
-            self.notice(Notice::Exited { spec: key, run: key, reason, then: AfterExit::Nothing });
+            self.notice(Notice::Exited { spec: key, reason, then: AfterExit::Nothing });
             if ended {
                 // The common case: nothing to wait for.
                 return self.free(key, Vec::new());
@@ -72,14 +72,14 @@ impl DynamicState {
                 self.attempts.remove(&key);
             }
             if self.window.record(now) == Verdict::GiveUp {
-                let exited = Notice::Exited { spec: key, run: key, reason: reason.clone(), then: AfterExit::GiveUp };
+                let exited = Notice::Exited { spec: key, reason: reason.clone(), then: AfterExit::GiveUp };
                 self.notice(exited);
                 self.insert(key, Child::Exited { restart: None, abandoned: false, waiters: Vec::new() });
                 return self.give_up(key, reason, now);
             }
             let delay = self.next_delay(key);
             restart = Some(delay);
-            self.notice(Notice::Exited { spec: key, run: key, reason, then: AfterExit::Restart(delay) });
+            self.notice(Notice::Exited { spec: key, reason, then: AfterExit::Restart(delay) });
         }
         self.insert(key, Child::Exited { restart, abandoned: false, waiters: Vec::new() });
         if !ended {
@@ -89,7 +89,7 @@ impl DynamicState {
 
     pub(super) fn give_up(&mut self, key: SlotKey, reason: ExitReason, now: Duration) {
         self.notice(Notice::GaveUp { spec: key, reason: reason.clone() });
-        self.shut_down(Exit::GaveUp { spec: key, reason }, now);
+        self.shut_down(Exit::GaveUp, now);
     }
 
     /// Whether the exit of this child is the one that auto_shutdown waits for: it is not restarted, and if all have to

@@ -59,7 +59,7 @@ impl StaticState {
                     Restart::Temporary => AfterExit::Nothing,
                     _ => AfterExit::RestartWithSiblings,
                 };
-                self.notice(Notice::Exited { spec: key, run, reason, then });
+                self.notice(Notice::Exited { spec: key, reason, then });
             }
             Phase::Running if !self.stopping_siblings() => self.handle_exit(key, run, reason, now),
             Phase::Running | Phase::Starting(_) => {
@@ -82,7 +82,7 @@ impl StaticState {
         let (covered, others) = self.deferred.drain(..).partition(|(key, ..)| scope.contains(*key));
         self.deferred = others;
         for (key, run, reason) in Vec::from(covered) {
-            self.notice(Notice::Exited { spec: key, run, reason, then: AfterExit::RestartWithSiblings });
+            self.notice(Notice::Exited { spec: key, reason, then: AfterExit::RestartWithSiblings });
             self.no_longer_pending(key, run, now);
         }
     }
@@ -110,10 +110,10 @@ impl StaticState {
             child.attempt = 0;
         }
         if *restarting {
-            return self.restart(key, run, reason, now);
+            return self.restart(key, reason, now);
         }
         let significant = child.settings.significant;
-        self.notice(Notice::Exited { spec: key, run, reason, then: AfterExit::Nothing });
+        self.notice(Notice::Exited { spec: key, reason, then: AfterExit::Nothing });
         if significant && self.ends_the_supervisor(key) {
             self.notice(Notice::AutoShutdown { spec: key });
             self.shut_down(Exit::AutoShutdown, now);

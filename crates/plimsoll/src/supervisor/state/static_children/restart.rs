@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::child::{Child, StartCause, State};
 use super::timers::Timer;
-use super::{Key, Run, StaticState};
+use super::{Key, StaticState};
 use crate::exit::ExitReason;
 use crate::supervisor::options::Strategy;
 use crate::supervisor::state::intensity::Verdict;
@@ -97,13 +97,13 @@ impl StaticState {
     }
 
     /// Counts a restart of a child that exited and begins it, or gives up.
-    pub(super) fn restart(&mut self, key: Key, run: Run, reason: ExitReason, now: Duration) {
+    pub(super) fn restart(&mut self, key: Key, reason: ExitReason, now: Duration) {
         if self.window.record(now) == Verdict::GiveUp {
-            self.notice(Notice::Exited { spec: key, run, reason: reason.clone(), then: AfterExit::GiveUp });
+            self.notice(Notice::Exited { spec: key, reason: reason.clone(), then: AfterExit::GiveUp });
             return self.give_up(key, reason, now);
         }
         let delay = self.next_delay(key);
-        self.notice(Notice::Exited { spec: key, run, reason: reason.clone(), then: AfterExit::Restart(delay) });
+        self.notice(Notice::Exited { spec: key, reason: reason.clone(), then: AfterExit::Restart(delay) });
         let scope = self.scope_of(key);
         self.take_over(key, scope, now);
         let restart = PendingRestart {
@@ -150,7 +150,7 @@ impl StaticState {
 
     fn give_up(&mut self, key: Key, reason: ExitReason, now: Duration) {
         self.notice(Notice::GaveUp { spec: key, reason: reason.clone() });
-        self.shut_down(Exit::GaveUp { spec: key, reason }, now);
+        self.shut_down(Exit::GaveUp, now);
     }
 
     fn wait(&mut self, origin: Key, until: Duration) {
