@@ -47,7 +47,6 @@ mod state;
 mod unacknowledged;
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -174,7 +173,7 @@ impl Gateway {
                     let reset = state.sessions.check_clients(Instant::now(), state.limits.response_timeout);
                     state.requests.unacknowledged(reset);
                 }
-                Ok::<_, Infallible>(())
+                Ok(())
             }
         })
     }

@@ -13,10 +13,7 @@ async fn main() -> Result<(), BoxError> {
     let mut interrupts = signal(SignalKind::interrupt())?;
     let tree = Supervisor::builder("app").child(ChildSpec::task("worker", worker)).start().await?;
     println!("running, stop with Ctrl-C");
-    let report = tokio::select! {
-        _ = interrupts.recv() => tree.stop().await?,
-        report = tree.wait() => report?,
-    };
+    let report = tree.run_until(interrupts.recv()).await?;
     println!("stopped cleanly: {}", report.is_clean());
     Ok(())
 }

@@ -17,15 +17,8 @@ impl Actor for Resizer {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let registry = ActorRegistry::new(RegistrySettings { per_name: Cap::of::<2>(), ..RegistrySettings::default() });
-    let child = registry.clone();
-    let run = move |stop| {
-        let child = child.clone();
-        async move {
-            let Ok(()) = child.run(stop).await;
-            Ok::<_, BoxError>(())
-        }
-    };
-    let tree = Supervisor::builder("app").child(ChildSpec::task("registry", run)).start().await?;
+    let child = ChildSpec::task_with("registry", registry.clone(), |stop, registry| registry.run(stop));
+    let tree = Supervisor::builder("app").child(child).start().await?;
     let mut resizers = Vec::new();
     for port in [4001, 4002, 4003] {
         let (resizer, _) = Actor::spawn(None, Resizer, ()).await?;

@@ -53,7 +53,7 @@ async fn a_killed_supervisor_leaves_nobody_running_draining_or_in_a_stop_hook() 
     let began = tokio::time::Instant::now();
     tree.actor().kill();
     let report = tree.wait().await.unwrap();
-    assert_eq!((report.cause, &report.reason), (ShutdownCause::Killed, &ExitReason::Killed));
+    assert_eq!((&report.cause, &report.reason), (&ShutdownCause::Killed, &ExitReason::Killed));
     assert_eq!(began.elapsed(), Duration::ZERO);
     assert_gone(&stage, &actors);
 }

@@ -8,7 +8,6 @@
 //! `- listener   connections, ended with their requests
 //! ```
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,7 +61,7 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<(SupervisorRef, 
             let pool = pool.clone();
             async move {
                 pool.run(stop).await;
-                Ok::<_, Infallible>(())
+                Ok(())
             }
         }
     });
@@ -86,7 +85,10 @@ pub(crate) async fn start(settings: Settings) -> anyhow::Result<(SupervisorRef, 
     let listening = ChildSpec::task("listener", {
         let front = front.clone();
         let bounds = Bounds { connections: settings.connections, patience: settings.client_patience() };
-        move |stop| front.clone().serve(listener.clone(), bounds, stop)
+        move |stop| {
+            let serving = front.clone().serve(listener.clone(), bounds, stop);
+            async move { Ok(serving.await?) }
+        }
     });
     let tree = Supervisor::builder("image-proxy")
         .strategy(Strategy::RestForOne)

@@ -191,7 +191,7 @@ impl TaskPool {
     /// Waits for `stop`, then [closes](Self::close): a task child of a supervisor.
     ///
     /// Not cancel safe: dropped early, the pool stays open.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), std::convert::Infallible> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), crate::supervisor::BoxError> {
         stop.cancelled().await;
         self.close().await;
         Ok(())

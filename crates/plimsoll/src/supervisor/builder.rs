@@ -12,7 +12,8 @@ use ractor::ActorCell;
 use super::child::{Child, Start};
 use super::child_spec::{ChildSpec, check_spec};
 use super::error::{BoxError, SpecError, StartError};
-use super::event::{EventObserver, SupervisorEvent};
+use super::event::SupervisorEvent;
+use super::event_queue::EventObserver;
 use super::handle::SupervisorRef;
 use super::into_supervisor::{IntoSupervisor, sealed::Sealed};
 use super::options::{AutoShutdown, Strategy};
@@ -47,7 +48,7 @@ impl Supervisor {
     ///     .intensity(3, Duration::from_secs(10))
     ///     .child(ChildSpec::task("sweeper", |stop| async move {
     ///         stop.cancelled().await;
-    ///         Ok::<_, BoxError>(())
+    ///         Ok(())
     ///     }))
     ///     .start()
     ///     .await?;

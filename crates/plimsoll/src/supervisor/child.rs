@@ -6,8 +6,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId, ActorRef};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 
 use super::current_message::CurrentMessage;
@@ -56,6 +59,8 @@ pub(crate) trait Nested: Send + Sync {
     fn observe(&self);
     /// Whether the caller is a child below it, or a worker of one.
     fn contains(&self, caller: Caller) -> bool;
+    /// Where its child with this id is published; `None` when there is none, and for dynamic supervisors.
+    fn slot(&self, id: &str) -> Option<Arc<ChildSlot>>;
 }
 
 impl Child {
@@ -203,5 +208,75 @@ impl Started {
             Self::Child(child) => Some(child),
             Self::Ignored => None,
         }
+    }
+}
+
+/// What is known of a child, for those who hold a handle to it.
+#[derive(Clone)]
+pub(crate) enum Presence {
+    /// With the nested supervisor that it is.
+    Running(ChildRef, Option<Arc<dyn Nested>>),
+    /// It starts, or waits for its restart.
+    Restarting,
+    /// It does not run, and is started by hand only.
+    Stopped,
+    /// Its spec is gone.
+    Removed,
+    /// Its supervisor has ended.
+    SupervisorEnded,
+}
+
+/// The place where a supervisor publishes one child.
+pub(crate) struct ChildSlot {
+    presence: ArcSwap<Presence>,
+    changed: Notify,
+}
+
+impl ChildSlot {
+    pub(crate) fn new(presence: Presence) -> Self {
+        Self { presence: ArcSwap::from_pointee(presence), changed: Notify::new() }
+    }
+
+    /// Whether this is news; those who wait are to be woken then.
+    pub(crate) fn publish(&self, presence: Presence) -> bool {
+        let changed = **self.presence.load() != presence;
+        if changed {
+            self.presence.store(Arc::new(presence));
+        }
+        changed
+    }
+
+    pub(crate) fn load(&self) -> Guard<Arc<Presence>> {
+        self.presence.load()
+    }
+
+    /// Ready after the next change.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    pub(crate) fn wake(&self) {
+        self.changed.notify_waiters();
+    }
+}
+
+impl PartialEq for Presence {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Running(one, _), Self::Running(other, _)) => one == other,
+            (one, other) => std::mem::discriminant(one) == std::mem::discriminant(other),
+        }
+    }
+}
+
+impl fmt::Debug for ChildSlot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &**self.load() {
+            Presence::Running(..) => "running",
+            Presence::Restarting => "restarting",
+            Presence::Stopped => "stopped",
+            Presence::Removed => "removed",
+            Presence::SupervisorEnded => "supervisor ended",
+        })
     }
 }

@@ -60,11 +60,11 @@ pub(crate) fn placed(place: &mut Option<StartBox>) -> &mut StartBox {
 ///
 /// ```
 /// use std::time::Duration;
-/// use plimsoll::supervisor::{BoxError, ChildSpec, Restart, Shutdown};
+/// use plimsoll::supervisor::{ChildSpec, Restart, Shutdown};
 ///
 /// let sweeper = ChildSpec::task("sweeper", |stop| async move {
 ///     stop.cancelled().await;
-///     Ok::<_, BoxError>(())
+///     Ok(())
 /// })
 /// .restart(Restart::Transient)
 /// .shutdown(Shutdown::After(Duration::from_secs(1)));
@@ -116,21 +116,89 @@ impl ChildSpec {
         Self::with_start(id.into(), Kind::Worker, start)
     }
 
-    /// A plain async function as a child. It is asked to stop by the token and killed (dropped at its next `await`)
-    /// when its grace is over. `Ok` is a normal end, or a shutdown once it was asked to stop; `Err` and a panic are
-    /// failures.
-    pub fn task<F, Fut, E>(id: impl Into<Arc<str>>, run: F) -> Self
+    /// The same for a start function with a configuration, which is cloned for each start.
+    ///
+    /// Use it where a closure would have to move what it captured (compiler error E0507).
+    ///
+    /// ```
+    /// use plimsoll::supervisor::{BoxError, Child, ChildSpec};
+    /// use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+    ///
+    /// struct Greeter;
+    /// impl Actor for Greeter {
+    ///     type Msg = ();
+    ///     type State = String;
+    ///     type Arguments = String;
+    ///     async fn pre_start(&self, _: ActorRef<()>, name: String) -> Result<String, ActorProcessingErr> {
+    ///         Ok(name)
+    ///     }
+    /// }
+    ///
+    /// let spec = ChildSpec::with("greeter", "Ada".to_owned(), |parent, name| async move {
+    ///     Greeter::spawn_linked(None, Greeter, name, parent).await
+    /// });
+    /// assert_eq!(spec.id(), "greeter");
+    /// ```
+    pub fn with<A, F, Fut, C, E>(id: impl Into<Arc<str>>, config: A, start: F) -> Self
+    where
+        A: Clone + Send + Sync + 'static,
+        F: Fn(ActorCell, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<C, E>> + Send + 'static,
+        C: Into<Start>,
+        E: Into<BoxError>,
+    {
+        Self::new(id, move |parent| start(parent, config.clone()))
+    }
+
+    /// A plain async function as a child. The token is cancelled to stop it; when its grace is over it is killed: dropped
+    /// at its next `await`. `Ok` is a normal exit, or a shutdown once its stop was requested; `Err` and a panic are
+    /// failures. `?` converts any error.
+    ///
+    /// ```
+    /// use plimsoll::supervisor::ChildSpec;
+    ///
+    /// let sweeper = ChildSpec::task("sweeper", |stop| async move {
+    ///     stop.cancelled().await;
+    ///     Ok(())
+    /// });
+    /// assert_eq!(sweeper.id(), "sweeper");
+    /// ```
+    pub fn task<F, Fut>(id: impl Into<Arc<str>>, run: F) -> Self
     where
         F: Fn(CancellationToken) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<BoxError>,
+        // Not generic in the error: a plain `Ok(())` would then need a type annotation.
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
     {
         let start: StartFn = Arc::new(move |parent, place| {
             let token = CancellationToken::new();
             let work = run(token.clone());
-            put(place, task::start(parent, token, Box::pin(async move { work.await.map_err(Into::into) })));
+            put(place, task::start(parent, token, Box::pin(work)));
         });
         Self::with_start(id.into(), Kind::Worker, start)
+    }
+
+    /// The same for a function with a configuration, which is cloned for each start.
+    ///
+    /// ```
+    /// use plimsoll::supervisor::ChildSpec;
+    ///
+    /// let paths = vec!["a".to_owned(), "b".to_owned()];
+    /// let sweeper = ChildSpec::task_with("sweeper", paths, |stop, paths| async move {
+    ///     for path in paths {
+    ///         println!("sweeping {path}");
+    ///     }
+    ///     stop.cancelled().await;
+    ///     Ok(())
+    /// });
+    /// assert_eq!(sweeper.id(), "sweeper");
+    /// ```
+    pub fn task_with<A, F, Fut>(id: impl Into<Arc<str>>, config: A, run: F) -> Self
+    where
+        A: Clone + Send + Sync + 'static,
+        F: Fn(CancellationToken, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), BoxError>> + Send + 'static,
+    {
+        Self::task(id, move |stop| run(stop, config.clone()))
     }
 
     /// A supervisor, built anew for every start.

@@ -12,14 +12,16 @@ use tokio::sync::oneshot;
 use super::builder::{DEFAULT_INTENSITY, DEFAULT_KILL_TIMEOUT, DEFAULT_PERIOD};
 use super::child::{Child, Start, Started};
 use super::child_entry::{ChildCount, ChildEntry};
+use super::child_handle::ChildHandle;
 use super::child_spec::{ChildSettings, WORKER_GRACE, answer, check_significant, put};
 use super::error::{BoxError, ChildError, Deadlock, SpecError, StartError};
+use super::event::SupervisorEvent;
+use super::event_queue::EventObserver;
 use super::into_supervisor::{IntoSupervisor, sealed::Sealed};
-use super::event::{EventObserver, SupervisorEvent};
 use super::options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode};
 use super::runtime::{
-    DynamicLaunch, DynamicRuntime, DynamicTable, Inner, KeepArgs, Observer, Response, TemplateFn, launch_dynamic,
-    wait_for,
+    ChildTable, DynamicLaunch, DynamicRuntime, DynamicTable, Inner, KeepArgs, Observer, Response, TemplateFn,
+    launch_dynamic, wait_for,
 };
 use super::shutdown_report::ShutdownReport;
 use super::state::{DynamicState, Refusal, SupervisorState, Template};
@@ -373,6 +375,22 @@ impl<A: Send + 'static> DynamicSupervisorRef<A> {
         })?
     }
 
+    /// A handle to the child that runs as this actor, which survives its restarts.
+    ///
+    /// # Errors
+    /// [`ChildError::NotFound`], [`ChildError::ShuttingDown`].
+    pub fn child_handle<M: ractor::Message>(&self, actor: ActorId) -> Result<ChildHandle<M>, ChildError> {
+        self.runtime
+            .update(|inner, _| {
+                if inner.state.is_shutting_down() {
+                    return Some(Err(ChildError::ShuttingDown));
+                }
+                let key = inner.table.find(actor)?;
+                Some(Ok(ChildHandle::here(inner.slot(key))))
+            })
+            .unwrap_or(Err(ChildError::NotFound))
+    }
+
     /// All children, the newest first; they have no ids. O(n).
     ///
     /// # Errors
@@ -451,6 +469,20 @@ impl<A: Send + 'static> DynamicSupervisorRef<A> {
     pub async fn wait(&self) -> Result<Arc<ShutdownReport>, Deadlock> {
         let _wait = self.runtime.wait_for_end()?;
         Ok(self.runtime.wait().await)
+    }
+
+    /// Runs until `signal` completes, then stops the supervisor. Returns earlier when the supervisor ends by itself. The
+    /// last line of a `main` function: `tree.run_until(tokio::signal::ctrl_c()).await?`.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    ///
+    /// Cancel safe: a stop that has begun goes on.
+    pub async fn run_until(&self, signal: impl Future) -> Result<Arc<ShutdownReport>, Deadlock> {
+        tokio::select! {
+            report = self.wait() => report,
+            _ = signal => self.stop().await,
+        }
     }
 
     /// How it ended, if it has.

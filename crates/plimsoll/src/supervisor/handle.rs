@@ -1,14 +1,16 @@
 //! The reference to a running supervisor.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
 
-use super::child::{Child, ChildRef, Started};
+use super::child::{Child, ChildRef, Nested, Started};
 use super::child_entry::{ChildCount, ChildEntry, ChildState};
+use super::child_handle::{ChildHandle, HandleError};
 use super::child_spec::{ChildSettings, ChildSpec, check_spec};
 use super::error::{ChildError, Deadlock, StartError};
 use super::runtime::{ChildTable, Inner, LiveChild, Response, StaticRuntime, StaticTable, wait_for};
@@ -171,6 +173,25 @@ impl SupervisorRef {
         })
     }
 
+    /// A handle to the child with this id, which survives its restarts. `gateway/sessions` is the child `sessions` of the
+    /// supervisor that is the child `gateway`, through restarts of both; an id may itself contain a slash.
+    ///
+    /// # Errors
+    /// [`ChildError::NotFound`] when there is no such child, running or not; [`ChildError::ShuttingDown`].
+    pub fn child_handle<M: ractor::Message>(&self, path: &str) -> Result<ChildHandle<M>, ChildError> {
+        self.read(|_| Ok(()))?;
+        if let Some(slot) = self.runtime.slot(path) {
+            return Ok(ChildHandle::here(slot));
+        }
+        let mut ids = path.split('/');
+        let slot = ids.next().and_then(|id| self.runtime.slot(id)).ok_or(ChildError::NotFound)?;
+        let handle = ChildHandle::below(slot, ids);
+        match handle.get() {
+            Err(HandleError::NoProcess) => Err(ChildError::NotFound),
+            _ => Ok(handle),
+        }
+    }
+
     /// All children, the newest first.
     ///
     /// # Errors
@@ -233,6 +254,20 @@ impl SupervisorRef {
     pub async fn wait(&self) -> Result<Arc<ShutdownReport>, Deadlock> {
         let _wait = self.runtime.wait_for_end()?;
         Ok(self.runtime.wait().await)
+    }
+
+    /// Runs until `signal` completes, then stops the supervisor. Returns earlier when the supervisor ends by itself. The
+    /// last line of a `main` function: `tree.run_until(tokio::signal::ctrl_c()).await?`.
+    ///
+    /// # Errors
+    /// As [`stop`](Self::stop).
+    ///
+    /// Cancel safe: a stop that has begun goes on.
+    pub async fn run_until(&self, signal: impl Future) -> Result<Arc<ShutdownReport>, Deadlock> {
+        tokio::select! {
+            report = self.wait() => report,
+            _ = signal => self.stop().await,
+        }
     }
 
     /// How it ended, if it has.

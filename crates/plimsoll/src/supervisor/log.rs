@@ -4,11 +4,12 @@
 //! line for that child and reason carries the count, as does the line at the supervisor's end. A failure for another reason
 //! is logged at once. Giving up is always logged, with the child and the reason of its last failure.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxBuildHasher;
 
 use super::event::SupervisorEvent;
 use super::shutdown_report::ShutdownReport;
@@ -36,7 +37,7 @@ pub(crate) enum Line {
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     /// By a hash of child and reason: two that collide share a line every ten seconds.
-    throttles: FxHashMap<u64, Throttle>,
+    throttles: HashMap<u64, Throttle, FxBuildHasher>,
     others: Throttle,
     /// The children are of one kind: the reason alone counts.
     one_kind: bool,

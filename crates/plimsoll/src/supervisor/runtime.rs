@@ -9,6 +9,7 @@
 
 mod actors;
 mod child;
+mod child_slots;
 mod deadlock;
 mod dynamic_table;
 mod effects;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::child::{ChildTable, LiveChild};
 use self::child::{EarlyExits, RunOf, SpecOf};
+use self::child_slots::ChildSlots;
 pub(crate) use self::deadlock::wait_for;
 pub(crate) use self::dynamic_table::{DynamicLaunch, DynamicTable, KeepArgs, TemplateFn, launch_dynamic};
 use self::effects::{Effect, Effects};
@@ -41,9 +43,9 @@ use self::own_exit::OwnExit;
 use self::start::{NextStart, StartTask, Unclaimed};
 pub(crate) use self::start::{describe, guarded_start};
 pub(crate) use self::static_table::{StaticLaunch, StaticTable, launch_static};
-use super::child::{BoxFuture, Caller, ChildRef, Nested};
+use super::child::{BoxFuture, Caller, ChildRef, ChildSlot, Nested};
 use super::error::StartError;
-use super::event::{EventObserver, Events};
+use super::event_queue::{EventObserver, Events};
 use super::log::{self, Line};
 use super::shutdown_report::ShutdownReport;
 use super::state::{
@@ -118,6 +120,8 @@ pub(crate) struct Inner<S: SupervisorState, T> {
     abandoned: bool,
     events: Arc<Events>,
     effects: Effects,
+    /// What child handles read.
+    slots: ChildSlots<S::Spec>,
 }
 
 /// What a waiting caller receives.
@@ -199,6 +203,7 @@ impl<T: ChildTable> Runtime<T::State, T> {
         if changed.is_err() {
             inner.abandon();
         }
+        inner.publish_slots();
         if inner.state.is_shutting_down() || changed.is_err() {
             self.shutting_down.cancel();
         }
@@ -307,6 +312,12 @@ impl<S: SupervisorState, T> Runtime<S, T> {
 }
 
 impl<T: ChildTable> Nested for Runtime<T::State, T> {
+    fn slot(&self, id: &str) -> Option<Arc<ChildSlot>> {
+        let mut inner = self.inner.lock();
+        let spec = T::spec_by_id(&inner.state, id)?;
+        Some(inner.slot(spec))
+    }
+
     fn ended(&self) -> BoxFuture<'_, Arc<ShutdownReport>> {
         Box::pin(self.wait())
     }
@@ -341,6 +352,7 @@ impl<T: ChildTable> Inner<T::State, T> {
             abandoned: false,
             events,
             effects: Effects::default(),
+            slots: ChildSlots::default(),
         }
     }
 
@@ -408,6 +420,7 @@ impl<T: ChildTable> Inner<T::State, T> {
     }
 
     fn release(&mut self, run: RunOf<T>) {
+        self.touch(self.table.spec_of(run));
         if let Some(dropped) = self.table.release(run) {
             self.effects.push(Effect::Drop(dropped));
         }

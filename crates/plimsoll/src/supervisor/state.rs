@@ -37,7 +37,7 @@ pub(crate) type Numbered<K, V> = HashMap<K, V, FxBuildHasher>;
 /// A supervisor's decisions. See the [module](self).
 pub(crate) trait SupervisorState: Sized + Send + 'static {
     /// Names a child spec, or a place of a dynamic supervisor.
-    type Spec: Copy + Debug + PartialEq + Send + 'static;
+    type Spec: Copy + Debug + Eq + Hash + Send + 'static;
     /// Names one incarnation of a child, from the moment its start begins until its task has ended.
     type Run: Copy + Debug + Eq + Hash + Send + Sync + 'static;
 

@@ -46,7 +46,7 @@ async fn otp_sup_stop_killed_supervisor_kills_children_that_drain_or_stop() {
     stage.diary.take();
     tree.actor().kill();
     let report = tree.wait().await.unwrap();
-    assert_eq!((report.cause, &report.reason), (ShutdownCause::Killed, &ExitReason::Killed));
+    assert_eq!((&report.cause, &report.reason), (&ShutdownCause::Killed, &ExitReason::Killed));
     let left: BTreeSet<_> = stage.diary.take().into_iter().collect();
     assert_eq!(left, ["drop drains".to_owned(), "drop runs".to_owned(), "drop stops".to_owned()].into());
 }

@@ -41,7 +41,7 @@ async fn alive(tree: &SupervisorRef) -> bool {
 
 async fn assert_shut_down(tree: &SupervisorRef, stage: &Stage, stopped: &[&str]) {
     let report = tree.wait().await.unwrap();
-    assert_eq!((report.cause, &report.reason), (ShutdownCause::AutoShutdown, &ExitReason::Shutdown));
+    assert_eq!((&report.cause, &report.reason), (&ShutdownCause::AutoShutdown, &ExitReason::Shutdown));
     assert_eq!(stage.did(), stopped);
 }
 
@@ -241,7 +241,7 @@ async fn otp_significant_added_by_start_child_counts() {
     tree.start_child(spec).await.unwrap();
     tell_id(&tree, "s", Do::Normal);
     let report = tree.wait().await.unwrap();
-    assert_eq!((report.cause, &report.reason), (ShutdownCause::AutoShutdown, &ExitReason::Shutdown));
+    assert_eq!((&report.cause, &report.reason), (&ShutdownCause::AutoShutdown, &ExitReason::Shutdown));
 }
 
 #[tokio::test(start_paused = true)]

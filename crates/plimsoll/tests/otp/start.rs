@@ -30,7 +30,7 @@ async fn otp_sup_start_normal() {
     assert_eq!(stage.did(), ["start a", "start b"]);
     let report = tree.stop().await.unwrap();
     assert!(report.is_clean(), "{report}");
-    assert_eq!((report.cause, &report.reason), (ShutdownCause::Stopped, &ExitReason::Shutdown));
+    assert_eq!((&report.cause, &report.reason), (&ShutdownCause::Stopped, &ExitReason::Shutdown));
     assert_eq!(stage.did(), ["stop b", "stop a"]);
     assert_eq!(tree.which_children(), Err(ChildError::ShuttingDown));
 }

@@ -107,7 +107,7 @@ async fn otp_sup_stop_manual_by_its_actor() {
     let tree = start_three(&stage, Strategy::OneForOne).await;
     tree.actor().stop(None);
     let report = tree.wait().await.unwrap();
-    assert_eq!((report.cause, report.is_clean()), (ShutdownCause::Stopped, true));
+    assert_eq!((&report.cause, report.is_clean()), (&ShutdownCause::Stopped, true));
     assert_eq!(stage.did(), ["stop c", "stop b", "stop a"]);
 }
 
@@ -306,7 +306,7 @@ async fn otp_the_observer_is_told_when_nobody_asked() {
     let seen: Arc<Mutex<Vec<ShutdownCause>>> = Arc::default();
     let build = || {
         let seen = seen.clone();
-        Supervisor::builder("top").on_shutdown(move |report| seen.lock().unwrap().push(report.cause))
+        Supervisor::builder("top").on_shutdown(move |report| seen.lock().unwrap().push(report.cause.clone()))
     };
     build().start().await.unwrap().stop().await.unwrap();
     assert!(seen.lock().unwrap().is_empty(), "who stops it is told already");

@@ -1,7 +1,6 @@
 //! A registry whose owners are actors: it monitors them and sweeps itself.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -189,7 +188,7 @@ impl<N: Eq + Hash + Clone, V> ActorRegistry<N, V> {
     ///
     /// # Errors
     /// Never.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), Infallible> {
+    pub async fn run(self, stop: CancellationToken) -> Result<(), crate::supervisor::BoxError> {
         let mut exits = FuturesUnordered::new();
         self.inner.state.lock().owners.values_mut().for_each(|owner| owner.monitored = false);
         let mut sweep_at = Instant::now() + self.sweep_after();

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::{ExitReason, Failure};
 use crate::inspect::Inspect;
 use crate::panics;
-use crate::supervisor::child::{Caller, Child, ChildRef, Nested};
+use crate::supervisor::child::{Caller, Child, ChildRef, Nested, Presence};
 use crate::supervisor::child_spec::{StartBox, StartFn};
 use crate::supervisor::current_message::CurrentMessage;
 use crate::supervisor::options::{Shutdown, StopMode};
@@ -242,6 +242,12 @@ pub(crate) trait ChildTable: Sized + Send + 'static {
     fn live(&self) -> impl Iterator<Item = (RunOf<Self>, &LiveChild)>;
     /// How many children there are, those that start, restart or stop included.
     fn len(&self) -> usize;
+    /// The spec of an incarnation.
+    fn spec_of(&self, run: RunOf<Self>) -> Option<SpecOf<Self>>;
+    /// The spec with this id; none for dynamic children.
+    fn spec_by_id(state: &Self::State, id: &str) -> Option<SpecOf<Self>>;
+    /// What a handle to this child finds.
+    fn presence(&self, state: &Self::State, spec: SpecOf<Self>) -> Presence;
     /// The name of a child in logs and reports.
     fn name(&self, spec: SpecOf<Self>) -> Arc<str>;
     fn name_of_run(&self, run: RunOf<Self>) -> Arc<str>;

@@ -21,11 +21,12 @@ use super::{Config, DynamicRuntime, Inner, Response, Runtime};
 use crate::exit::Failure;
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::panics::{discard, guarded};
+use crate::supervisor::child::Presence;
 use crate::supervisor::child::{Child, ChildRef, Started};
 use crate::supervisor::child_entry::{ChildCount, ChildEntry, ChildState};
 use crate::supervisor::child_spec::{ChildSettings, StartBox, placed};
 use crate::supervisor::error::StartError;
-use crate::supervisor::event::EventObserver;
+use crate::supervisor::event_queue::EventObserver;
 use crate::supervisor::state::{
     DynamicPhase, DynamicState, Numbered, Refusal, Reply, RequestId, SpecCommand, SupervisorState, Template,
 };
@@ -141,6 +142,25 @@ impl<A: Send + 'static> ChildTable for DynamicTable<A> {
 
     fn len(&self) -> usize {
         self.slots.len()
+    }
+
+    fn spec_of(&self, key: SlotKey) -> Option<SlotKey> {
+        Some(key)
+    }
+
+    fn presence(&self, state: &DynamicState, key: SlotKey) -> Presence {
+        if self.slots.get(key).is_none() {
+            return Presence::Removed;
+        }
+        match (state.phase_of(key), self.get(key)) {
+            (Some(DynamicPhase::Restarting), _) | (_, None) if state.is_shutting_down() => Presence::SupervisorEnded,
+            (Some(DynamicPhase::Restarting), _) | (_, None) => Presence::Restarting,
+            (_, Some(child)) => Presence::Running(child.reference(), child.nested().cloned()),
+        }
+    }
+
+    fn spec_by_id(_: &DynamicState, _: &str) -> Option<SlotKey> {
+        None
     }
 
     fn name(&self, key: SlotKey) -> Arc<str> {

@@ -3,6 +3,8 @@
 //! Each effect wakes a task or runs user code: meanwhile everybody else would wait for the lock. None depends on what is
 //! decided in between: an actor that has exited, or was killed, need not be asked any more.
 
+use std::sync::Arc;
+
 use ractor::ActorCell;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -10,12 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::Response;
 use super::child::Dropped;
 use crate::panics::discard;
+use crate::supervisor::child::ChildSlot;
 
 pub(super) enum Effect {
     Stop(ActorCell),
     Drain(ActorCell),
     Cancel(CancellationToken),
     Respond(oneshot::Sender<Response>, Response),
+    Wake(Arc<ChildSlot>),
     Drop(Dropped),
 }
 
@@ -56,6 +60,7 @@ impl Effect {
                     discard(unheard);
                 }
             }
+            Self::Wake(slot) => slot.wake(),
             Self::Drop(value) => discard(value),
         }
     }

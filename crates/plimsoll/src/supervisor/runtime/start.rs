@@ -163,6 +163,7 @@ impl<T: ChildTable> Inner<T::State, T> {
         if let Some(previous) = self.table.insert(spec, run, child) {
             self.effects.push(Effect::Drop(Box::new(previous)));
         }
+        self.touch(Some(spec));
         if self.events.wants(Level::DEBUG) {
             let (child, actor) = (self.table.name_of_run(run), id.to_string().into());
             self.events.push(SupervisorEvent::ChildStarted { child, actor }, now);

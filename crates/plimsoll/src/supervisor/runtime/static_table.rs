@@ -15,13 +15,13 @@ use tokio::task::Id;
 use super::{Config, Inner, Response, Runtime, StaticRuntime};
 use crate::exit::Failure;
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
-use crate::supervisor::child::Caller;
+use crate::supervisor::child::{Caller, Presence};
 use crate::supervisor::child_spec::{ChildSettings, ChildSpec, StartFn};
 use crate::supervisor::error::{Deadlock, StartError};
-use crate::supervisor::event::EventObserver;
+use crate::supervisor::event_queue::EventObserver;
 use crate::supervisor::options::Restart;
 use crate::supervisor::state::{
-    ChildPhase, Flags, Key, Numbered, Refusal, Reply, RequestId, Run, SpecCommand, StaticState,
+    ChildPhase, Flags, Key, Numbered, Refusal, Reply, RequestId, Run, SpecCommand, StaticState, SupervisorState,
 };
 
 /// What a supervisor starts from.
@@ -94,6 +94,27 @@ impl ChildTable for StaticTable {
 
     fn len(&self) -> usize {
         self.specs.len()
+    }
+
+    fn spec_of(&self, run: Run) -> Option<Key> {
+        self.children.get(&run).map(|(spec, _)| *spec)
+    }
+
+    fn presence(&self, state: &StaticState, spec: Key) -> Presence {
+        let phase = state.phase_of(spec);
+        match phase {
+            Some(ChildPhase::Running(run) | ChildPhase::Stopping(run)) => self
+                .get(run)
+                .map_or(Presence::Stopped, |child| Presence::Running(child.reference(), child.nested().cloned())),
+            _ if state.is_shutting_down() => Presence::SupervisorEnded,
+            Some(ChildPhase::Restarting | ChildPhase::Starting) => Presence::Restarting,
+            Some(ChildPhase::Stopped) => Presence::Stopped,
+            None => Presence::Removed,
+        }
+    }
+
+    fn spec_by_id(state: &StaticState, id: &str) -> Option<Key> {
+        state.key_of(id)
     }
 
     fn name(&self, spec: Key) -> Arc<str> {

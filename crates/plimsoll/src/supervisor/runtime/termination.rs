@@ -254,6 +254,7 @@ impl<T: ChildTable> Inner<T::State, T> {
             self.events.push(SupervisorEvent::ChildExited { child, actor, reason: reason.clone() }, now);
         }
         let uptime = now.saturating_sub(child.since);
+        self.touch(self.table.spec_of(run));
         let others = self.table.len().saturating_sub(1);
         self.state.apply(Event::Exited { run, reason, remains, uptime, others }, now);
         if self.abandoned && remains == Remains::Nothing {

@@ -44,7 +44,7 @@ async fn alive(members: &Members) -> bool {
 
 async fn assert_shut_down(members: &Members) {
     let report = members.wait().await.unwrap();
-    assert_eq!((report.cause, &report.reason), (ShutdownCause::AutoShutdown, &ExitReason::Shutdown));
+    assert_eq!((&report.cause, &report.reason), (&ShutdownCause::AutoShutdown, &ExitReason::Shutdown));
     assert!(report.is_clean(), "{report}");
 }
 
