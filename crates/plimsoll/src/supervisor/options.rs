@@ -107,7 +107,7 @@ impl Backoff {
         }
         let grown = self.min.as_secs_f64() * self.factor.powi(i32::try_from(attempt.min(1_000)).unwrap_or(1_000));
         let whole = grown.min(self.max.as_secs_f64());
-        Duration::from_secs_f64(if self.jitter { whole * random } else { whole })
+        Duration::try_from_secs_f64(if self.jitter { whole * random } else { whole }).unwrap_or(self.max)
     }
 }
 
@@ -128,6 +128,7 @@ mod tests {
         let delays: Vec<u128> = (0..7).map(|attempt| backoff.delay(attempt, 0.0).as_millis()).collect();
         assert_eq!(delays, [50, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(backoff.delay(u32::MAX, 0.0), Duration::from_secs(1));
+        assert_eq!(Backoff::constant(Duration::MAX).delay(0, 0.0), Duration::MAX);
     }
 
     #[test]

@@ -107,8 +107,6 @@ pub(crate) struct Inner<S: SupervisorState, T> {
     early_exits: EarlyExits,
     /// Actors that are linked to the monitor and in no table: which starts may still return them.
     unclaimed: Vec<Unclaimed<S::Run>>,
-    /// The number of the newest actor in the table.
-    newest_actor: u64,
     /// Told when the supervisor's own start is over.
     booted: Option<oneshot::Sender<Result<(), StartError>>>,
     pub(crate) restarts: u64,
@@ -343,7 +341,6 @@ impl<T: ChildTable> Inner<T::State, T> {
             next_start: None,
             early_exits: EarlyExits::default(),
             unclaimed: Vec::new(),
-            newest_actor: 0,
             booted: None,
             restarts: 0,
             own_exit: OwnExit::default(),

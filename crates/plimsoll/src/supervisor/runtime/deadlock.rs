@@ -19,19 +19,21 @@ use super::child::{ChildTable, LiveChild};
 use crate::supervisor::child::{Caller, Nested};
 use crate::supervisor::error::Deadlock;
 
-static WAITS: Mutex<Waits> = Mutex::new(Waits { by_task: HashMap::with_hasher(FxBuildHasher), workers: 0 });
+static WAITS: Mutex<Waits> = Mutex::new(Waits { by_task: HashMap::with_hasher(FxBuildHasher), workers: 0, next: 0 });
 
 /// The callers that wait.
 struct Waits {
     by_task: HashMap<Id, Waiter, FxBuildHasher>,
     /// How many of them are workers of call servers.
     workers: usize,
+    /// Numbers the waits.
+    next: u64,
 }
 
 #[derive(Clone)]
 struct Waiter {
     caller: Caller,
-    targets: Vec<Target>,
+    targets: Vec<(u64, Target)>,
 }
 
 /// What a caller waits for.
@@ -77,7 +79,7 @@ impl Target {
 }
 
 /// A caller waits while this lives.
-pub(crate) struct Wait(Option<Caller>);
+pub(crate) struct Wait(Option<(Caller, u64)>);
 
 /// Enters the current task as waiting.
 ///
@@ -95,7 +97,7 @@ pub(crate) fn wait_for(target: Target) -> Result<Wait, Deadlock> {
         for waiter in target.waiters() {
             if !seen.contains(&waiter.caller.task) {
                 seen.push(waiter.caller.task);
-                pending.extend(waiter.targets);
+                pending.extend(waiter.targets.into_iter().map(|(_, target)| target));
             }
         }
     }
@@ -107,21 +109,25 @@ impl Wait {
     fn enter(caller: Caller, target: Target) -> Self {
         let mut waits = WAITS.lock();
         waits.workers += usize::from(caller.server.is_some());
+        let number = waits.next;
+        waits.next += 1;
         let waiter = waits.by_task.entry(caller.task).or_insert_with(|| Waiter { caller, targets: Vec::new() });
-        waiter.targets.push(target);
-        Self(Some(caller))
+        waiter.targets.push((number, target));
+        Self(Some((caller, number)))
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        let Some(caller) = self.0 else { return };
+        let Some((caller, number)) = self.0 else { return };
         let mut waits = WAITS.lock();
         waits.workers -= usize::from(caller.server.is_some());
-        let removed = match waits.by_task.get_mut(&caller.task) {
-            Some(waiter) if waiter.targets.len() > 1 => waiter.targets.pop(),
-            _ => waits.by_task.remove(&caller.task).and_then(|mut waiter| waiter.targets.pop()),
-        };
+        let Some(waiter) = waits.by_task.get_mut(&caller.task) else { return };
+        let index = waiter.targets.iter().position(|(own, _)| *own == number);
+        let removed = index.map(|index| waiter.targets.swap_remove(index));
+        if waiter.targets.is_empty() {
+            waits.by_task.remove(&caller.task);
+        }
         drop(waits);
         drop(removed);
     }

@@ -51,7 +51,7 @@ impl ReplacedMonitor {
     /// Ends the monitor if it runs again and nothing is or will be linked to it. Returns whether it did.
     pub(super) fn retire<T: ChildTable>(&mut self, runtime: &RuntimeOf<T>) -> bool {
         let retires = self.runs.try_recv() != Err(TryRecvError::Empty)
-            && runtime.read(|inner| inner.starts_in_progress().is_empty())
+            && !runtime.read(Inner::is_starting)
             && self.actor.get_children().is_empty();
         if retires {
             self.actor.stop(None);

@@ -148,7 +148,6 @@ impl<T: ChildTable> Inner<T::State, T> {
         }
         runtime.plan_monitor_check();
         let id = child.actor.get_id();
-        self.newest_actor = self.newest_actor.max(id.pid());
         let nested = child.nested.clone();
         let mut child = LiveChild::new(child, stop, now);
         // Exiting already: the exit may have been reported, is on its way, or will never be reported.
@@ -184,9 +183,9 @@ impl<T: ChildTable> Inner<T::State, T> {
     ) {
         let Some(actor) = self.table.get(run).map(|child| child.actor.get_id()) else { return };
         if let Some(exit) = exit
-            && let Some((run, join)) = self.child_exited(actor, exit, now)
+            && let Some(run) = self.child_exited(actor, exit, now)
         {
-            self.await_task(runtime, run, join, None, now);
+            self.await_task(runtime, run, now);
         }
     }
 
@@ -214,10 +213,8 @@ impl<T: ChildTable> Inner<T::State, T> {
         if loose {
             // Set before the look: what is linked after it is reported, and then found.
             runtime.late_links.store(true, Ordering::SeqCst);
-            for actor in runtime.monitor().get_children() {
-                if actor.get_id().pid() > self.newest_actor {
-                    self.add_unclaimed(actor);
-                }
+            for actor in runtime.monitors().iter().flat_map(ActorCell::get_children) {
+                self.add_unclaimed(actor);
             }
         }
         self.no_longer_candidate(run)

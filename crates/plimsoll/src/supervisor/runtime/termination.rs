@@ -24,12 +24,11 @@ use crate::supervisor::state::{Event, Remains, SupervisorState};
 impl<T: ChildTable> Runtime<T::State, T> {
     /// ractor reported the exit of a linked actor.
     pub(super) async fn child_exited(self: &Arc<Self>, actor: ActorId, exit: ExitEvent) {
-        let Some((run, mut join)) = self.update(|inner, now| inner.child_exited(actor, exit, now)) else { return };
+        let Some(run) = self.update(|inner, now| inner.child_exited(actor, exit, now)) else { return };
         // The task is about to end on another thread. One turn of others is usually enough, and costs less than a task
-        // that waits.
+        // that waits. The handle stays in the table: a kill of the monitor drops this future.
         tokio::task::yield_now().await;
-        let ended = outcome(&mut join);
-        self.update(|inner, now| inner.await_task(self, run, join, ended, now));
+        self.update(|inner, now| inner.await_task(self, run, now));
     }
 
     /// Waits for the task of `run`, and for what else has to end with it.
@@ -129,15 +128,10 @@ impl<T: ChildTable> Inner<T::State, T> {
         }
     }
 
-    /// ractor reported an exit. Returns the child's task, when that is still to be waited for.
-    pub(super) fn child_exited(
-        &mut self,
-        actor: ActorId,
-        exit: ExitEvent,
-        now: Duration,
-    ) -> Option<(RunOf<T>, JoinHandle<()>)> {
+    /// ractor reported an exit. Returns the child, when its task is still to be waited for.
+    pub(super) fn child_exited(&mut self, actor: ActorId, exit: ExitEvent, now: Duration) -> Option<RunOf<T>> {
         let Some(run) = self.table.find(actor) else {
-            if !self.starts_in_progress().is_empty()
+            if self.is_starting()
                 && let Some(oldest) = self.early_exits.push(actor, exit)
             {
                 self.effects.push(Effect::Drop(Box::new(oldest)));
@@ -146,11 +140,12 @@ impl<T: ChildTable> Inner<T::State, T> {
         };
         let child = self.table.get_mut(run)?;
         let reason = exit.reason(child.task);
-        if let Some(mut join) = child.join.take() {
-            let Some(panic) = outcome(&mut join) else {
+        if let Some(join) = &mut child.join {
+            let Some(panic) = outcome(join) else {
                 child.exit().set_reason(reason);
-                return Some((run, join));
+                return Some(run);
             };
+            child.join = None;
             self.exited(run, panic.map_or(reason, ExitReason::Failed), Remains::Nothing, now);
             return None;
         }
@@ -160,16 +155,11 @@ impl<T: ChildTable> Inner<T::State, T> {
     }
 
     /// The task of a child whose exit was reported has ended, or it takes longer and is waited for.
-    pub(super) fn await_task(
-        &mut self,
-        runtime: &Arc<RuntimeOf<T>>,
-        run: RunOf<T>,
-        join: JoinHandle<()>,
-        ended: Option<Option<Failure>>,
-        now: Duration,
-    ) {
+    pub(super) fn await_task(&mut self, runtime: &Arc<RuntimeOf<T>>, run: RunOf<T>, now: Duration) {
         let Some(child) = self.table.get_mut(run) else { return };
-        match ended {
+        // Something waits for it already, where there is no handle.
+        let Some(mut join) = child.join.take() else { return };
+        match outcome(&mut join) {
             Some(panic) => child.exit().joined(panic),
             None => runtime.watch(run, join, None),
         }

@@ -47,6 +47,7 @@ impl DynamicState {
     }
 
     pub(super) fn restarted(&mut self, key: SlotKey, nested: bool, now: Duration) {
+        self.cancel_timers(key);
         match self.remove(key) {
             Some(Child::Starting { cancelled: true, waiters, .. }) => self.begin_stop(key, nested, waiters, now),
             Some(Child::Starting { .. }) | None => {}
@@ -55,6 +56,7 @@ impl DynamicState {
     }
 
     pub(super) fn ignored(&mut self, key: SlotKey) {
+        self.cancel_timers(key);
         if let Some(Child::Starting { waiters, .. }) = self.remove(key) {
             self.free(key, waiters);
         }

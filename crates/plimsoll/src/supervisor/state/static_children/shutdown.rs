@@ -173,7 +173,8 @@ impl StaticState {
                 *abandoned = true;
                 (*run, *began, std::mem::take(waiters))
             }
-            State::Starting { run, cause, cancelled: true, waiters, .. } => {
+            State::Starting { run, cause, cancelled: true, fresh, waiters, .. } => {
+                child.unwanted = *fresh && waiters.is_empty();
                 let (run, waiters) = (*run, std::mem::take(waiters));
                 cancelled_start = Some(*cause);
                 child.state = State::Stopping {

@@ -102,6 +102,11 @@ impl StaticState {
     pub(super) fn ignored(&mut self, run: Run, now: Duration) {
         let Some(&key) = self.runs.get(&run) else { return };
         self.start_is_over(key);
+        if matches!(self.child(key).state, State::Stopping { .. }) {
+            // It had been abandoned.
+            self.task_ended(key, run, now);
+            return self.settle(now);
+        }
         let child = self.child(key);
         let State::Starting { cause, waiters, .. } = &mut child.state else { return };
         let (cause, waiters) = (*cause, std::mem::take(waiters));
