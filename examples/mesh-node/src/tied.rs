@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::failure::Failure;
 
@@ -14,6 +15,10 @@ use crate::failure::Failure;
 const MARKER: &str = ".mesh-node-demo";
 
 const EXPLANATION: &str = "made by `mesh-node demo`, which removes this folder with all that is in it\n";
+
+/// How often the removal of a folder is tried, and the pause between two tries.
+const REMOVALS: u32 = 20;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// Marks `folder` as one to be removed at the end, and makes it if it is not there. One that is marked already stays so.
 ///
@@ -61,7 +66,13 @@ fn remove(data: &Path) {
     if !is_marked(data) {
         return;
     }
-    let _ = fs::remove_dir_all(data);
+    // The node still runs and may write a file meanwhile, which makes the removal fail.
+    for _ in 0..REMOVALS {
+        if fs::remove_dir_all(data).is_ok() || !data.exists() {
+            break;
+        }
+        std::thread::sleep(REMOVAL_PAUSE);
+    }
     let Some(above) = data.parent().filter(|above| is_marked(above)) else { return };
     let _ = fs::remove_file(data.with_extension("log"));
     let others = fs::read_dir(above).into_iter().flatten().flatten().any(|entry| entry.file_name() != MARKER);
