@@ -21,7 +21,7 @@ impl Actor for Greeter {
 async fn main() -> Result<(), BoxError> {
     let greeter = ChildSpec::new("greeter", |parent| Actor::spawn_linked(None, Greeter, (), parent));
     let tree = Supervisor::builder("app").child(greeter.stop_mode(StopMode::Drain)).start().await?;
-    ActorRef::from(tree.child("greeter")?.actor().clone()).cast("world".to_owned())?;
+    tree.child_handle("greeter")?.send("world".to_owned())?;
     println!("stopped cleanly: {}", tree.stop().await?.is_clean());
     Ok(())
 }

@@ -64,6 +64,9 @@
 //! # }
 //! ```
 //!
+//! `child` returns one incarnation. A [`ChildHandle`](supervisor::ChildHandle) is a reference to the child that survives its
+//! restarts: it finds the incarnation that runs, by a path of ids.
+//!
 //! A [`CallServer`](call::CallServer) runs each call in a worker of its own, so that a panic or a large buffer ends with its
 //! call. What does not fit is refused at once:
 //!
