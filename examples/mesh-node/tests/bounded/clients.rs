@@ -42,9 +42,10 @@ pub(crate) fn endpoint(nth: u8) -> Endpoint {
     Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)).unwrap()
 }
 
-/// The socket under `endpoint` is another from now on: the node hears nobody it knows, and nothing reaches the client.
+/// The client vanishes without a packet: nothing that it sends leaves, and nothing reaches it.
 pub(crate) fn vanish(endpoint: &Endpoint) {
-    endpoint.rebind(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+    // From another IPv4 address the connection would migrate. What this socket sends to one is dropped.
+    endpoint.rebind(UdpSocket::bind("[::1]:0").unwrap()).unwrap();
 }
 
 /// The 99th percentile in milliseconds.
