@@ -24,11 +24,11 @@ loom-deep *args:
 e2e *args:
     scripts/e2e {{args}}
 
-# known vulnerabilities in dependencies; exit code 3 means: cannot tell
+# known vulnerabilities in dependencies; exit code 3: unknown
 audit:
     scripts/audit
 
-# which requirements the last test run met, id by id; exit code 3 means: cannot tell
+# which requirements the last runs met, met in short form only, or left open; exit code 3: unknown, no run yet
 requirements:
     scripts/requirements
 
@@ -36,7 +36,7 @@ requirements:
 bench part="mesh" *args:
     cargo bench --workspace --bench '{{part}}*' -- {{args}}
 
-# a million calls under every trouble, each settled once; PLIMSOLL_LEDGER_SEED replays a run
+# a million calls under every fault, each settled once; PLIMSOLL_LEDGER_SEED replays a run
 ledger calls="1000000":
     PLIMSOLL_LEDGER_CALLS={{calls}} cargo test --locked --release -p plimsoll --test ledger every_call -- --nocapture
 
@@ -62,12 +62,12 @@ stress seconds="600":
 
 # a million panics and five thousand stops, with a census before and after; one malloc arena: see the test's `resident`
 storm:
-    MALLOC_ARENA_MAX=1 PLIMSOLL_STORM=full cargo nextest run --release -p plimsoll --test supervision_storms --no-capture
+    MALLOC_ARENA_MAX=1 PLIMSOLL_STORM=full cargo nextest run --release --profile full -p plimsoll --test supervision_storms --no-capture
 
 # the supervisors against their references from a new seed; a difference prints the seed that replays it
 model cases="100000":
     PLIMSOLL_FIRST_SEED=random PLIMSOLL_CASES={{cases}} cargo test --locked --release -p plimsoll --test supervisor_model --test dynamic_model -- --nocapture
 
-# random supervisors run by Erlang/OTP here, and ours held against its answers; exit code 3 means: Erlang is missing
+# random supervisors run by Erlang/OTP here, and ours compared with its results; exit code 3: Erlang is missing
 otp-compare cases="1000" seed="":
     scripts/otp/compare {{cases}} {{seed}}

@@ -10,10 +10,10 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-/// The largest answer that is read, in bytes: a snapshot of 10,000 actors takes about 3 MB.
-pub const MAX_ANSWER: usize = 64 << 20;
+/// The largest response that is read, in bytes: a snapshot of 10,000 actors takes about 3 MB.
+pub const MAX_RESPONSE: usize = 64 << 20;
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -22,33 +22,33 @@ pub enum ClientError {
     NotRunning {
         /// The socket's path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
     /// The socket belongs to another user.
     #[error("{} belongs to another user", .0.display())]
     NotAllowed(PathBuf),
-    /// The service answered with another status than 200.
-    #[error("the admin listener answered {status}: {body}")]
+    /// The service responded with another status than 200.
+    #[error("the admin listener responded {status}: {body}")]
     Refused {
         /// The status.
         status: StatusCode,
-        /// The problem document, or whatever came, cut to 1,000 characters.
+        /// The problem document or other body, cut to 1,000 characters.
         body: String,
     },
-    /// It did not answer in time.
-    #[error("no answer within {0:?}")]
+    /// It did not respond in time.
+    #[error("no response within {0:?}")]
     Timeout(Duration),
-    /// The connection broke, or the answer was longer than [`MAX_ANSWER`].
-    #[error("the answer could not be read")]
-    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection failed, or the response was longer than [`MAX_RESPONSE`].
+    #[error("the response could not be read")]
+    Response(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Gets `route` from the service that listens on the Unix socket `path`.
 ///
 /// # Errors
-/// [`ClientError`], by what stands in the way.
+/// [`ClientError`], see there.
 ///
 /// Cancel safe: the connection is dropped.
 pub async fn get(path: &Path, route: &str, patience: Duration) -> Result<Bytes, ClientError> {
@@ -60,16 +60,16 @@ async fn exchange(path: &Path, route: &str) -> Result<Bytes, ClientError> {
         io::ErrorKind::PermissionDenied => ClientError::NotAllowed(path.to_owned()),
         _ => ClientError::NotRunning { path: path.to_owned(), source },
     })?;
-    let broken = |error: hyper::Error| ClientError::Broken(error.into());
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let failed = |error: hyper::Error| ClientError::Response(error.into());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     let request = Request::get(route)
         .header(header::HOST, "localhost")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| ClientError::Broken(error.into()))?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
+        .map_err(|error| ClientError::Response(error.into()))?;
+    let response = async {
+        let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status();
-        let body = Limited::new(response, MAX_ANSWER).collect().await.map_err(ClientError::Broken)?.to_bytes();
+        let body = Limited::new(response, MAX_RESPONSE).collect().await.map_err(ClientError::Response)?.to_bytes();
         if status == StatusCode::OK {
             return Ok(body);
         }
@@ -77,12 +77,12 @@ async fn exchange(path: &Path, route: &str) -> Result<Bytes, ClientError> {
         Err(ClientError::Refused { status, body })
     };
     // The connection is driven here and not in a task of its own: it ends with the exchange.
-    tokio::pin!(answer);
+    tokio::pin!(response);
     tokio::select! {
-        result = &mut answer => result,
+        result = &mut response => result,
         end = connection => match end {
-            Ok(()) => answer.await,
-            Err(error) => Err(broken(error)),
+            Ok(()) => response.await,
+            Err(error) => Err(failed(error)),
         },
     }
 }

@@ -219,7 +219,7 @@ async fn a_snapshot_that_panics_costs_its_connection_and_no_place() {
     };
     let (_parent, _child, _ends) = console(&path, source).await;
     for _ in 0..40 {
-        assert!(matches!(snapshot(&path).await, Err(ClientError::Broken(_))));
+        assert!(matches!(snapshot(&path).await, Err(ClientError::Response(_))));
     }
     assert_eq!(snapshot(&path).await.unwrap(), "40");
 }
@@ -262,6 +262,6 @@ async fn a_response_that_ends_early_is_an_error() {
         let path = folder.path().join(format!("{index}.sock"));
         fake(&path, bytes, false);
         let error = client::get(&path, "/", PATIENCE).await.unwrap_err();
-        assert!(matches!(error, ClientError::Broken(_)), "{error}");
+        assert!(matches!(error, ClientError::Response(_)), "{error}");
     }
 }

@@ -20,7 +20,7 @@ pub struct Law {
 /// Every call is settled once or still in flight.
 pub const CALLS: Law = Law { name: "calls", whole: "started", parts: &["settled", "in_flight"] };
 
-/// Every attempt at the gateway's door is counted once.
+/// Every connection attempt at the gateway is counted once.
 pub const ADMISSION: Law = Law {
     name: "admission",
     whole: "offered",
@@ -29,7 +29,7 @@ pub const ADMISSION: Law = Law {
 
 /// A law that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broken {
+pub struct Violation {
     law: Law,
     whole: Option<u64>,
     parts: Vec<(&'static str, Option<u64>)>,
@@ -39,7 +39,7 @@ impl Law {
     /// Checks the law.
     ///
     /// # Errors
-    /// [`Broken`] with the figures, when the sum is wrong or a counter is missing: a law about nothing proves nothing.
+    /// [`Violation`] with the figures, when the sum is wrong or a counter is missing: a law about nothing proves nothing.
     ///
     /// ```
     /// use std::collections::BTreeMap;
@@ -48,11 +48,11 @@ impl Law {
     /// let counters = BTreeMap::from([("started".into(), 3), ("settled".into(), 2), ("in_flight".into(), 1)]);
     /// assert!(law::CALLS.check(&counters).is_ok());
     /// ```
-    pub fn check(&self, counters: &BTreeMap<String, u64>) -> Result<(), Broken> {
+    pub fn check(&self, counters: &BTreeMap<String, u64>) -> Result<(), Violation> {
         let whole = counters.get(self.whole).copied();
         let parts: Vec<_> = self.parts.iter().map(|&part| (part, counters.get(part).copied())).collect();
         let sum = parts.iter().try_fold(0_u64, |sum, (_, part)| sum.checked_add((*part)?));
-        if whole.is_some() && whole == sum { Ok(()) } else { Err(Broken { law: *self, whole, parts }) }
+        if whole.is_some() && whole == sum { Ok(()) } else { Err(Violation { law: *self, whole, parts }) }
     }
 
     /// Checks the law.
@@ -61,13 +61,13 @@ impl Law {
     /// With the figures, when it does not hold.
     #[track_caller]
     pub fn assert(&self, counters: &BTreeMap<String, u64>) {
-        if let Err(broken) = self.check(counters) {
-            panic!("{broken}");
+        if let Err(violation) = self.check(counters) {
+            panic!("{violation}");
         }
     }
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let figure = |value: Option<u64>| value.map_or("missing".to_owned(), |value| value.to_string());
         write!(f, "the law of {}: {} ({}) is not", self.law.name, self.law.whole, figure(self.whole))?;
@@ -78,7 +78,7 @@ impl fmt::Display for Broken {
     }
 }
 
-impl std::error::Error for Broken {}
+impl std::error::Error for Violation {}
 
 #[cfg(test)]
 mod tests {
@@ -91,8 +91,8 @@ mod tests {
     #[test]
     fn a_lost_call_breaks_the_law() {
         let lost = counters(&[("started", 3), ("settled", 1), ("in_flight", 1)]);
-        let broken = CALLS.check(&lost).unwrap_err();
-        assert_eq!(broken.to_string(), "the law of calls: started (3) is not settled (1) + in_flight (1)");
+        let violation = CALLS.check(&lost).unwrap_err();
+        assert_eq!(violation.to_string(), "the law of calls: started (3) is not settled (1) + in_flight (1)");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! - [`law`]: the sums that hold at all times, such as `started = settled + in flight`.
 //! - [`ledger`]: every call by its own id: settled once, run at most once.
 //! - [`census`]: the actors below a root, and the runtime's tasks, by kind.
-//! - [`process`]: descriptors, memory and life of another process, read from outside.
+//! - [`process`]: other processes: run within a time limit, their descriptors and memory.
 //! - [`report`]: the results of end-to-end scenarios as JSON.
 
 pub mod census;

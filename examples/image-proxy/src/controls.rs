@@ -8,9 +8,8 @@ use http::Method;
 use plimsoll::bounded::{ByteCap, Cap, TeeOutcome};
 
 use crate::before;
-use crate::images::{Image, ImageError, Images};
+use crate::images::{Image, ImageError, Images, Mechanisms};
 use crate::key::ImageKey;
-use crate::mechanisms::Mechanisms;
 
 /// The mechanisms without those in the comma-separated list of the environment variable `PLIMSOLL_CONTROLS_OFF`.
 pub(crate) fn without_listed(mut mechanisms: Mechanisms) -> Mechanisms {

@@ -24,9 +24,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::body::Body;
-use crate::images::{Image, ImageError, ImageRequest, Images};
+use crate::images::{Image, ImageError, ImageRequest, Images, Mechanisms};
 use crate::key::ImageKey;
-use crate::mechanisms::Mechanisms;
 use crate::origin::FetchError;
 use crate::write_timeout::WriteTimeout;
 
@@ -111,12 +110,12 @@ impl Front {
             return self.stats();
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "an image can be read and nothing else");
+            let mut refusal = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are supported");
             refusal.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
             return refusal;
         }
         let Some(key) = ImageKey::parse(request.uri().path()) else {
-            return plain(StatusCode::NOT_FOUND, "an image is at /tenant/image");
+            return plain(StatusCode::NOT_FOUND, "the path of an image is /TENANT/IMAGE");
         };
         let images = self.images.read().clone();
         let Some(images) = images else {
@@ -147,7 +146,9 @@ async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) if is_exhaustion(&error) => {
                 if let Some(suppressed) = throttle.record(Instant::now()) {
-                    eprintln!("image-proxy: not accepting connections: {error} ({suppressed} times before)");
+                    crate::output::warn(format_args!(
+                        "not accepting connections: {error}; suppressed {suppressed} times"
+                    ));
                 }
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
             }

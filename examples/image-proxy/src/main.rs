@@ -1,10 +1,10 @@
 //! A caching image proxy: fetches from an origin over HTTP, keeps what it fetched in memory and in a folder, serves many.
 //!
-//! It does the job of the image server whose memory analysis gave the requirements, out of plimsoll's bounded
-//! parts: each tenant's client of the origin stands in a pool, each request runs in a worker of its own, one fetch a key
-//! goes to the client and into a capped copy, and the folder is filled in the background.
+//! It does the job of the image server whose memory analysis gave the requirements, with plimsoll's bounded parts:
+//! a pool holds the clients of the origin, one for each tenant; each request runs in its own worker; an image is fetched once for
+//! all that request it, and streams to its client while a capped copy is made; the folder is filled in the background.
 //!
-//! On stdout: one line of JSON when it serves and one when it has stopped. Exit codes: 0 good, 1 it failed, 2 wrong use.
+//! On stdout: one line of JSON when it serves and one when it has stopped. Exit codes: 0 success, 1 failure, 2 usage error.
 
 #[cfg(plimsoll_controls)]
 mod before;
@@ -16,19 +16,17 @@ mod front;
 mod heap;
 mod images;
 mod key;
-mod mechanisms;
 mod origin;
+mod output;
 mod settings;
 mod store;
 mod tree;
 mod write_timeout;
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use plimsoll_console::LossyWriter;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::settings::Settings;
@@ -36,31 +34,32 @@ use crate::settings::Settings;
 fn main() -> ExitCode {
     let settings = Settings::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(settings))) {
+    let done = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(run(settings)));
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "image-proxy: {error:#}");
+            output::warn(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    output::flush();
+    code
 }
 
 async fn run(settings: Settings) -> anyhow::Result<()> {
+    output::start()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (tree, address) = tree::start(settings).await?;
-    // A reader that stalls must not stop the proxy.
-    let mut out = LossyWriter::new("stdout", std::io::stdout(), 64 << 10, |_| String::new())?;
-    writeln!(out, "{}", serde_json::json!({ "event": "serving", "address": address }))?;
+    output::event(&serde_json::json!({ "event": "serving", "address": address }));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
-        () = async { drop(tree.wait().await) } => anyhow::bail!("the supervisor gave up"),
+        () = async { drop(tree.wait().await) } => anyhow::bail!("the supervision tree ended by itself"),
     }
     let report = tree.stop().await?;
     let tasks = last_tasks().await;
-    writeln!(out, "{}", serde_json::json!({ "event": "stopped", "clean": report.is_clean(), "tasks": tasks }))?;
-    out.flush_within(Duration::from_millis(500));
-    anyhow::ensure!(report.is_clean(), "not everything stopped: {report:?}");
+    output::event(&serde_json::json!({ "event": "stopped", "clean": report.is_clean(), "tasks": tasks }));
+    anyhow::ensure!(report.is_clean(), "not everything stopped: {report}");
     Ok(())
 }
 

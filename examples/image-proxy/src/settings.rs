@@ -104,7 +104,7 @@ mod tests {
 
     /// M-1: no flag takes zero or "unlimited" for a limit.
     #[test]
-    fn no_limit_can_be_switched_off() {
+    fn no_limit_can_be_disabled() {
         for flag in ["--pool", "--cache", "--image", "--requests", "--connections", "--stored", "--socket"] {
             for value in ["0", "unlimited", "-1"] {
                 assert!(parse(&[&format!("{flag}={value}")]).is_err(), "{flag} {value}");

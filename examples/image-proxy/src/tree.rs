@@ -21,8 +21,7 @@ use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorRef};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::front::{Bounds, Front};
-use crate::images::Images;
-use crate::mechanisms::Mechanisms;
+use crate::images::{Images, Mechanisms};
 use crate::origin::{Clients, Origin};
 use crate::settings::Settings;
 use crate::store::Store;

@@ -11,7 +11,7 @@ use crate::failure::Failure;
 use crate::output::{Color, Paint};
 use crate::streams;
 
-/// A mesh node: HTTP/3 gateway, peers and supervised services in one process, and the commands to look into it.
+/// A mesh node: HTTP/3 gateway, peers and supervised services in one process, and commands to inspect it.
 #[derive(Debug, Parser)]
 #[command(name = "mesh-node", version, max_term_width = 110)]
 struct Cli {
@@ -24,11 +24,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Three nodes on this machine: a tour with faults, then a playground
+    /// Start three nodes on this machine and show what they do, faults included
     Demo(demo::DemoArgs),
     /// Run a node until a signal stops it; SIGHUP reads its settings again
     Serve(ServeArgs),
-    /// Call a service, through a node
+    /// Call a service through a node
     Call(command::call::CallArgs),
     /// List the services that a running node knows
     Services(ReadArgs),

@@ -1,4 +1,4 @@
-//! `demo`: three nodes on this machine, a tour with faults, then a playground.
+//! `demo`: three nodes on this machine and a tour with faults, after which they stay for the user to try.
 
 mod children;
 mod steps;
@@ -18,20 +18,20 @@ use steps::Step;
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 every step was as announced, 1 at least one was not.")]
+#[command(after_help = "Exit codes: 0 every step had the expected result, 1 at least one had not.")]
 pub(crate) struct DemoArgs {
-    /// End after the tour.
+    /// Stop the nodes after the tour instead of keeping them for you to try.
     #[arg(long)]
     once: bool,
     /// Print the outcome of each step as JSON lines, and nothing else on stdout.
     #[arg(long)]
     json: bool,
-    /// Makes what this step announces untrue, for the tests of the tour itself.
+    /// Makes this step fail, for the tests of the tour itself.
     #[arg(long, hide = true, value_enum)]
-    untrue: Option<Step>,
+    fail: Option<Step>,
 }
 
-/// How soon the three nodes must know each other and all services.
+/// How soon the three nodes must be connected and know all services.
 pub(crate) const READY_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long the three may take to stop.
@@ -55,11 +55,11 @@ pub(crate) async fn run(args: DemoArgs, paint: Paint) -> Result<(), Failure> {
     };
     if !args.once && !interrupted {
         if !args.json {
-            tour::invite(&trio, paint);
+            tour::print_examples(&trio, paint);
         }
         let _ = signals.next().await;
     }
-    // Cut short, the nodes end with this process.
+    // If this does not finish, the nodes end with this process.
     let stopped = signals::stopped(trio.stop(), signals.stop(), STOP_WITHIN).await.map_err(Failure::because)?;
     if args.json {
         output::print(&format!("{}\n", json!({ "schema": 1, "event": "end", "met": good, "stopped": stopped })));

@@ -1,7 +1,7 @@
-//! Warnings and panics as events of the node, which `mesh-node events` lists.
+//! Log lines as events of the node, which `mesh-node events` lists.
 //!
-//! The library logs what an operator should know, throttled: refusals at a limit, floods of handshakes, restarts. Here the same
-//! lines become events, whatever `log.filter` says.
+//! The library logs what an operator should know, throttled: restarts, refusals at a limit, floods of handshakes. Here these
+//! lines become events, whatever `log.filter` says. What the mesh records itself, such as a panic of a service, is left out.
 
 use std::fmt::{Debug, Write};
 use std::sync::OnceLock;
@@ -9,43 +9,65 @@ use std::sync::OnceLock;
 use plimsoll_mesh::events::EventKind;
 use plimsoll_mesh::node::NodeView;
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::Context;
+
+/// The target of supervisors.
+const SUPERVISOR: &str = "plimsoll::supervisor";
+
+/// Lines of the mesh about what it records as an event itself, by how they begin.
+const RECORDED: [&str; 4] =
+    ["peer ", "a worker failed", "the worker of a peer's call panicked", "seed name does not resolve"];
 
 static NODE: OnceLock<NodeView> = OnceLock::new();
 
-/// From now on warnings go to the events of this node.
+/// From now on lines are recorded in the events of this node.
 pub(crate) fn record_in(node: &NodeView) {
     let _ = NODE.set(node.clone());
 }
 
-/// Records warnings and errors of this process. It wants a filter that lets only those through.
+/// Records lines of the log. Wants [`filter`].
 #[derive(Debug)]
 pub(crate) struct Events;
+
+/// The lines that may be events: warnings and errors, and what supervisors report as information, restarts among them.
+pub(crate) fn filter() -> Targets {
+    Targets::new().with_default(Level::WARN).with_target(SUPERVISOR, Level::INFO)
+}
 
 impl<S: Subscriber> Layer<S> for Events {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let Some(node) = NODE.get() else { return };
         let mut line = Line::default();
         event.record(&mut line);
-        if let Some(kind) = kind(event.metadata().target(), &line.message) {
+        if let Some(kind) = kind(*event.metadata().level(), event.metadata().target(), &line) {
             node.record(kind, &format!("{}{}", line.message, line.fields));
         }
     }
 }
 
-/// The kind of a line; none for those that the library itself records as events of a peer.
-fn kind(target: &str, message: &str) -> Option<EventKind> {
+/// The kind of a line; `None` if it is not recorded.
+fn kind(level: Level, target: &str, line: &Line) -> Option<EventKind> {
+    let message = line.message.as_str();
+    let contains = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
     match target {
-        "mesh_node" if message.starts_with("panicked") => Some(EventKind::Panic),
-        "plimsoll::mesh" if message.starts_with("peer ") => None,
-        "plimsoll::supervisor" => Some(EventKind::Restart),
+        SUPERVISOR if contains(&["restart", "retrying"]) => Some(EventKind::Restart),
+        SUPERVISOR if level > Level::WARN => None,
+        // The response to the caller is recorded by the mesh, and the location of the panic is for the log.
+        "mesh_node" if message.starts_with("panicked: ") => None,
+        "plimsoll::mesh" if RECORDED.iter().any(|begin| message.starts_with(begin)) => None,
+        "plimsoll::bounded" if contains(&["handshakes are in progress"]) => Some(EventKind::HalfOpenFlood),
+        "plimsoll::bounded" if contains(&["too many attempts", "no client is admitted"]) => Some(EventKind::Refusal),
+        "plimsoll::bounded" => Some(EventKind::CapReached),
+        "plimsoll::mesh" if message.starts_with("bytes refused") => Some(EventKind::CapReached),
         _ if message.contains("refused") => Some(EventKind::Refusal),
         _ => Some(EventKind::Warning),
     }
 }
 
+/// The text of a line.
 #[derive(Default)]
 struct Line {
     message: String,
@@ -59,6 +81,13 @@ impl Visit for Line {
             name => write!(self.fields, " {name}={value:?}"),
         };
     }
+
+    /// Of lines that were suppressed there is nothing to report when there are none.
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() != "suppressed" || value > 0 {
+            self.record_debug(field, &value);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -67,14 +96,29 @@ mod tests {
 
     #[test]
     fn a_line_has_the_kind_of_what_it_reports() {
-        for (target, message, wanted) in [
-            ("mesh_node", "panicked: boom", Some(EventKind::Panic)),
-            ("plimsoll::mesh", "requests refused", Some(EventKind::Refusal)),
-            ("plimsoll::mesh", "peer refused", None),
-            ("plimsoll::supervisor", "child failed", Some(EventKind::Restart)),
-            ("plimsoll::mesh", "the gossip engine fell over", Some(EventKind::Warning)),
+        let handshakes = "refused: 1024 handshakes are in progress; try again in 1s";
+        let clients = "refused: all 10 places for clients are taken; try again in 1s";
+        for (level, target, message, wanted) in [
+            (Level::WARN, "plimsoll::supervisor", "child failed: restarting", Some(EventKind::Restart)),
+            (Level::INFO, "plimsoll::supervisor", "child exited: restarting", Some(EventKind::Restart)),
+            (Level::WARN, "plimsoll::supervisor", "child failed to start: retrying", Some(EventKind::Restart)),
+            (Level::ERROR, "plimsoll::supervisor", "giving up: more restarts than allowed", Some(EventKind::Restart)),
+            (Level::WARN, "plimsoll::supervisor", "child did not stop as its spec says", Some(EventKind::Warning)),
+            (Level::INFO, "plimsoll::supervisor", "supervisor started", None),
+            (Level::WARN, "plimsoll::bounded", handshakes, Some(EventKind::HalfOpenFlood)),
+            (Level::WARN, "plimsoll::bounded", clients, Some(EventKind::CapReached)),
+            (Level::WARN, "plimsoll::bounded", "refused: too many attempts", Some(EventKind::Refusal)),
+            (Level::WARN, "plimsoll::bounded", "refused", Some(EventKind::CapReached)),
+            (Level::WARN, "plimsoll::mesh", "bytes refused", Some(EventKind::CapReached)),
+            (Level::WARN, "plimsoll::mesh", "requests refused", Some(EventKind::Refusal)),
+            (Level::WARN, "plimsoll::mesh", "peer refused", None),
+            (Level::WARN, "plimsoll::mesh", "a worker failed", None),
+            (Level::WARN, "plimsoll::mesh", "the gossip engine failed", Some(EventKind::Warning)),
+            (Level::ERROR, "mesh_node", "panicked: boom", None),
+            (Level::WARN, "mesh_node", "log lines dropped", Some(EventKind::Warning)),
         ] {
-            assert_eq!(kind(target, message), wanted, "{message}");
+            let line = Line { message: message.into(), fields: String::new() };
+            assert_eq!(kind(level, target, &line), wanted, "{target}: {message}");
         }
     }
 }

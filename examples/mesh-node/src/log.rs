@@ -1,14 +1,13 @@
-//! The log of a node: lines on stderr that wait for nobody, with a filter that can be changed while it runs.
+//! The log of a node: lines on stderr that never wait for their reader, with a filter that can be changed while it runs.
 
 use std::time::Duration;
 
 use tracing::warn;
-use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, reload};
 
-use crate::events::Events;
+use crate::events::{self, Events};
 use crate::failure::Failure;
 use crate::settings::Settings;
 use crate::streams;
@@ -36,7 +35,7 @@ impl Log {
             .log_internal_errors(false);
         let lines = if settings.log_json { lines.json().boxed() } else { lines.boxed() };
         let (filter, handle) = reload::Layer::new(filter);
-        let events = Events.with_filter(LevelFilter::WARN);
+        let events = Events.with_filter(events::filter());
         tracing_subscriber::registry().with(lines.with_filter(filter)).with(events).init();
         Ok(Self(Box::new(move |filter| handle.reload(filter))))
     }

@@ -1,7 +1,7 @@
-//! A mesh node: an HTTP/3 gateway, peers and supervised services in one process, and the commands to look into it.
+//! A mesh node: an HTTP/3 gateway, peers and supervised services in one process, and commands to inspect it.
 //!
-//! Data goes to stdout, messages to stderr. Exit codes: 0 success, 1 failure, 2 usage or configuration error, 3 unknown: what was
-//! asked for may have happened.
+//! Data goes to stdout, messages to stderr. Exit codes: 0 success, 1 failure, 2 usage or configuration error, 3 unknown: the
+//! command may have had its effect.
 
 mod args;
 mod cli;

@@ -1,4 +1,4 @@
-//! How answers look to a person: colours, tables, the tree.
+//! Output for people: colours, tables, the tree.
 
 use std::io::{self, IsTerminal};
 
@@ -62,7 +62,7 @@ pub(crate) fn print(text: &str) {
     }
 }
 
-/// Writes to stdout what was only read. A reader that went away (`| head`) is no error of ours: the program ends well.
+/// Writes a listing to stdout. A reader that went away (`| head`) is no error: the program exits with 0.
 pub(crate) fn print_read(text: &str) {
     match write(text.as_bytes()) {
         Ok(()) => {}
@@ -76,7 +76,7 @@ fn unwritten(error: &io::Error) -> ! {
     std::process::exit(1)
 }
 
-/// A table with a head, columns aligned, two spaces between; cells may be painted after alignment by the caller's lines.
+/// A table with a head and aligned columns, two spaces apart.
 pub(crate) fn table(paint: Paint, head: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -96,7 +96,7 @@ pub(crate) fn table(paint: Paint, head: &[&str], rows: &[Vec<String>]) -> String
     text
 }
 
-/// Counters that say most, first.
+/// The most useful counters, which are shown first.
 const FIRST: [&str; 11] = [
     "in_flight",
     "started",
@@ -111,27 +111,30 @@ const FIRST: [&str; 11] = [
     "members",
 ];
 
-/// Parts of counters' names that only the whole listing shows: settings, and details of what stands beside them.
+/// Parts of names of counters that only the whole listing shows: limits, and details of other counters.
 const DETAILS: [&str; 7] = ["_ns", "method_", "settled_", "limit", "cap", "high_water", "children"];
 
-/// The supervision tree, one place a line of at most `width` characters, with the counters that are not zero and fit. `None`
-/// shows all of them.
+/// The supervision tree: a child a line, with its counters that are not zero. Lines have at most `width` characters and the
+/// counters that fit; `None` shows all counters.
 pub(crate) fn tree(paint: Paint, root: &TreeNode, width: Option<usize>) -> String {
     let mut places = Vec::new();
     walk(root, "", "", &mut places);
     let left = places.iter().map(|(branch, node)| branch.chars().count() + node.id.chars().count()).max().unwrap_or(0);
-    let mut text = String::new();
+    let number = |value: u64| format!("{:>8}", if value == 0 { "-".to_owned() } else { value.to_string() });
+    let head = format!("{:<left$}  {:<10} RESTARTS   REFUSED  COUNTERS", "CHILD", "STATUS");
+    let room = width.map(|width| width.saturating_sub(left + 2 + 10 + 1 + 8 + 2 + 8 + 2));
+    let mut text = paint.dim(&head) + "\n";
     for (branch, node) in places {
         let gap = " ".repeat(left - branch.chars().count() - node.id.chars().count());
         let status = format!("{:<10}", word(node.status));
         let status = if node.status == Status::Running { paint.good(&status) } else { paint.bad(&status) };
-        let restarts = if node.restarts > 0 { format!("restarts {}  ", node.restarts) } else { String::new() };
-        let room = width.map(|width| width.saturating_sub(left + 13 + restarts.len()));
+        let alarming = |value: u64| if value == 0 { paint.dim(&number(value)) } else { paint.bad(&number(value)) };
         let line = format!(
-            "{}{}{gap}  {status} {}{}",
+            "{}{}{gap}  {status} {}  {}  {}",
             paint.dim(&branch),
             paint.name(&node.id),
-            paint.bad(&restarts),
+            alarming(node.restarts),
+            alarming(refused(node)),
             paint.dim(&counters(node, room))
         );
         text += line.trim_end();
@@ -140,7 +143,14 @@ pub(crate) fn tree(paint: Paint, root: &TreeNode, width: Option<usize>) -> Strin
     text
 }
 
-/// The counters that are not zero: those that say most first, as many as there is room for.
+/// What a child has refused in all. Admission counts by reason what its listener counts by outcome, so it is left out.
+fn refused(node: &TreeNode) -> u64 {
+    let counters = node.details.counters.iter();
+    let refusals = counters.filter(|(name, _)| !name.starts_with("admission_") && name.contains("refused"));
+    refusals.map(|(_, value)| value).sum()
+}
+
+/// The counters that are not zero, the most useful first, as many as there is room for.
 fn counters(node: &TreeNode, room: Option<usize>) -> String {
     let rank = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
     let detail = |name: &str| DETAILS.iter().any(|part| name.contains(part));
@@ -156,6 +166,16 @@ fn counters(node: &TreeNode, room: Option<usize>) -> String {
         text += &one;
     }
     text
+}
+
+/// How long ago something was, in its two largest units.
+pub(crate) fn ago(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1_000;
+    match seconds {
+        0..60 => format!("{seconds}.{} s", milliseconds % 1_000 / 100),
+        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+    }
 }
 
 fn walk<'a>(node: &'a TreeNode, branch: &str, below: &str, places: &mut Vec<(String, &'a TreeNode)>) {
@@ -197,19 +217,40 @@ mod tests {
         let root = place("node", 0, vec![place("a", 0, vec![place("deep", 0, vec![])]), place("b", 3, vec![])]);
         let drawn = tree(Paint(false), &root, Some(80));
         let wanted = "\
-node        running    in flight 2
-├─ a        running    in flight 2
-│  └─ deep  running    in flight 2
-└─ b        running    restarts 3  in flight 2
+CHILD       STATUS     RESTARTS   REFUSED  COUNTERS
+node        running           -         -  in flight 2
+├─ a        running           -         -  in flight 2
+│  └─ deep  running           -         -  in flight 2
+└─ b        running           3         -  in flight 2
 ";
         assert_eq!(drawn, wanted);
-        assert!(!tree(Paint(false), &root, Some(30)).contains("in flight"), "no room");
-        let mut listener = place("listener", 0, vec![]);
-        let attempts =
-            [("failed_handshakes", 1), ("offered", 9), ("peers", 3), ("served", 4), ("refused_with_reason", 1)];
-        listener.details.counters = attempts.map(|(name, value)| (name.to_owned(), value)).into();
-        let drawn = tree(Paint(false), &listener, Some(100));
-        assert!(drawn.contains("offered 9, served 4, refused with reason 1, failed handshakes 1"), "refusals: {drawn}");
+        assert!(!tree(Paint(false), &root, Some(40)).contains("in flight"), "no room");
         assert!(tree(Paint(false), &root, None).contains("in flight 2, clients cap 5"), "everything");
+    }
+
+    /// A refused connection is counted by its outcome and, under `admission`, by its reason: once in the column.
+    #[test]
+    fn the_tree_has_a_column_of_refusals() {
+        let mut listener = place("listener", 0, vec![]);
+        let counters = [
+            ("admission_clients_refused_full", 3),
+            ("body_bytes_refused_share", 7),
+            ("offered", 9),
+            ("refused_with_reason", 1),
+            ("refused_without_reason", 2),
+            ("served", 4),
+        ];
+        listener.details.counters = counters.map(|(name, value)| (name.to_owned(), value)).into();
+        let drawn = tree(Paint(false), &listener, Some(110));
+        let wanted = "listener  running           -        10  offered 9, served 4, refused with reason 1, ";
+        assert!(drawn.lines().nth(1).unwrap().starts_with(wanted), "{drawn}");
+    }
+
+    #[test]
+    fn a_time_is_shown_in_its_two_largest_units() {
+        let times = [(0, "0.0 s"), (59_990, "59.9 s"), (60_000, "1 min 0 s"), (3_661_000, "1 h 1 min")];
+        for (milliseconds, wanted) in times {
+            assert_eq!(ago(milliseconds), wanted);
+        }
     }
 }

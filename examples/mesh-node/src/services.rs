@@ -1,4 +1,4 @@
-//! The built-in services, for trying.
+//! The built-in services.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,11 +12,11 @@ use plimsoll_mesh::service::{ApplicationError, Request, Response};
 /// A built-in service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Builtin {
-    /// The body back.
+    /// Returns the body.
     Echo,
     /// The time, RFC 3339, UTC.
     Time,
-    /// An answer after as many milliseconds as the body says.
+    /// A response after the number of milliseconds in the body.
     Sleep,
     /// A panic with the body as its message.
     Crash,
@@ -39,13 +39,13 @@ impl Builtin {
         }
     }
 
-    /// What to type after `call`, for a first try.
+    /// Arguments of `call` for a first call.
     pub(crate) const fn example(self) -> &'static str {
         match self {
             Self::Echo => "echo hello",
             Self::Time => "time",
             Self::Sleep => "sleep 100",
-            Self::Crash => "crash 'man overboard'",
+            Self::Crash => "crash 'out of range'",
             Self::Hash => "hash hello",
         }
     }
@@ -57,14 +57,14 @@ impl Builtin {
 
     /// The service as a node offers it.
     pub(crate) fn offer(self, max_in_flight: u32, deadline: Duration) -> Offer<Self> {
-        // The names above are valid ones; a test says so.
+        // The names above are valid, which a test checks.
         let name = self.name().parse().unwrap_or_else(|error| unreachable!("{error}"));
         Offer::new(name, self)
             .idempotent(self.idempotent())
             .limits(move |server| server.max_in_flight(max_in_flight).deadline(deadline))
     }
 
-    async fn answer(self, request: Request) -> Result<Response, ApplicationError> {
+    async fn respond(self, request: Request) -> Result<Response, ApplicationError> {
         match self {
             Self::Echo => {
                 let content_type = request.content_type.unwrap_or_else(|| "application/octet-stream".into());
@@ -95,7 +95,7 @@ impl Service for Builtin {
     type Error = ApplicationError;
 
     async fn call(&self, _: CallContext, request: Request) -> Result<Response, ApplicationError> {
-        self.answer(request).await
+        self.respond(request).await
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
 
     /// RFC 3339, UTC, to the millisecond; now.
     #[tokio::test]
-    async fn the_time_is_told_as_the_rfc_says() {
+    async fn the_time_is_written_as_in_rfc_3339() {
         let request = Request {
             service: "time".parse().unwrap(),
             body: Bytes::new(),
@@ -146,9 +146,9 @@ mod tests {
             caller: plimsoll_mesh::service::Caller::Client(0),
         };
         let before = jiff::Timestamp::now().as_millisecond();
-        let told = Builtin::Time.answer(request).await.unwrap();
+        let response = Builtin::Time.respond(request).await.unwrap();
         let after = jiff::Timestamp::now().as_millisecond();
-        let text = String::from_utf8(told.body.to_vec()).unwrap();
+        let text = String::from_utf8(response.body.to_vec()).unwrap();
         let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
         assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{text}");
         let time = text.parse::<jiff::Timestamp>().unwrap().as_millisecond();

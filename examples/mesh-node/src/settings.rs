@@ -29,7 +29,8 @@ use crate::services::Builtin;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
-    pub(crate) listen: SocketAddr,
+    /// The addresses that `listen` names, of which the first free one is taken.
+    pub(crate) listen: Vec<SocketAddr>,
     pub(crate) advertise: Option<SocketAddr>,
     pub(crate) realm: ServiceName,
     pub(crate) services: Vec<Builtin>,
@@ -42,7 +43,12 @@ pub(crate) struct Settings {
     pub(crate) max_clients: usize,
     pub(crate) client_idle: Duration,
     pub(crate) max_body: usize,
-    pub(crate) answer_bytes: usize,
+    pub(crate) response_bytes: usize,
+    pub(crate) response_timeout: Duration,
+    pub(crate) requests_per_client: u32,
+    pub(crate) requests_per_prefix: u32,
+    pub(crate) workers: u32,
+    pub(crate) path_changes: u32,
     pub(crate) admission: AdmissionLimits,
     pub(crate) advertisements: AdvertisementLimits,
     pub(crate) pubsub: PubsubCaps,
@@ -65,7 +71,7 @@ impl Settings {
         let data: PathBuf = layers.data()?;
         let max_body = layers.value("gateway.max_body", values::body)?;
         Ok(Self {
-            listen: layers.value("listen", values::address)?,
+            listen: layers.value("listen", values::addresses)?,
             advertise: layers.value("advertise", values::advertised)?,
             realm: layers.value("realm", values::name)?,
             services: layers.distinct("services", values::builtin)?,
@@ -78,7 +84,12 @@ impl Settings {
             max_clients: layers.value("gateway.max_clients", values::cap)?,
             client_idle: layers.value("gateway.idle", values::duration)?,
             max_body,
-            answer_bytes: layers.value("gateway.answer_bytes", |value| values::answers(value, max_body))?,
+            response_bytes: layers.value("gateway.response_bytes", |value| values::responses(value, max_body))?,
+            response_timeout: layers.value("gateway.response_timeout", values::duration)?,
+            requests_per_client: layers.value("gateway.requests_per_client", values::requests_per_client)?,
+            requests_per_prefix: layers.value("gateway.requests_per_prefix", values::small_cap)?,
+            workers: layers.value("gateway.workers", values::small_cap)?,
+            path_changes: layers.value("gateway.path_changes", values::small_cap)?,
             admission: admission(layers)?,
             advertisements: advertisements(layers)?,
             pubsub: pubsub(layers)?,
@@ -117,12 +128,13 @@ fn advertisements(layers: &Layers) -> Result<AdvertisementLimits, SettingsError>
 }
 
 fn pubsub(layers: &Layers) -> Result<PubsubCaps, SettingsError> {
+    let backlog = layers.value("pubsub.backlog", values::backlog)?;
     Ok(PubsubCaps {
         filters: layers.value("pubsub.max_filters", values::entries)?,
         subscribers: layers.value("pubsub.max_subscribers", values::entries)?,
-        backlog: layers.value("pubsub.backlog", values::backlog)?,
+        backlog,
+        all_backlogs: layers.value("pubsub.all_backlogs", |value| values::all_backlogs(value, backlog))?,
         patience: layers.value("pubsub.patience", values::duration)?,
-        ..PubsubCaps::default()
     })
 }
 

@@ -17,7 +17,6 @@ const ALLOWED: &[(&str, &str, &[&str])] = &[
         &["admission", "caller_exit", "client", "counters", "protocol", "service", "settlement", "shared"],
     ),
     ("plimsoll", "mailbox", &["builder", "delivery", "sender"]),
-    ("image-proxy", "", &["images", "mechanisms"]),
 ];
 
 /// By module, the modules that it needs.

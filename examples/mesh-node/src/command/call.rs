@@ -15,6 +15,7 @@ use plimsoll_mesh::names::{NodeId, ServiceName};
 use plimsoll_mesh::problem::Code;
 use serde_json::json;
 
+use super::happy_eyeballs;
 use super::read::snapshot;
 use crate::args::Place;
 use crate::failure::Failure;
@@ -34,7 +35,7 @@ pub(crate) struct CallArgs {
     /// The body: text, - for stdin, @FILE for a file.
     #[arg(default_value = "", hide_default_value = true)]
     body: OsString,
-    /// Call through the node at this address, in place of the one on this machine.
+    /// Call through the node at this address instead of the one on this machine; all addresses of a host are tried.
     #[arg(long, value_name = "HOST:PORT", requires = "pin")]
     to: Option<String>,
     /// The id that the node must prove.
@@ -57,40 +58,56 @@ fn milliseconds_from_1(value: &str) -> Result<u64, String> {
     }
 }
 
-/// As `gateway.max_body` at most.
+/// The largest value of `gateway.max_body`.
 const LARGEST_BODY: usize = client::MAX_RESPONSE;
 
 pub(crate) async fn run(args: CallArgs) -> Result<(), Failure> {
     let body = body(&args.body)?;
-    let (address, pin) = target(&args).await?;
+    let (addresses, pin) = target(&args).await?;
     let mut call = Call::new(args.service.clone(), body);
     if let Some(deadline) = args.deadline {
         call = call.deadline(Duration::from_millis(deadline));
     }
-    let endpoint = client::endpoint(address).context("no UDP socket")?;
     let began = Instant::now();
-    let client = Client::connect(&endpoint, address, pin).await.map_err(|error| Failure::Failed(Some(error.into())))?;
+    let (endpoint, client) = connect(&addresses, pin).await?;
     let connected = began.elapsed();
-    let answer = client.call(call).await.map_err(|error| Failure::Unknown(Some(error.into())))?;
-    let answered = began.elapsed() - connected;
+    let response = client.call(call).await.map_err(|error| Failure::Unknown(Some(error.into())))?;
+    let responded = began.elapsed() - connected;
     client.close();
     endpoint.wait_idle().await;
-    show(&args, &answer, connected, answered)
+    show(&args, &response, connected, responded)
 }
 
-async fn target(args: &CallArgs) -> Result<(SocketAddr, NodeId), Failure> {
+/// Connects to the first of these addresses that works.
+async fn connect(addresses: &[SocketAddr], pin: NodeId) -> Result<(quinn::Endpoint, Client), Failure> {
+    let attempt = async |address| {
+        let endpoint = client::endpoint(address).context("no UDP socket")?;
+        let client = Client::connect(&endpoint, address, pin).await?;
+        Ok::<_, anyhow::Error>((endpoint, client))
+    };
+    happy_eyeballs::connect(addresses, attempt).await.map_err(|mut failed| match failed.len() {
+        1 => Failure::Failed(failed.pop().map(|(_, error)| error)),
+        _ => {
+            let failed: Vec<_> = failed.iter().map(|(address, error)| format!("{address}: {error:#}")).collect();
+            Failure::because(format!("no address could be connected to: {}", failed.join("; ")))
+        }
+    })
+}
+
+/// All addresses of the node that is meant, and its id.
+async fn target(args: &CallArgs) -> Result<(Vec<SocketAddr>, NodeId), Failure> {
     let (Some(to), Some(pin)) = (&args.to, args.pin) else {
         let node = snapshot(&args.place.data()?).await?;
-        return Ok((from_here(node.address), node.node));
+        return Ok((vec![from_here(node.address)], node.node));
     };
-    let mut found = tokio::net::lookup_host(to)
+    let found = tokio::net::lookup_host(to)
         .await
         .map_err(|error| Failure::Usage(anyhow::anyhow!("--to {to:?}: an address is HOST:PORT ({error})")))?;
-    let address = found.next().ok_or_else(|| Failure::because(format!("{to} has no address")))?;
-    Ok((address, pin))
+    let addresses: Vec<_> = found.collect();
+    if addresses.is_empty() { Err(Failure::because(format!("{to} has no address"))) } else { Ok((addresses, pin)) }
 }
 
-/// Where a node of this machine is reached: one that listens on every address, on loopback too.
+/// Where a node of this machine is reached: one that listens on every address also listens on loopback.
 fn from_here(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
@@ -119,39 +136,39 @@ fn capped(source: impl Read) -> io::Result<Bytes> {
     Ok(body.into())
 }
 
-fn show(args: &CallArgs, answer: &Response, connected: Duration, answered: Duration) -> Result<(), Failure> {
-    let good = answer.status.is_success();
-    let problem = answer.problem();
+fn show(args: &CallArgs, response: &Response, connected: Duration, responded: Duration) -> Result<(), Failure> {
+    let good = response.status.is_success();
+    let problem = response.problem();
     if args.json {
-        let text = std::str::from_utf8(&answer.body).ok().filter(|_| problem.is_none());
-        let raw = (text.is_none() && problem.is_none()).then(|| hex::encode(&answer.body));
+        let text = std::str::from_utf8(&response.body).ok().filter(|_| problem.is_none());
+        let raw = (text.is_none() && problem.is_none()).then(|| hex::encode(&response.body));
         let line = json!({
             "schema": 1,
             "service": args.service,
-            "status": answer.status.as_u16(),
-            "content_type": answer.content_type(),
+            "status": response.status.as_u16(),
+            "content_type": response.content_type(),
             "body": text,
             "body_hex": raw,
             "problem": problem,
             "connect_ms": milliseconds(connected),
-            "call_ms": milliseconds(answered),
+            "call_ms": milliseconds(responded),
         });
         output::print(&format!("{line}\n"));
     } else if good {
-        let end: &[u8] = if answer.body.ends_with(b"\n") { b"" } else { b"\n" };
-        streams::write(&answer.body).and_then(|()| streams::write(end)).context("cannot write to stdout")?;
+        let end: &[u8] = if response.body.ends_with(b"\n") { b"" } else { b"\n" };
+        streams::write(&response.body).and_then(|()| streams::write(end)).context("cannot write to stdout")?;
     } else {
         match &problem {
             Some(problem) => {
                 let place = problem.node.map(|node| format!(" (on node {})", node.short())).unwrap_or_default();
-                let (status, code) = (answer.status.as_u16(), problem.code.as_str());
+                let (status, code) = (response.status.as_u16(), problem.code.as_str());
                 say(format_args!("{status} {code}: {}{place}", problem.detail));
             }
             None => {
-                let word = answer.headers.get("plimsoll-problem").and_then(|word| word.to_str().ok());
-                let word = word.or(answer.status.canonical_reason()).unwrap_or_default();
-                let words = String::from_utf8_lossy(&answer.body);
-                say(format_args!("{} {word}: {words}", answer.status.as_u16()));
+                let code = response.headers.get("plimsoll-problem").and_then(|code| code.to_str().ok());
+                let code = code.or(response.status.canonical_reason()).unwrap_or_default();
+                let body = String::from_utf8_lossy(&response.body);
+                say(format_args!("{} {code}: {body}", response.status.as_u16()));
             }
         }
     }

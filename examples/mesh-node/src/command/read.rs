@@ -12,12 +12,13 @@ use serde_json::json;
 use crate::args::{ReadArgs, TreeArgs};
 use crate::failure::Failure;
 use crate::output::{self, Paint};
+use crate::streams::say;
 
 /// How long a node may take to respond.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Width of the tree.
-const WIDTH: usize = 100;
+/// Width of the tree, in characters.
+const WIDTH: usize = 110;
 
 /// Version of the JSON of these commands.
 const SCHEMA: u32 = 1;
@@ -25,15 +26,15 @@ const SCHEMA: u32 = 1;
 /// Reads the snapshot of the node whose data folder is `data`.
 ///
 /// # Errors
-/// Exit code 1: nothing listens, or the answer cannot be understood; 3: it listens and does not answer.
+/// Exit code 1: nothing listens, or the response has another form; 3: it listens and does not respond.
 pub(crate) async fn snapshot(data: &Path) -> Result<NodeSnapshot, Failure> {
     let json =
-        client::get(&data.join(ADMIN_SOCKET), "/v1/admin/snapshot", PATIENCE).await.map_err(|error| match error {
-            client::ClientError::Timeout(_) | client::ClientError::Broken(_) => Failure::Unknown(Some(error.into())),
+        client::get(&data.join(ADMIN_SOCKET), "/v1/admin/snapshot", TIMEOUT).await.map_err(|error| match error {
+            client::ClientError::Timeout(_) | client::ClientError::Response(_) => Failure::Unknown(Some(error.into())),
             _ => Failure::Failed(Some(error.into())),
         })?;
     let snapshot: NodeSnapshot = serde_json::from_slice(&json).map_err(|error| {
-        Failure::because(format!("the node answered in a form that this version does not know: {error}"))
+        Failure::because(format!("the response of the node has a form that this version does not know: {error}"))
     })?;
     Ok(snapshot)
 }
@@ -84,12 +85,19 @@ pub(crate) async fn events(args: ReadArgs, paint: Paint) -> Result<(), Failure> 
         .events
         .iter()
         .map(|event| {
-            let ago = format!("{:.1} s", now.saturating_sub(event.at_ms) as f64 / 1_000.0);
+            let ago = output::ago(now.saturating_sub(event.at_ms));
             let peer = event.peer.map_or("-".to_owned(), |peer| peer.short());
-            vec![ago, event.kind.as_str().to_owned(), peer, event.reason.clone().unwrap_or_default()]
+            let mut reason = event.reason.clone().unwrap_or_default();
+            if event.suppressed > 0 {
+                reason += &format!(" (and {} more before)", event.suppressed);
+            }
+            vec![ago, event.kind.as_str().replace('_', " "), peer, reason]
         })
         .collect();
-    output::print_read(&output::table(paint, &["AGO", "WHAT", "NODE", "REASON"], &rows));
+    if rows.is_empty() {
+        say("no events so far");
+    }
+    output::print_read(&output::table(paint, &["AGO", "EVENT", "PEER", "REASON"], &rows));
     Ok(())
 }
 

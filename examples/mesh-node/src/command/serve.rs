@@ -210,7 +210,7 @@ fn stopped(node: &Node, report: &ShutdownReport, json: bool) {
         )),
     }
     match (report.is_clean(), stopped.calls_cut_off) {
-        (true, 0) => say(format_args!("stopped in {} ms; nobody had to be killed", stopped.took_ms)),
+        (true, 0) => say(format_args!("stopped in {} ms; nothing had to be killed", stopped.took_ms)),
         (true, _) => say(format_args!("stopped in {} ms", stopped.took_ms)),
         (false, _) => say(report),
     }

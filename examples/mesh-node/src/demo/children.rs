@@ -1,5 +1,5 @@
-//! Three nodes as child processes. Each holds the read end of a pipe whose other end lives here: when this process ends,
-//! however it ends, they end too and take their folders along.
+//! Three nodes as child processes. Each has a pipe from this process as its stdin: when this process ends, however it ends, they
+//! end too and remove their folders.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -19,27 +19,27 @@ use crate::command::serve::{Event, Ready};
 use crate::services::Builtin;
 use crate::tied;
 
-/// Clients that each node of the demonstration takes.
+/// The cap of clients of each node of the demonstration.
 pub(super) const CLIENT_CAP: usize = 3;
 
-/// How long a child may take to say that it is ready, or to stop.
+/// How long a child may take to be ready, or to stop.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a node of the demonstration is.
+/// The name and services of a node of the demonstration.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) offers: &'static [Builtin],
 }
 
-/// No node offers everything, and what can be killed is offered twice.
+/// No node offers every service, and services of a node that is killed have a second provider.
 const PLANS: [Plan; 3] = [
     Plan { name: "A", offers: &[Builtin::Echo, Builtin::Time] },
     Plan { name: "B", offers: &[Builtin::Hash, Builtin::Sleep, Builtin::Crash] },
     Plan { name: "C", offers: &[Builtin::Hash, Builtin::Sleep, Builtin::Time] },
 ];
 
-/// One node in a process of its own.
+/// A node in its own process.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) plan: &'static Plan,
@@ -49,7 +49,7 @@ pub(super) struct Node {
     events: Lines<BufReader<ChildStdout>>,
 }
 
-/// The three.
+/// The three nodes.
 #[derive(Debug)]
 pub(super) struct Trio {
     nodes: Vec<Node>,
@@ -68,7 +68,7 @@ impl Trio {
             Node::start(&PLANS[2], folder.path(), "127.0.0.1:0", &seed),
         )?;
         let mut trio = Self { nodes: vec![first, second, third], folder };
-        trio.until_whole().await?;
+        trio.until_connected().await?;
         Ok(trio)
     }
 
@@ -77,7 +77,7 @@ impl Trio {
         &self.nodes[0]
     }
 
-    /// All three.
+    /// All three nodes.
     pub(super) fn nodes(&self) -> &[Node] {
         &self.nodes
     }
@@ -87,41 +87,41 @@ impl Trio {
         self.folder.path()
     }
 
-    /// The node of this name's place.
+    /// The node of this name.
     pub(super) fn by_name(&mut self, name: &str) -> Option<&mut Node> {
         self.nodes.iter_mut().find(|node| node.plan.name == name)
     }
 
-    /// Starts a node that was killed once more: the same folder, so the same identity, and the same port.
+    /// Starts a killed node again with the same folder, and so the same identity, and the same port.
     pub(super) async fn restart(&mut self, name: &str) -> anyhow::Result<()> {
         let seed = format!("{}@{}", self.nodes[0].ready.node, self.nodes[0].ready.address);
         let folder = self.folder.path().to_owned();
         let node = self.by_name(name).context("no such node")?;
         let address = node.ready.address.to_string();
         *node = Node::start(node.plan, &folder, &address, &seed).await?;
-        self.until_whole().await
+        self.until_connected().await
     }
 
     /// Waits until every node can call every service at every provider.
-    async fn until_whole(&mut self) -> anyhow::Result<()> {
+    async fn until_connected(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + PATIENCE;
         loop {
             let mut missing = None;
             for node in &self.nodes {
                 let snapshot = node.snapshot().await;
-                if !snapshot.is_ok_and(|snapshot| is_whole(&snapshot)) {
+                if !snapshot.is_ok_and(|snapshot| is_connected(&snapshot)) {
                     missing = Some(node.plan.name);
                 }
             }
             let Some(name) = missing else { return Ok(()) };
             if Instant::now() > end {
-                bail!("node {name} does not know the others after {PATIENCE:?}");
+                bail!("node {name} is not connected to the others after {PATIENCE:?}");
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Stops all nodes as SIGTERM does, and says how that went.
+    /// Stops all nodes by SIGTERM. Returns a sentence about the outcome.
     pub(super) async fn stop(mut self) -> String {
         let began = Instant::now();
         let mut killed = Vec::new();
@@ -133,14 +133,14 @@ impl Trio {
         }
         let took = began.elapsed().as_millis();
         if killed.is_empty() {
-            format!("all nodes stopped in {took} ms; nobody had to be killed")
+            format!("all nodes stopped in {took} ms; nothing had to be killed")
         } else {
             format!("all nodes stopped in {took} ms; had to be killed: {}", killed.join(", "))
         }
     }
 }
 
-fn is_whole(snapshot: &NodeSnapshot) -> bool {
+fn is_connected(snapshot: &NodeSnapshot) -> bool {
     PLANS.iter().flat_map(|plan| plan.offers).all(|service| {
         let wanted = PLANS.iter().filter(|plan| plan.offers.contains(service)).count();
         let known = snapshot.services.iter().find(|entry| entry.name.as_str() == service.name());
@@ -153,7 +153,7 @@ impl Node {
         let data = folder.join(plan.name.to_lowercase());
         let log = folder.join(format!("{}.log", plan.name.to_lowercase()));
         let offers: Vec<_> = plan.offers.iter().map(|service| service.name()).collect();
-        let program = std::env::current_exe().context("where is this program?")?;
+        let program = std::env::current_exe().context("the path of this program is unknown")?;
         let mut command = Command::new(program);
         command
             .args(["serve", "--json", "--tied", "--trust-open", "true", "--peers-gossip-interval", "100ms"])
@@ -166,7 +166,7 @@ impl Node {
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(&log).context("no log file")?)
             .env_remove("RUST_BACKTRACE")
-            // Ctrl-C is for this process, which then stops its children in an orderly way.
+            // Ctrl-C is for this process, which then stops its children in order.
             .process_group(0)
             .kill_on_drop(true);
         let prefix = crate::settings::ENVIRONMENT_PREFIX.as_bytes();
@@ -181,13 +181,13 @@ impl Node {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
             bail!("node {} did not start:\n{log}", plan.name);
         };
-        match serde_json::from_str(&line).with_context(|| format!("node {} said {line:?}", plan.name))? {
+        match serde_json::from_str(&line).with_context(|| format!("node {} printed {line:?}", plan.name))? {
             Event::Ready(ready) => Ok(Self { plan, ready, data, process, events }),
             Event::Stopped(_) => bail!("node {} stopped at once", plan.name),
         }
     }
 
-    /// What the node says about itself.
+    /// The snapshot of the node.
     pub(super) async fn snapshot(&self) -> anyhow::Result<NodeSnapshot> {
         read::snapshot(&self.data).await.map_err(|failure| anyhow::anyhow!(failure.reason()))
     }
@@ -202,7 +202,7 @@ impl Node {
         self.process.id().unwrap_or_default()
     }
 
-    /// Kills it as `kill -9` does, and waits until it is gone.
+    /// Kills it by SIGKILL and waits until it has exited.
     pub(super) async fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
         let _ = self.process.wait().await;
@@ -210,12 +210,12 @@ impl Node {
 
     fn signal(&self, signal: Signal) {
         if let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok()) {
-            // A node that is gone already needs no signal.
+            // It may have exited already.
             let _ = kill(Pid::from_raw(pid), signal);
         }
     }
 
-    /// Waits until it has stopped. Returns the paths of those that were killed.
+    /// Waits until it has stopped. Returns the paths of the children that were killed.
     async fn stopped(&mut self) -> Vec<String> {
         let last = async {
             while let Ok(Some(line)) = self.events.next_line().await {

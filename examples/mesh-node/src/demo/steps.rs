@@ -1,4 +1,4 @@
-//! The steps of the tour: what each does, what it announces, and whether that was so.
+//! The steps of the tour: what each does, what is expected of it, and whether that happened.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -17,82 +17,82 @@ use super::children::{CLIENT_CAP, Node, Trio};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Step {
-    /// A call answered by the node that it reaches.
+    /// A call of a service of the node that receives it.
     Own,
-    /// A call answered by another node.
+    /// A call of a service of another node.
     Other,
     /// A worker that panics.
     Panic,
     /// A provider killed in mid-call.
     Kill,
-    /// One client more than the gateway takes.
+    /// One client more than the cap of the gateway.
     Cap,
     /// The supervision tree.
     Tree,
 }
 
-/// How a step went.
+/// The result of a step.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    /// What was done and what came back, a line each.
+pub(super) struct StepReport {
+    /// Commands and their results, a line each.
     pub(super) lines: Vec<Line>,
-    /// What was announced, and whether it was so.
+    /// What was expected, and whether it happened.
     pub(super) checks: Vec<(String, bool)>,
-    /// What the nodes are called in the story.
+    /// Ids of the nodes and the names that the output has in their place.
     names: Vec<(String, &'static str)>,
 }
 
-/// A line of a step's story.
+/// A line of a step's output.
 #[derive(Debug)]
 pub(super) enum Line {
-    /// What was done, as one would type it.
-    Did(String),
-    /// What came back.
-    Read(String, Duration),
+    /// A command, as a user would type it.
+    Command(String),
+    /// Its result, and how long it took.
+    Result(String, Duration),
 }
 
-/// How soon a caller must learn that its provider was killed.
-const NOTICED_WITHIN: Duration = Duration::from_secs(2);
+/// How soon a caller must receive a response after its provider was killed.
+const FAILED_WITHIN: Duration = Duration::from_secs(2);
 
-impl Told {
-    /// Whether everything announced was so.
+impl StepReport {
+    /// Whether everything expected happened.
     pub(super) fn met(&self) -> bool {
-        self.checks.iter().all(|(_, so)| *so)
+        self.checks.iter().all(|(_, met)| *met)
     }
 
-    fn did(&mut self, what: impl Into<String>) {
-        self.lines.push(Line::Did(what.into()));
+    fn command(&mut self, command: impl Into<String>) {
+        self.lines.push(Line::Command(command.into()));
     }
 
-    fn check(&mut self, announced: impl Into<String>, so: bool) {
-        self.checks.push((announced.into(), so));
+    fn check(&mut self, expected: impl Into<String>, met: bool) {
+        self.checks.push((expected.into(), met));
     }
 
-    /// Tells an answer in one line, with the nodes by their names.
-    fn read(&mut self, answer: &Response, took: Duration) {
-        let status = answer.status.as_u16();
-        let mut line = match answer.problem() {
+    /// Adds a response as one line, with the nodes by their names.
+    fn result(&mut self, response: &Response, took: Duration) {
+        let status = response.status.as_u16();
+        let mut line = match response.problem() {
             Some(problem) => {
-                // Every call goes to the first node: only another one is worth saying.
+                // Every call goes to the first node, so that only another one is named.
                 let elsewhere = problem.node.map(|node| node.to_string());
                 let elsewhere = elsewhere.filter(|node| self.names.first().is_some_and(|(first, _)| first != node));
                 let node = elsewhere.map(|node| format!(" [node {node}]")).unwrap_or_default();
                 format!("{status} {}{node}: {}", problem.code.as_str(), problem.detail)
             }
-            None => format!("{status} {}", String::from_utf8_lossy(&answer.body)),
+            None => format!("{status} {}", String::from_utf8_lossy(&response.body)),
         };
         for (id, name) in &self.names {
             line = line.replace(id, name);
         }
-        self.lines.push(Line::Read(line, took));
+        self.lines.push(Line::Result(line, took));
     }
 
-    /// Calls, tells it, and gives the answer.
+    /// Makes a call and adds the command and the response to the report.
     async fn call(&mut self, client: &Client, service: &str, body: &str) -> anyhow::Result<Response> {
-        self.did(if body.is_empty() { format!("call {service}") } else { format!("call {service} '{body}'") });
-        let (answer, took) = call(client, service, body).await?;
-        self.read(&answer, took);
-        Ok(answer)
+        self.command(if body.is_empty() { format!("call {service}") } else { format!("call {service} '{body}'") });
+        let (response, took) = call(client, service, body).await?;
+        self.result(&response, took);
+        Ok(response)
     }
 }
 
@@ -100,141 +100,144 @@ impl Step {
     /// All steps, in order.
     pub(super) const ALL: [Self; 6] = [Self::Own, Self::Other, Self::Panic, Self::Kill, Self::Cap, Self::Tree];
 
-    /// What the step announces.
+    /// The heading of the step.
     pub(super) const fn title(self) -> &'static str {
         match self {
-            Self::Own => "A call answered by the node it reaches",
-            Self::Other => "A call answered one node further",
-            Self::Panic => "A worker that panics, and what its caller reads",
-            Self::Kill => "A provider killed by SIGKILL in mid-call",
-            Self::Cap => "A gateway that has as many clients as it may",
+            Self::Own => "A call of a service on the node that receives it",
+            Self::Other => "A call of a service on another node",
+            Self::Panic => "A worker that panics, and the response to its caller",
+            Self::Kill => "A provider killed by SIGKILL during a call",
+            Self::Cap => "A gateway at its cap of clients",
             Self::Tree => "The supervision tree of node A",
         }
     }
 
-    /// Does the step; with `untrue` it does something else than it announces.
-    pub(super) async fn run(self, trio: &mut Trio, untrue: bool) -> anyhow::Result<Told> {
+    /// Runs the step; with `fail` it does something else, so that what is expected does not happen.
+    pub(super) async fn run(self, trio: &mut Trio, fail: bool) -> anyhow::Result<StepReport> {
         let names = trio.nodes().iter().map(|node| (node.ready.node.to_string(), node.plan.name)).collect();
-        let mut told = Told { names, ..Told::default() };
+        let mut report = StepReport { names, ..StepReport::default() };
         match self {
-            Self::Own => own(trio, &mut told, untrue).await?,
-            Self::Other => other(trio, &mut told, untrue).await?,
-            Self::Panic => panic(trio, &mut told, untrue).await?,
-            Self::Kill => kill(trio, &mut told, untrue).await?,
-            Self::Cap => cap(trio, &mut told, untrue).await?,
-            Self::Tree => tree(trio, &mut told, untrue).await?,
+            Self::Own => own(trio, &mut report, fail).await?,
+            Self::Other => other(trio, &mut report, fail).await?,
+            Self::Panic => panic(trio, &mut report, fail).await?,
+            Self::Kill => kill(trio, &mut report, fail).await?,
+            Self::Cap => cap(trio, &mut report, fail).await?,
+            Self::Tree => tree(trio, &mut report, fail).await?,
         }
-        Ok(told)
+        Ok(report)
     }
 }
 
-async fn own(trio: &Trio, told: &mut Told, untrue: bool) -> anyhow::Result<()> {
+async fn own(trio: &Trio, report: &mut StepReport, fail: bool) -> anyhow::Result<()> {
     let client = connect(trio.first()).await?;
     let before = started(&trio.first().snapshot().await?, "echo");
-    let answer = told.call(&client, if untrue { "nobody" } else { "echo" }, "hello, mesh").await?;
+    let response = report.call(&client, if fail { "nobody" } else { "echo" }, "hello, mesh").await?;
     let after = started(&trio.first().snapshot().await?, "echo");
-    told.check("the body came back", answer.status == 200 && answer.body == "hello, mesh");
-    told.check("a worker of node A served it", after.zip(before).is_some_and(|(after, before)| after == before + 1));
+    report.check("the body came back", response.status == 200 && response.body == "hello, mesh");
+    report.check("a worker of node A served it", after.zip(before).is_some_and(|(after, before)| after == before + 1));
     client.close();
     Ok(())
 }
 
-async fn other(trio: &Trio, told: &mut Told, untrue: bool) -> anyhow::Result<()> {
+async fn other(trio: &Trio, report: &mut StepReport, fail: bool) -> anyhow::Result<()> {
     let client = connect(trio.first()).await?;
-    let answer = told.call(&client, if untrue { "echo" } else { "hash" }, "hello, mesh").await?;
+    let response = report.call(&client, if fail { "echo" } else { "hash" }, "hello, mesh").await?;
     let digest = hex::encode(ring::digest::digest(&ring::digest::SHA256, b"hello, mesh"));
-    told.check("it is the SHA-256 of the body", answer.status == 200 && answer.body == digest);
+    report.check("it is the SHA-256 of the body", response.status == 200 && response.body == digest);
     let snapshot = trio.first().snapshot().await?;
-    told.check("node A has no such service: B or C served it", started(&snapshot, "hash").is_none());
+    report.check("node A has no such service: B or C served it", started(&snapshot, "hash").is_none());
     client.close();
     Ok(())
 }
 
-async fn panic(trio: &mut Trio, told: &mut Told, untrue: bool) -> anyhow::Result<()> {
+async fn panic(trio: &mut Trio, report: &mut StepReport, fail: bool) -> anyhow::Result<()> {
     let client = connect(trio.first()).await?;
-    let words = "the cargo has shifted";
-    let answer = told.call(&client, if untrue { "echo" } else { "crash" }, words).await?;
+    let message = "out of range";
+    let response = report.call(&client, if fail { "echo" } else { "crash" }, message).await?;
     let provider = trio.by_name("B").context("no node B")?.ready.node;
-    let problem = answer.problem();
-    let said = problem.as_ref().is_some_and(|problem| {
-        problem.code == Code::WorkerPanicked && problem.detail.contains(words) && problem.node == Some(provider)
+    let problem = response.problem();
+    let as_expected = problem.as_ref().is_some_and(|problem| {
+        problem.code == Code::WorkerPanicked && problem.detail.contains(message) && problem.node == Some(provider)
     });
-    told.check("the caller reads worker_panicked, the message and the node", said);
-    let next = told.call(&client, "hash", "and on we go").await?;
-    told.check("nobody else noticed: the same connection serves the next call", next.status == 200);
+    report.check("the caller receives worker_panicked, the message and the node", as_expected);
+    let next = report.call(&client, "hash", "the next call").await?;
+    report.check("nothing else is affected: the same connection serves the next call", next.status == 200);
     client.close();
     Ok(())
 }
 
-async fn kill(trio: &mut Trio, told: &mut Told, untrue: bool) -> anyhow::Result<()> {
+async fn kill(trio: &mut Trio, report: &mut StepReport, fail: bool) -> anyhow::Result<()> {
     let client = connect(trio.first()).await?;
-    told.did("call sleep '20000'   (in the background)");
+    report.command("call sleep '20000'   (in the background)");
     let sleeping = tokio::spawn({
         let client = client.clone();
-        async move { call(&client, "sleep", if untrue { "300" } else { "20000" }).await }
+        async move { call(&client, "sleep", if fail { "300" } else { "20000" }).await }
     });
     let victim = serving(trio, "sleep").await?;
     let node = trio.by_name(victim).context("no such node")?;
-    told.did(format!("kill -KILL {}   (node {victim}, which serves it)", node.pid()));
+    report.command(format!("kill -KILL {}   (node {victim}, which serves it)", node.pid()));
     let killed = Instant::now();
-    if !untrue {
+    if !fail {
         node.kill().await;
     }
-    let (answer, _) = sleeping.await.context("the call's task ended")??;
-    let noticed = killed.elapsed();
-    told.read(&answer, noticed);
-    let code = answer.problem().map(|problem| problem.code);
-    told.check(
-        "its caller reads provider_died within 2 s",
-        code == Some(Code::ProviderDied) && noticed <= NOTICED_WITHIN,
+    let (response, _) = sleeping.await.context("the call's task ended")??;
+    let took = killed.elapsed();
+    report.result(&response, took);
+    let code = response.problem().map(|problem| problem.code);
+    report.check(
+        "its caller receives provider_died within 2 s",
+        code == Some(Code::ProviderDied) && took <= FAILED_WITHIN,
     );
-    let next = told.call(&client, "sleep", "10").await?;
-    told.check("the next call is answered elsewhere", next.status == 200);
+    let next = report.call(&client, "sleep", "10").await?;
+    report.check("the next call is served by another provider", next.status == 200);
     client.close();
-    if !untrue {
+    if !fail {
         let began = Instant::now();
         trio.restart(victim).await?;
-        told.did(format!("start node {victim} again   (same port, same identity)"));
-        told.lines.push(Line::Read("all three know each other again".into(), began.elapsed()));
+        report.command(format!("start node {victim} again   (same port, same identity)"));
+        report.lines.push(Line::Result("all three nodes are connected again".into(), began.elapsed()));
     }
     Ok(())
 }
 
-async fn cap(trio: &Trio, told: &mut Told, untrue: bool) -> anyhow::Result<()> {
+async fn cap(trio: &Trio, report: &mut StepReport, fail: bool) -> anyhow::Result<()> {
     let node = trio.first();
     until_no_clients(node).await?;
-    let count = if untrue { CLIENT_CAP - 1 } else { CLIENT_CAP };
+    let count = if fail { CLIENT_CAP - 1 } else { CLIENT_CAP };
     let mut clients = Vec::new();
     for _ in 0..count {
         let client = connect(node).await?;
-        // A client counts from its handshake on; a first answer shows that it is in.
+        // A client counts once its handshake is completed, which its first response shows.
         call(&client, "time", "").await?;
         clients.push(client);
     }
-    told.did(format!("connect {count} clients to node A, whose cap is {CLIENT_CAP}, and one more"));
-    let late = connect(node).await?;
-    let answer = told.call(&late, "time", "").await?;
-    let code = answer.problem().map(|problem| problem.code);
-    let again = answer.headers.contains_key("retry-after");
-    told.check("it is told max_clients_reached, and when to try again", code == Some(Code::MaxClientsReached) && again);
-    let inside = call(&clients[0], "time", "").await?.0;
-    told.check("those inside are served as before", inside.status == 200);
+    report.command(format!("connect {count} clients to node A, whose cap is {CLIENT_CAP}, and one more"));
+    let refused = connect(node).await?;
+    let response = report.call(&refused, "time", "").await?;
+    let code = response.problem().map(|problem| problem.code);
+    let again = response.headers.contains_key("retry-after");
+    report.check(
+        "it receives max_clients_reached, and when to try again",
+        code == Some(Code::MaxClientsReached) && again,
+    );
+    let connected = call(&clients[0], "time", "").await?.0;
+    report.check("connected clients are served as before", connected.status == 200);
     for client in clients {
         client.close();
     }
     Ok(())
 }
 
-async fn tree(trio: &Trio, told: &mut Told, untrue: bool) -> anyhow::Result<()> {
+async fn tree(trio: &Trio, report: &mut StepReport, fail: bool) -> anyhow::Result<()> {
     let snapshot = trio.first().snapshot().await?;
     let mut root = snapshot.runtime.tree;
-    if untrue {
+    if fail {
         root.details.children.clear();
     }
     let whole = ["directory", "peers", "services", "gateway", "console"];
     let there = whole.iter().all(|id| root.details.children.iter().any(|child| child.id == *id));
-    told.check("every part of a node has its place", there);
-    told.check("and everything in it runs", all_running(&root));
+    report.check("every part of a node is in the tree", there);
+    report.check("all of them are running", all_running(&root));
     Ok(())
 }
 
@@ -251,8 +254,8 @@ pub(super) async fn connect(node: &Node) -> anyhow::Result<Client> {
 async fn call(client: &Client, service: &str, body: &str) -> anyhow::Result<(Response, Duration)> {
     let began = Instant::now();
     let call = Call::new(service.parse()?, body.to_owned()).deadline(Duration::from_secs(25));
-    let answer = client.call(call).await?;
-    Ok((answer, began.elapsed()))
+    let response = client.call(call).await?;
+    Ok((response, began.elapsed()))
 }
 
 /// The call server of `service`, if the node runs one.
@@ -284,7 +287,7 @@ async fn serving(trio: &Trio, service: &str) -> anyhow::Result<&'static str> {
     anyhow::bail!("no node serves {service}")
 }
 
-/// Waits until the gateway has seen the clients of earlier steps leave.
+/// Waits until the clients of earlier steps are disconnected.
 async fn until_no_clients(node: &Node) -> anyhow::Result<()> {
     let end = Instant::now() + Duration::from_secs(5);
     loop {
@@ -294,7 +297,7 @@ async fn until_no_clients(node: &Node) -> anyhow::Result<()> {
         if clients.unwrap_or(0) == 0 {
             return Ok(());
         }
-        anyhow::ensure!(Instant::now() < end, "clients of earlier steps are still counted: {clients:?}");
+        anyhow::ensure!(Instant::now() < end, "clients of earlier steps are still connected: {clients:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

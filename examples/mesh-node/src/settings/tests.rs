@@ -32,7 +32,12 @@ fn the_defaults_are_good() {
     let limits = plimsoll_mesh::gateway::Limits::default();
     assert_eq!((settings.admission, settings.pubsub), (limits.admission, limits.pubsub));
     assert_eq!(settings.advertisements, limits.advertisements);
-    assert_eq!((settings.max_body, settings.answer_bytes), (limits.body_bytes, limits.all_responses_bytes));
+    let requests = (settings.requests_per_client, settings.requests_per_prefix, settings.workers);
+    assert_eq!(requests, (limits.requests_per_client, limits.requests_per_origin, limits.workers));
+    let times = (settings.response_timeout, settings.client_idle, settings.call_deadline);
+    assert_eq!(times, (limits.response_timeout, limits.idle_timeout, limits.deadline));
+    assert_eq!((settings.path_changes, settings.max_clients), (limits.path_changes_per_minute, limits.clients));
+    assert_eq!((settings.max_body, settings.response_bytes), (limits.body_bytes, limits.all_responses_bytes));
 }
 
 #[test]
@@ -74,11 +79,16 @@ fn zero_and_unlimited_caps_are_refused() {
         "pubsub.max_subscribers",
         "pubsub.max_filters",
         "pubsub.backlog",
+        "pubsub.all_backlogs",
+        "gateway.requests_per_client",
+        "gateway.requests_per_prefix",
+        "gateway.workers",
+        "gateway.path_changes",
         "peers.max",
         "events.max",
         "calls.max_in_flight",
         "gateway.max_body",
-        "gateway.answer_bytes",
+        "gateway.response_bytes",
         "memory.budget",
     ] {
         for value in ["0", "unlimited", "-1", "", "inf"] {
@@ -97,6 +107,9 @@ fn zero_and_unlimited_caps_are_refused() {
         "advertisements.ttl",
         "advertisements.sweep",
         "pubsub.patience",
+        "gateway.response_timeout",
+        "gateway.idle",
+        "stop.grace",
     ] {
         for value in ["0s", "never", "5", "5 h"] {
             let message = refused(Ok(flag(Layers::default(), name, value)));
@@ -119,12 +132,16 @@ fn what_is_too_long_or_too_large_is_refused_by_name() {
         ("advertisements.sweep", "10min", ["601s", "99999999min"], "at most 10min"),
         ("pubsub.patience", "10min", ["601s", "99999999min"], "at most 10min"),
         ("pubsub.backlog", "16MiB", ["16777217B", "100GiB"], "at most 16MiB"),
+        ("pubsub.all_backlogs", "1024GiB", ["1099511627777", "1025GiB"], "largest is 1099511627776"),
+        ("gateway.response_timeout", "10min", ["601s", "99999999min"], "at most 10min"),
+        ("gateway.requests_per_client", "64", ["65", "1000"], "at most 64"),
+        ("gateway.requests_per_prefix", "4294967295", ["4294967296", "9999999999"], "at most 4294967295"),
         ("pubsub.max_subscribers", "1000000000", ["1000000001", "4294967296"], "largest is 1000000000"),
         ("advertisements.max", "1000000000", ["1000000001", "4294967296"], "largest is 1000000000"),
         ("gateway.rate", "1000000000", ["1000000001", "4294967296"], "largest is 1000000000"),
         ("peers.max", "1000000000", ["1000000001", "4294967296"], "largest is 1000000000"),
         ("gateway.max_body", "16MiB", ["16777217B", "100GiB"], "at most 16MiB"),
-        ("gateway.answer_bytes", "1024GiB", ["1099511627777", "1025GiB"], "largest is 1099511627776"),
+        ("gateway.response_bytes", "1024GiB", ["1099511627777", "1025GiB"], "largest is 1099511627776"),
     ];
     for (name, largest, refusals, end) in cases {
         Settings::from_layers(&flag(Layers::default(), name, largest)).unwrap();
@@ -136,16 +153,25 @@ fn what_is_too_long_or_too_large_is_refused_by_name() {
     }
 }
 
-/// An answer that no client may hold could never be sent: that is told at boot and not by each call.
+/// A message larger than all backlogs could never be published.
 #[test]
-fn a_quarter_of_all_answers_takes_a_whole_body() {
-    let with = |body, answers| {
+fn all_backlogs_take_a_whole_one() {
+    let with = |one, all| flag(flag(Layers::default(), "pubsub.backlog", one), "pubsub.all_backlogs", all);
+    assert_eq!(Settings::from_layers(&with("2MiB", "2MiB")).unwrap().pubsub.all_backlogs.get(), 2 << 20);
+    let message = refused(Ok(with("2MiB", "2097151")));
+    assert!(message.ends_with("at least pubsub.backlog, 2097152 bytes, is needed"), "{message}");
+}
+
+/// A response that no client may hold could never be sent: the node does not start, in place of refusing each call.
+#[test]
+fn a_quarter_of_all_responses_takes_a_whole_body() {
+    let with = |body, responses| {
         let layers = flag(Layers::default(), "gateway.max_body", body);
-        flag(layers, "gateway.answer_bytes", answers)
+        flag(layers, "gateway.response_bytes", responses)
     };
-    assert_eq!(Settings::from_layers(&with("2MiB", "8MiB")).unwrap().answer_bytes, 8 << 20);
+    assert_eq!(Settings::from_layers(&with("2MiB", "8MiB")).unwrap().response_bytes, 8 << 20);
     let message = refused(Ok(with("2MiB", "8388607")));
-    assert!(message.starts_with("gateway.answer_bytes = \"8388607\" (flag --gateway-answer-bytes): "), "{message}");
+    assert!(message.starts_with("gateway.response_bytes = \"8388607\" (flag --gateway-response-bytes): "), "{message}");
     assert!(message.ends_with("body of gateway.max_body: at least 8388608 bytes are needed"), "{message}");
     Settings::from_layers(&flag(Layers::default(), "gateway.max_body", "16MiB")).unwrap();
 }
@@ -206,7 +232,12 @@ fn every_setting_reaches_the_configuration_of_the_node() {
         ("gateway.max_clients", "8", |config| config.gateway.clients == 8),
         ("gateway.idle", "8s", |config| config.gateway.idle_timeout == Duration::from_secs(8)),
         ("gateway.max_body", "8KiB", |config| config.gateway.body_bytes == 8 << 10),
-        ("gateway.answer_bytes", "9MiB", |config| config.gateway.all_responses_bytes == 9 << 20),
+        ("gateway.response_bytes", "9MiB", |config| config.gateway.all_responses_bytes == 9 << 20),
+        ("gateway.response_timeout", "9s", |config| config.gateway.response_timeout == Duration::from_secs(9)),
+        ("gateway.requests_per_client", "3", |config| config.gateway.requests_per_client == 3),
+        ("gateway.requests_per_prefix", "4", |config| config.gateway.requests_per_origin == 4),
+        ("gateway.workers", "5", |config| config.gateway.workers == 5),
+        ("gateway.path_changes", "6", |config| config.gateway.path_changes_per_minute == 6),
         ("gateway.half_open", "9", |config| config.gateway.admission.half_open.get() == 9),
         ("gateway.max_per_prefix", "10", |config| config.gateway.admission.per_origin.map(Cap::get) == Some(10)),
         ("gateway.rate", "11", |config| config.gateway.admission.rate == Rate::per_second(Cap::of::<11>())),
@@ -224,6 +255,7 @@ fn every_setting_reaches_the_configuration_of_the_node() {
         ("pubsub.max_subscribers", "18", |config| config.gateway.pubsub.subscribers.get() == 18),
         ("pubsub.max_filters", "19", |config| config.gateway.pubsub.filters.get() == 19),
         ("pubsub.backlog", "20KiB", |config| config.gateway.pubsub.backlog.get() == 20 << 10),
+        ("pubsub.all_backlogs", "30MiB", |config| config.gateway.pubsub.all_backlogs.get() == 30 << 20),
         ("pubsub.patience", "21s", |config| config.gateway.pubsub.patience == Duration::from_secs(21)),
         ("calls.deadline", "22s", |config| config.gateway.deadline == Duration::from_secs(22)),
         ("calls.choice", "sticky", |config| config.choice == ProviderChoice::Sticky),

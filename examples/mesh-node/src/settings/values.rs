@@ -30,9 +30,11 @@ pub(crate) fn text(value: &str) -> Read<String> {
     Ok(value.to_owned())
 }
 
-pub(crate) fn address(value: &str) -> Read<SocketAddr> {
-    let mut found = value.to_socket_addrs().map_err(|error| format!("an address is HOST:PORT ({error})"))?;
-    found.next().ok_or_else(|| "the host has no address".into())
+/// All addresses of a host, at least one.
+pub(crate) fn addresses(value: &str) -> Read<Vec<SocketAddr>> {
+    let found = value.to_socket_addrs().map_err(|error| format!("an address is HOST:PORT ({error})"))?;
+    let found: Vec<_> = found.collect();
+    if found.is_empty() { Err("the host has no address".into()) } else { Ok(found) }
 }
 
 /// An address of one machine, or nothing.
@@ -40,7 +42,7 @@ pub(crate) fn advertised(value: &str) -> Read<Option<SocketAddr>> {
     if value.is_empty() {
         return Ok(None);
     }
-    match address(value)? {
+    match addresses(value)?[0] {
         every if every.ip().is_unspecified() => Err("others cannot dial every address; name the one to dial".into()),
         one => Ok(Some(one)),
     }
@@ -108,6 +110,15 @@ pub(crate) fn small_cap(value: &str) -> Read<u32> {
     u32::try_from(cap(value)?).map_err(|_| format!("a cap here is at most {}", u32::MAX))
 }
 
+/// Requests in flight of one client: no more than it may have streams.
+pub(crate) fn requests_per_client(value: &str) -> Read<u32> {
+    let streams = Limits::default().bidi_streams;
+    match small_cap(value)? {
+        requests if requests > streams => Err(format!("a connection has {streams} streams, so at most {streams}")),
+        requests => Ok(requests),
+    }
+}
+
 pub(crate) fn bytes(value: &str) -> Read<usize> {
     const WANTED: &str = "a size is a number from 1 with B, KiB, MiB or GiB; nothing here is unlimited";
     let (number, unit) = split(value).ok_or(WANTED)?;
@@ -132,8 +143,8 @@ pub(crate) fn body(value: &str) -> Read<usize> {
     if size > largest { Err(format!("a body is at most {}MiB", largest >> 20)) } else { Ok(size) }
 }
 
-/// What the answers on their way may hold, where one client may hold its share and a body be as large as `max_body`.
-pub(crate) fn answers(value: &str, max_body: usize) -> Read<usize> {
+/// What unread responses may hold, where one client may hold its share and a body be as large as `max_body`.
+pub(crate) fn responses(value: &str, max_body: usize) -> Read<usize> {
     let size = bytes(value)?;
     ByteCap::new(size as u64).map_err(|error| error.to_string())?;
     match max_body.saturating_mul(Limits::SHARES) {
@@ -151,6 +162,14 @@ pub(crate) fn backlog(value: &str) -> Read<ByteCap> {
     match bytes(value)? {
         size if size > LARGEST => Err(format!("a backlog is at most {}MiB", LARGEST >> 20)),
         size => ByteCap::new(size as u64).map_err(|error| error.to_string()),
+    }
+}
+
+/// What may wait for all subscribers: as much as for one, at least.
+pub(crate) fn all_backlogs(value: &str, backlog: ByteCap) -> Read<ByteCap> {
+    match ByteCap::new(bytes(value)? as u64).map_err(|error| error.to_string())? {
+        all if all < backlog => Err(format!("at least pubsub.backlog, {} bytes, is needed", backlog.get())),
+        all => Ok(all),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use plimsoll_testkit::law;
 
-use crate::harness::{GATEWAY, Plan, counter, folder, note, place};
+use crate::harness::{GATEWAY, Plan, counter, folder, place, record};
 
 /// M-6, M-7: with a cap of 100, of 300 clients exactly 100 are served and 200 refused, by both sides' books.
 #[tokio::test(flavor = "multi_thread")]
@@ -16,7 +16,7 @@ async fn of_300_clients_on_a_cap_of_100_exactly_100_are_served_on_both_ledgers()
     law::ADMISSION.assert(&place(&snapshot, &GATEWAY).unwrap().details.counters);
     let refused = count("refused_with_reason") + count("refused_without_reason");
     let ours = gateway("refused_with_reason") + gateway("refused_without_reason");
-    note(
+    record(
         "crowd-at-the-cap",
         &[
             (

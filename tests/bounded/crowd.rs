@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clients::{At, endpoint, p99};
 use crate::harness::{GATEWAY, Node, Plan, call, counter, folder, full, place};
-use crate::left::note;
+use crate::left::record;
 
 /// How an attempt ended by the client's own account.
 enum Attempt {
@@ -111,7 +111,7 @@ async fn more_clients_than_the_cap_are_refused_exactly_on_both_ledgers() {
     law::ADMISSION.assert(&place(&snapshot, &GATEWAY).unwrap().details.counters);
     let (served, over) = (crowd.served.len(), (clients - cap) as u64);
     let most = if full() { "at most 600 MiB" } else { "no claim in short form" };
-    note(
+    record(
         "2 more clients than the cap",
         &[
             (
@@ -190,7 +190,7 @@ async fn a_crowd_at_the_door_does_not_hold_up_those_inside() {
     let times = inside.join().unwrap();
     let (calls, p99) = (times.len(), p99(times));
     let served = crowd.served.len() + 20;
-    note(
+    record(
         "2 those inside while a crowd comes",
         &[(
             format!("{served} served, {} refused; p99 of {calls} calls of 20 inside {p99:.1} ms", crowd.refused()),

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clients::{At, endpoint, vanish};
 use crate::harness::{Node, Plan, call, counter, folder, full, place};
-use crate::left::{held, note, sum};
+use crate::left::{held, record, sum};
 
 const SLEEP: [&str; 2] = ["services", "sleep"];
 
@@ -111,7 +111,7 @@ async fn dying_callers_leave_no_stale_entry() {
     let (calls, rate) = (time.as_millis() as usize, ours.answered as f64 / ours.took.as_secs_f64());
     let deaths = calls / 100;
     let stale = |left: &Left| left.entries.iter().map(|(_, count)| count).sum::<u64>();
-    note(
+    record(
         "5 callers that die in mid-call",
         &[
             (

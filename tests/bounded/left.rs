@@ -48,7 +48,7 @@ pub(crate) fn sum(snapshot: &NodeSnapshot) -> u64 {
 pub(crate) type Figure = (String, String, bool, Option<String>);
 
 /// Notes the figures of a scenario and fails if one is out of bounds.
-pub(crate) fn note(scenario: &str, figures: &[Figure]) {
+pub(crate) fn record(scenario: &str, figures: &[Figure]) {
     let row = |(figure, bound, met, control): &Figure| Row {
         scenario: scenario.into(),
         figure: figure.clone(),

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::clients::{At, endpoint, p99};
 use crate::harness::{Node, Plan, counter, folder, full};
-use crate::left::note;
+use crate::left::record;
 
 const SUBSCRIPTIONS: [&str; 2] = ["gateway", "topics"];
 const READERS: usize = 10;
@@ -132,7 +132,7 @@ async fn who_stops_reading_is_cut_off_at_its_bound_and_delays_nobody() {
         |cut: Option<f64>| cut.map_or("never cut off".to_owned(), |mib| format!("cut off after {mib:.2} MiB"));
     let (before, beside) = (p99(all_read), p99(one_stalls));
     let ratio = beside / before;
-    note(
+    record(
         "6 a subscriber that stops reading",
         &[
             (

@@ -8,7 +8,7 @@ use plimsoll_mesh::node::NodeSnapshot;
 use plimsoll_testkit::law;
 use tokio::task::JoinSet;
 
-use crate::harness::{GATEWAY, Node, Plan, call, counter, folder, full, note, place};
+use crate::harness::{GATEWAY, Node, Plan, call, counter, folder, full, place, record};
 
 const MIB: u64 = 1 << 20;
 
@@ -104,7 +104,7 @@ async fn ten_calls_of_each_client_and_one_client_in_a_hundred_vanishing_leave_no
     let descriptors_more = more_descriptors();
     // What a few calls leave in the allocator differs from machine to machine.
     let most = if full() { 4 } else { 16 };
-    note(
+    record(
         "vanishing-clients",
         &[
             (

@@ -1,4 +1,4 @@
-//! Starting nodes, asking them, and noting what was measured.
+//! Starts nodes, calls and inspects them, and records measured figures.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,12 +13,12 @@ use plimsoll::inspect::TreeNode;
 use plimsoll_mesh::client::{self, Call, Client, RequestError, Response};
 use plimsoll_mesh::names::NodeId;
 use plimsoll_mesh::node::{ADMIN_SOCKET, NodeSnapshot};
-use plimsoll_testkit::process::{Process, until};
+use plimsoll_testkit::process::{Process, TimeLimit, run_within, until};
 use plimsoll_testkit::report::{Report, Row};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take that has no bound of its own.
+/// The time limit of everything that has none of its own.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The program under test.
@@ -41,8 +41,8 @@ pub(crate) fn full() -> bool {
     std::env::var("PLIMSOLL_E2E").is_ok_and(|size| size == "full")
 }
 
-/// Notes the figures of a scenario and fails if one is out of bounds.
-pub(crate) fn note(scenario: &str, rows: &[(String, &str, bool, Option<String>)]) {
+/// Records the figures of a scenario and fails if one is out of bounds.
+pub(crate) fn record(scenario: &str, rows: &[(String, &str, bool, Option<String>)]) {
     let row = |(figure, bound, met, control): &(String, &str, bool, Option<String>)| Row {
         scenario: scenario.replace('-', " "),
         figure: figure.clone(),
@@ -55,10 +55,56 @@ pub(crate) fn note(scenario: &str, rows: &[(String, &str, bool, Option<String>)]
     assert!(rows.iter().all(|row| row.met), "{rows:#?}");
 }
 
-/// Runs a command to its end: its exit code and what it printed on stderr.
+/// The time limit of a scenario of the independent client.
+const CLIENT_LIMIT: Duration = Duration::from_secs(120);
+
+/// Runs a command, which must end within [`PATIENCE`]: its exit code and what it printed on stderr.
 pub(crate) fn run(command: &mut Command) -> (Option<i32>, String) {
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = output_of(command.stdin(Stdio::null()));
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Runs a command, which must end within [`PATIENCE`], and reads both of its streams.
+pub(crate) fn output_of(command: &mut Command) -> Output {
+    run_within(command.stdout(Stdio::piped()).stderr(Stdio::piped()), PATIENCE)
+}
+
+/// A process with a time limit of [`PATIENCE`]; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Limited {
+    pub(crate) child: Child,
+    limit: TimeLimit,
+}
+
+impl Limited {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let child = command.spawn().unwrap();
+        let limit = TimeLimit::new(child.id(), PATIENCE);
+        Self { child, limit }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.id().cast_signed()), signal).unwrap();
+    }
+
+    /// Waits until it exits. Returns its exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        let status = self.child.wait().unwrap();
+        assert!(!self.limit.exceeded(), "the process did not exit within {PATIENCE:?}");
+        status.code()
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        // It may have exited already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// A folder for the nodes of one test.
@@ -166,7 +212,9 @@ impl Plan {
         let mut child = self.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut events = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
+        let limit = TimeLimit::new(child.id(), PATIENCE);
         events.read_line(&mut line).unwrap();
+        drop(limit);
         let ready: Value = serde_json::from_str(&line)
             .unwrap_or_else(|_| panic!("the node did not start: {:?}", std::fs::read_to_string(self.log())));
         assert_eq!(ready["event"], "ready");
@@ -181,24 +229,24 @@ impl Plan {
 }
 
 impl Node {
-    /// The process, seen from outside.
+    /// Its process.
     pub(crate) fn process(&self) -> Process {
         Process(self.child.id())
     }
 
-    /// What it has logged so far, all its lives.
+    /// Its log so far, earlier runs included.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.data.with_extension("log")).unwrap()
     }
 
-    /// What it says about itself.
+    /// Its snapshot.
     pub(crate) async fn snapshot(&self) -> NodeSnapshot {
         let socket = self.data.join(ADMIN_SOCKET);
         let json = plimsoll_console::client::get(&socket, "/v1/admin/snapshot", PATIENCE).await.unwrap();
         serde_json::from_slice(&json).unwrap()
     }
 
-    /// Waits until what it says about itself satisfies `holds`.
+    /// Waits until its snapshot satisfies `holds`.
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&NodeSnapshot) -> bool) -> NodeSnapshot {
         until(what, PATIENCE, async || Some(self.snapshot().await).filter(&holds)).await
     }
@@ -224,7 +272,7 @@ impl Node {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM; what it prints at its end, and its exit code.
+    /// Stops it by SIGTERM. Returns what it prints at its end and its exit code.
     pub(crate) fn stop(self) -> (Value, Option<i32>) {
         self.stop_by(Signal::SIGTERM)
     }
@@ -238,15 +286,17 @@ impl Node {
     pub(crate) fn stop_by(mut self, signal: Signal) -> (Value, Option<i32>) {
         self.signal(signal);
         let mut line = String::new();
+        let limit = TimeLimit::new(self.child.id(), PATIENCE);
         self.events.read_line(&mut line).unwrap();
         let status = self.child.wait().unwrap();
+        assert!(!limit.exceeded(), "the node did not stop within {PATIENCE:?}: {}", self.log());
         (serde_json::from_str(&line).unwrap(), status.code())
     }
 
     /// Runs `mesh-node COMMAND --data ...` on it.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Output {
         let (command, rest) = arguments.split_first().unwrap();
-        Command::new(PROGRAM).arg(command).arg("--data").arg(&self.data).args(rest).output().unwrap()
+        output_of(Command::new(PROGRAM).stdin(Stdio::null()).arg(command).arg("--data").arg(&self.data).args(rest))
     }
 
     /// Runs a scenario of the independent client against it: whether it exited 0, and its report.
@@ -254,7 +304,7 @@ impl Node {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/aioquic_client.py");
         let mut command = Command::new(python());
         command.arg(script).arg(self.address.to_string()).args(["--pin", &self.id.to_string()]).args(arguments);
-        let output = command.output().unwrap();
+        let output = run_within(command.stdout(Stdio::piped()).stderr(Stdio::piped()), CLIENT_LIMIT);
         let report = String::from_utf8(output.stdout).unwrap();
         let parsed = serde_json::from_str(&report)
             .unwrap_or_else(|_| panic!("{report}{}", String::from_utf8_lossy(&output.stderr)));
@@ -264,7 +314,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // It may have ended already.
+        // It may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use plimsoll_mesh::names::NodeId;
 use serde_json::Value;
 
-use crate::harness::{Node, PATIENCE, PROGRAM, Plan, call, counter, folder, full, note};
+use crate::harness::{Node, PATIENCE, PROGRAM, Plan, call, counter, folder, full, output_of, record};
 use plimsoll_testkit::process::until;
 
 /// The identity that a node with this data folder has or will have.
 fn identity(data: &Path) -> NodeId {
-    let output = Command::new(PROGRAM).args(["identity", "--data"]).arg(data).output().unwrap();
+    let output = output_of(Command::new(PROGRAM).args(["identity", "--data"]).arg(data));
     String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
 }
 
@@ -122,5 +122,5 @@ async fn a_node_removed_from_the_list_is_out_at_once_and_stays_out_until_it_is_p
         ),
         (format!("put back on it: up after {} ms, without a restart", back.elapsed().as_millis()), "20 s", true, None),
     ];
-    note("allow-list-changes", &rows);
+    record("allow-list-changes", &rows);
 }

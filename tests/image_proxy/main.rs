@@ -5,6 +5,7 @@
 
 mod caching;
 mod clients;
+mod faults;
 mod origin;
 mod process;
 mod scenario;

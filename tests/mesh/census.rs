@@ -14,7 +14,7 @@ use plimsoll_testkit::law;
 use plimsoll_testkit::process::until;
 use tokio::task::JoinSet;
 
-use crate::harness::{PATIENCE, call, folder, full, note};
+use crate::harness::{PATIENCE, call, folder, full, record};
 
 /// Answers at once, or with the body `wait` when the gate opens, which it never does here.
 struct Gated(Gate);
@@ -78,7 +78,7 @@ async fn clients_that_leave_in_mid_call_leave_no_actor_and_no_task() {
     let snapshot = node.view().snapshot();
     let gated = crate::harness::place(&snapshot, &["services", "gated"]).unwrap();
     law::CALLS.assert(&gated.details.counters);
-    note(
+    record(
         "census",
         &[(
             format!("{clients} clients with 4 calls under way each: {busy}; after they left: {difference}"),

@@ -1,4 +1,4 @@
-//! The proxy in a process of its own.
+//! The proxy as a process.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -8,11 +8,17 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use plimsoll_testkit::process::{Process, until};
+use plimsoll_testkit::process::{Process, TimeLimit, until};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::clients;
+
+/// How long the proxy may take to start or to stop.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// How long the proxy waits for its origin.
+pub(crate) const ORIGIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The fixes that a build with controls can switch off.
 pub(crate) const FIXES: [&str; 8] = [
@@ -39,7 +45,7 @@ pub(crate) struct Proxy {
     _folder: TempDir,
 }
 
-/// What the proxy says about itself.
+/// The statistics that the proxy shows.
 #[derive(Debug)]
 pub(crate) struct Stats {
     pub(crate) tasks: u64,
@@ -67,7 +73,7 @@ impl Proxy {
     async fn launch(mut command: Command, origin: SocketAddr, off: &[&str], store_delay: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         command.env("PLIMSOLL_CONTROLS_OFF", off.join(",")).arg("--store").arg(folder.path());
-        command.args(["--origin", &origin.to_string(), "--patience-ms", "3000"]);
+        command.args(["--origin", &origin.to_string(), "--patience-ms", &ORIGIN_PATIENCE.as_millis().to_string()]);
         command.args(["--store-delay-ms", &store_delay.as_millis().to_string()]);
         // Arenas of the C library would show as memory that differs from run to run.
         command.env("MALLOC_ARENA_MAX", "2").stdout(Stdio::piped());
@@ -75,7 +81,9 @@ impl Proxy {
         command.env("RUST_BACKTRACE", "0").stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let mut events = BufReader::new(child.stdout.take().unwrap());
+        let limit = TimeLimit::new(child.id(), LIMIT);
         let address = event(&mut events)["address"].as_str().unwrap().parse().unwrap();
+        drop(limit);
         let mut proxy = Self { child, events, address, tasks_at_start: 0, complete: off.is_empty(), _folder: folder };
         proxy.tasks_at_start = proxy.stats().await.tasks;
         proxy
@@ -101,12 +109,19 @@ impl Proxy {
         .await
     }
 
-    /// Stops it as an operator does; the tasks that were left at its end.
-    pub(crate) fn stop(mut self) -> u64 {
+    /// Asks it to stop, as an operator does.
+    pub(crate) fn terminate(&self) {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM).unwrap();
+    }
+
+    /// Stops it. Returns how many tasks were left at its end.
+    pub(crate) fn stop(mut self) -> u64 {
+        self.terminate();
+        let limit = TimeLimit::new(self.child.id(), LIMIT);
         let stopped = event(&mut self.events);
         assert_eq!(stopped["clean"], true, "{stopped}");
         assert!(self.child.wait().unwrap().success());
+        assert!(!limit.exceeded(), "the proxy did not stop within {LIMIT:?}");
         stopped["tasks"].as_u64().unwrap()
     }
 }
@@ -141,7 +156,7 @@ fn event(events: &mut BufReader<ChildStdout>) -> Value {
 }
 
 /// The program under test.
-const PROGRAM: &str = env!("CARGO_BIN_EXE_image-proxy");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_image-proxy");
 
 /// The same program with `--cfg plimsoll_controls`, made by `scripts/controls`.
 fn controls_program() -> PathBuf {

@@ -3,7 +3,7 @@
 use plimsoll_testkit::law;
 use serde_json::Value;
 
-use crate::harness::{GATEWAY, Node, Plan, call, counter, folder, note, place};
+use crate::harness::{GATEWAY, Node, Plan, call, counter, folder, output_of, place, record};
 
 /// Three nodes: the first offers `echo` and `sleep`, the second `hash` and `time`, the third `hash` and `crash`.
 pub(crate) async fn three(folder: &tempfile::TempDir) -> [Node; 3] {
@@ -46,7 +46,7 @@ async fn an_independent_client_is_served_by_its_node_and_by_others() {
     });
     let snapshot = settled.await;
     law::CALLS.assert(&place(&snapshot, &["services", "sleep"]).unwrap().details.counters);
-    note("calls-from-aioquic", &rows);
+    record("calls-from-aioquic", &rows);
     drop((b, c));
 }
 
@@ -101,7 +101,10 @@ async fn the_program_calls_lists_and_shows_what_the_nodes_know() {
     assert!(nodes["nodes"].as_array().unwrap().len() == 3 && up >= 2, "{nodes}");
     let tree = a.ask(&["tree"]);
     let tree = String::from_utf8(tree.stdout).unwrap();
-    assert!(tree.starts_with("node ") && tree.contains("─ gateway") && tree.contains("─ echo"), "{tree}");
+    assert!(
+        tree.starts_with("CHILD ") && tree.contains("\nnode ") && tree.contains("─ gateway") && tree.contains("─ echo"),
+        "{tree}"
+    );
     assert_eq!(json(&a.ask(&["identity", "--json"]))["node"], a.id.to_string());
 }
 
@@ -120,7 +123,7 @@ async fn a_body_comes_from_stdin_or_a_file_and_goes_one_node_further_whole() {
     assert!(answer.body == body);
     let mut piped = std::process::Command::new(crate::harness::PROGRAM);
     piped.args(["call", "--to", &a.address.to_string(), "--pin", &a.id.to_string(), "hash", "-"]);
-    let output = piped.stdin(std::fs::File::open(&path).unwrap()).output().unwrap();
+    let output = output_of(piped.stdin(std::fs::File::open(&path).unwrap()));
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), wanted);
 }
 

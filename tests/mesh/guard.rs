@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{Node, Plan, folder, full, note};
+use crate::harness::{Node, Plan, folder, full, record};
 
 const MIB: u64 = 1 << 20;
 
@@ -39,7 +39,7 @@ async fn a_frame_that_announces_a_gibibyte_leaves_memory_flat_within_two_mebibyt
         let grows = got >= 2 * MIB && without >= (got / 2).cast_signed();
         rows.push((figure, "at most +2.0 MiB, refused with 0x107", flat && grows, Some(control)));
     }
-    note("frame-guard", &rows);
+    record("frame-guard", &rows);
 }
 
 fn mebibytes(bytes: i64) -> f64 {

@@ -6,7 +6,7 @@ use plimsoll_mesh::events::EventKind;
 use plimsoll_mesh::problem::Code;
 use plimsoll_testkit::process::until;
 
-use crate::harness::{GATEWAY, Node, PATIENCE, Plan, call, counter, folder, full, note};
+use crate::harness::{GATEWAY, Node, PATIENCE, Plan, call, counter, folder, full, record};
 
 const SLEEP: [&str; 2] = ["services", "sleep"];
 
@@ -69,7 +69,7 @@ async fn the_caller_of_a_killed_provider_reads_502_within_two_seconds_and_the_ne
     // A busy machine tells nothing about the time; the call's own deadline is far away all the same.
     let limit = Duration::from_secs(if full() { 2 } else { 8 });
     let figure = format!("{rounds} kills, slowest 502 after {} ms", worst.as_millis());
-    note(
+    record(
         "provider-killed-in-mid-call",
         &[(figure, &format!("{} ms, next call answered", limit.as_millis()), worst <= limit, None)],
     );
@@ -121,5 +121,5 @@ async fn a_killed_node_comes_back_on_its_port_also_while_its_peers_gateway_is_fu
         ));
         assert_eq!(counter(&after, &GATEWAY, "clients"), held as u64);
     }
-    note("killed-and-back-on-its-port", &rows);
+    record("killed-and-back-on-its-port", &rows);
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::clients::{At, endpoint, vanish};
 use crate::harness::{Node, Plan, call, folder, full};
-use crate::left::{held, note, sum};
+use crate::left::{held, record, sum};
 
 /// The ways to be gone.
 const WAYS: usize = 8;
@@ -88,7 +88,7 @@ struct Visits {
 }
 
 impl Visits {
-    fn note(&mut self, (nth, whole): (usize, bool)) {
+    fn record(&mut self, (nth, whole): (usize, bool)) {
         self.cut_short += usize::from(!whole);
         self.whole[nth % WAYS] += usize::from(whole);
     }
@@ -109,10 +109,10 @@ async fn churn(node: &Node, time: Duration, at_once: usize) -> Visits {
         });
         visits.all += 1;
         while let Some(visited) = visiting.try_join_next() {
-            visits.note(visited.unwrap());
+            visits.record(visited.unwrap());
         }
     }
-    visiting.join_all().await.into_iter().for_each(|visited| visits.note(visited));
+    visiting.join_all().await.into_iter().for_each(|visited| visits.record(visited));
     visits
 }
 
@@ -164,7 +164,7 @@ async fn clients_that_are_gone_in_every_way_leave_nothing() {
     let control = start(Plan::new(&folder, "b").without("coordinated-cleanup"));
     let some = churn(&control, Duration::ZERO, WAYS).await;
     let (left, _) = rest(&control, Duration::from_secs(4), usize::MAX, usize::MAX).await;
-    note(
+    record(
         "4 clients gone in every way",
         &[
             (

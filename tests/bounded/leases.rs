@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use crate::clients::{At, endpoint};
 use crate::harness::{Node, Plan, counter, folder, full};
-use crate::left::note;
+use crate::left::record;
 
 const SESSIONS: [&str; 2] = ["gateway", "sessions"];
 const OWNERS: usize = 10;
@@ -129,7 +129,7 @@ async fn ten_thousand_advertisements_end_with_their_leases_and_renewed_ones_stay
     let in_words = |gone: Option<Duration>| {
         gone.map_or("not gone at all".to_owned(), |gone| format!("gone after {:.1} s", gone.as_secs_f64()))
     };
-    note(
+    record(
         "3 advertisements that nobody renews",
         &[
             (

@@ -126,18 +126,3 @@ async fn exhausted_descriptors_pause_accepting() {
     .await;
     assert_eq!(proxy.stop(), 0, "the same process");
 }
-
-/// A client that is silent has its connection closed, and a stop in the middle of a body ends within its grace.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_clients_are_disconnected() {
-    let (address, _) = origin().await;
-    let proxy = Proxy::start(address, &[], Duration::ZERO).await;
-    let mut silent = TcpStream::connect(proxy.address).await.unwrap();
-    silent.write_all(b"GET /cases/length HT").await.unwrap();
-    let mut rest = Vec::new();
-    let read = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut rest)).await;
-    assert!(read.expect("the proxy closes it").is_ok_and(|_| !rest.starts_with(b"HTTP/1.1 200")));
-    let (status, body) = clients::get(proxy.address, "/nothing").await.unwrap();
-    assert_eq!((status.as_u16(), &body[..]), (404, &b"an image is at /tenant/image\n"[..]));
-    assert_eq!(proxy.stop(), 0);
-}

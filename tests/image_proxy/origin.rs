@@ -1,6 +1,6 @@
-//! An origin of images that also stalls, fails and breaks off, and counts what is asked of it.
+//! An origin of images that also stalls, fails and breaks off, and counts requests.
 //!
-//! | image | answer |
+//! | image | response |
 //! |---|---|
 //! | `img-N` | 4 to 64 KiB, after 2 ms |
 //! | `slow-N` | 8 KiB, after a second |
@@ -9,6 +9,9 @@
 //! | `fail-N` | 500, with a body that does not end |
 //! | `stall-N` | a length and a first piece, then silence |
 //! | `broken-N` | a length, half of it, then the connection closes |
+//! | `silent-N` | none |
+//! | `halves-N` | 2,000 bytes in two halves, the second after a second |
+//! | `tears-N` | the same, with a close in place of the second half |
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -127,12 +130,25 @@ async fn answer(request: Request<Incoming>, seen: Arc<Seen>) -> Result<Response<
             let half = stream::iter([Ok(Bytes::from(vec![0; 1_000])), Err(std::io::Error::other("breaks off"))]);
             announced(Response::new(StreamBody::new(half.map(|piece| piece.map(Frame::data))).boxed_unsync()), 2_000)
         }
+        "silent" => std::future::pending().await,
+        "halves" => announced(Response::new(in_halves(Ok(Bytes::from(vec![3; 1_000])))), 2_000),
+        "tears" => announced(Response::new(in_halves(Err(std::io::Error::other("breaks off")))), 2_000),
         _ => {
             let mut answer = whole(Vec::new());
             *answer.status_mut() = hyper::StatusCode::NOT_FOUND;
             answer
         }
     })
+}
+
+/// The first half of a body, and a second later the second one.
+fn in_halves(second: std::io::Result<Bytes>) -> Body {
+    let first = stream::iter([Ok(Bytes::from(vec![3; 1_000]))]);
+    let second = stream::once(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        second
+    });
+    StreamBody::new(first.chain(second).map(|piece| piece.map(Frame::data))).boxed_unsync()
 }
 
 fn announced(mut answer: Response<Body>, length: u64) -> Response<Body> {

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::harness::{Node, Plan, counter, folder, full};
-use crate::left::note;
+use crate::left::record;
 
 const POOL: [&str; 2] = ["peers", "dialler"];
 
@@ -182,7 +182,7 @@ async fn a_pool_of_peers_closes_what_it_lets_go_and_nothing_that_is_leased() {
     let (most, come) = (cap as u64, (cap / 2) as u64);
     // One that is let go is counted until it is closed.
     let closing = most + 32;
-    note(
+    record(
         "1 more peers than the pool holds",
         &[
             (
