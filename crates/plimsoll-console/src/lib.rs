@@ -2,9 +2,9 @@
 //!
 //! [`Console`] is a supervised child, and [`client::get`] reads from it. [`LossyWriter`] is for the log of such a service.
 //!
-//! | route | answer |
+//! | route | response |
 //! |---|---|
-//! | `GET /v1/admin/snapshot` | whatever the service's snapshot function returns, as JSON |
+//! | `GET /v1/admin/snapshot` | the value of the service's snapshot function, as JSON |
 //!
 //! One request a connection; at most [`MAX_CONNECTIONS`] at once, later ones wait in the socket's backlog.
 

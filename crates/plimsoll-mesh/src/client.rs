@@ -472,7 +472,7 @@ impl Response {
         self.headers.get(header::CONTENT_TYPE)?.to_str().ok()
     }
 
-    /// The problem document, when the answer is one.
+    /// The problem document, when the response is one.
     pub fn problem(&self) -> Option<problem::Document> {
         self.content_type().filter(|kind| kind.starts_with("application/problem+json"))?;
         serde_json::from_slice(&self.body).ok()

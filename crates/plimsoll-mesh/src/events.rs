@@ -1,7 +1,7 @@
 //! What happened on a node lately, for its operator.
 //!
-//! The log has the same content and is kept elsewhere, or nowhere; this history is what a node can still show when it is
-//! asked. A node that connects and disconnects all the time does not displace other events: each has a share of its own.
+//! The log has the same content and is kept elsewhere, or nowhere; this history is what a node can still
+//! show to its operator. A node that connects and disconnects all the time does not displace other events: each has a share of its own.
 //! Kinds that a client or peer can cause at will are throttled, and what was suppressed is counted.
 
 use std::collections::HashMap;

@@ -167,7 +167,7 @@ impl<M, W> Mailbox<M, W> {
         result
     }
 
-    /// Takes the first message out and gives its credit back: the answer to one announcement.
+    /// Takes the first message out and returns its credit, once for each announcement.
     pub fn pop(&self, why: Leaves, wake: impl FnMut(W)) -> Option<M> {
         let mut woken = Vec::new();
         let message = {
@@ -180,8 +180,8 @@ impl<M, W> Mailbox<M, W> {
         Some(message)
     }
 
-    /// Takes a message back whose announcement did not arrive, so that nobody will come for it. If it has made room for a newer one meanwhile, then it is that one
-    /// for which nobody will come: the newest is dropped in its place.
+    /// Takes a message back whose announcement did not arrive, so that the actor will not take it. If it was dropped for a
+    /// newer one meanwhile, the newest message is the one without an announcement: that one is taken back in its place.
     pub fn retract(&self, ticket: Ticket, wake: impl FnMut(W)) -> Option<M> {
         let mut woken = Vec::new();
         let (mine, message) = {
@@ -222,7 +222,7 @@ impl<M, W> Mailbox<M, W> {
         lock(&self.queue).traffic
     }
 
-    /// Gives back room that a spike left, when there is more than `factor` times what is needed. Bytes given back.
+    /// Releases unused capacity when there is more than `factor` times what is needed. Returns the bytes released.
     pub fn compact(&self, factor: usize) -> usize {
         let mut queue = lock(&self.queue);
         let before = queue.messages.capacity();

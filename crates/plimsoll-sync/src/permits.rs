@@ -21,7 +21,7 @@ pub const MAX_COUNT: u32 = COUNT_MASK as u32;
 /// The most bytes a gate can give out: 1 TiB - 1.
 pub const MAX_BYTES: u64 = BYTES_MASK;
 
-/// So many permits and so many bytes.
+/// A number of permits, and the bytes that they hold together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Load {
     /// Permits.
@@ -40,7 +40,7 @@ impl Load {
     }
 }
 
-/// Why there is no permit.
+/// Why a permit was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scarce {
@@ -48,24 +48,24 @@ pub enum Scarce {
     Count,
     /// Not enough bytes are left.
     Bytes,
-    /// Others wait already.
+    /// Earlier callers wait for a permit.
     Waiters,
-    /// The queue of those who wait is full.
+    /// The queue of waiting callers is full.
     Queue,
 }
 
-/// No permit: what was scarce, and how much of it was out of how much.
+/// A refusal: what was scarce, what was in use and what the limit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
     /// Why.
     pub scarce: Scarce,
     /// What was in use at that moment.
     pub used: Load,
-    /// How much may be out.
+    /// The limit of the gate.
     pub limit: Load,
 }
 
-/// A place in the queue, to be given back by [`PermitGate::claim`] or [`PermitGate::cancel`].
+/// A place in the queue. It ends with [`PermitGate::claim`] or [`PermitGate::cancel`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a place in the queue that is forgotten keeps others from moving up"]
 pub struct Place(SlotKey);
@@ -116,10 +116,10 @@ impl<W> PermitGate<W> {
         }
     }
 
-    /// Takes a permit with `bytes`, or says at once why not.
+    /// Takes a permit with `bytes`, or returns at once why there is none.
     ///
     /// # Errors
-    /// [`Refused`] when count or bytes do not suffice, or when somebody waits for them already.
+    /// [`Refused`] when count or bytes do not suffice, or when earlier callers wait for them.
     pub fn try_acquire(&self, bytes: u64) -> Result<(), Refused> {
         self.take(bytes, false)
     }

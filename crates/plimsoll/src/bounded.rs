@@ -1,10 +1,11 @@
 //! Parts to build services from, none of which grows without a limit.
 //!
-//! Each has a [`Cap`] in entries, and a [`ByteCap`] where it holds payloads; an owner or an expiry for every entry; a typed
-//! refusal at the cap; [`Counters`] that can be read at any time; and [`Compact`], which releases the capacity that a load
-//! spike left unused. They are plain structures that take the time as an argument, so an actor has one as its state and a
-//! test needs no clock. Those that tasks share ([`DialPool`], [`Fanout`], [`ByteCache`], [`TaskPool`], [`ActorRegistry`]) read
-//! tokio's clock, so paused time pauses them too.
+//! Each has a [`Cap`] in entries, and a [`ByteCap`] where it holds payloads; a typed refusal at the cap, or a rule that
+//! removes an entry to make room; and [`Counters`] that can be read at any time. Entries of clients and actors have an owner
+//! or an expiry. Parts with a table implement [`Compact`], which releases the capacity that a load spike left unused. Most are
+//! plain structures that take the time as an argument, so an actor has one as its state and a test needs no clock. Those that
+//! tasks share ([`DialPool`], [`Fanout`], [`ByteCache`], [`TaskPool`], [`ActorRegistry`]) read tokio's clock, so paused time
+//! pauses them too.
 //!
 //! | part | bounds | at the cap |
 //! |---|---|---|

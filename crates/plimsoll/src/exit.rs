@@ -1,7 +1,7 @@
 //! Why an actor or a task ended.
 //!
 //! The vocabulary is OTP's: `normal`, `shutdown` and `{shutdown, Term}` are not failures, everything else is. A kill is a
-//! failure unless whoever killed was stopping the child on purpose; that judgement belongs to the supervisor.
+//! failure unless the supervisor was stopping the child; the supervisor decides that.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! One typed, versioned snapshot of the whole runtime.
 //!
-//! Whoever has something to show implements [`Inspect`] and hands it to its supervisor with its
-//! [`Child`](crate::supervisor::Child). Reading takes no turn of any actor: it works while one is stuck.
+//! A part with counters implements [`Inspect`], and its start function passes that to the supervisor with the
+//! [`Child`](crate::supervisor::Child). Reading sends no message to any actor: it works while an actor is stuck.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

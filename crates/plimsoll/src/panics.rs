@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use crate::exit::Failure;
 
-/// Panics that are remembered until somebody asks for them.
+/// Panics that are kept until their exit reason is made; beyond it the oldest is dropped.
 const REMEMBERED: usize = 256;
 
 static RECORDING: AtomicBool = AtomicBool::new(false);
@@ -117,7 +117,7 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> &str {
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic whose payload is not text")
 }
 
-/// The text of an error; one whose `Display` panics is told so.
+/// The text of an error, or a note that its `Display` panicked.
 pub(crate) fn text(error: &(dyn Error + 'static)) -> String {
     let shown = panic::catch_unwind(panic::AssertUnwindSafe(|| error.to_string()));
     shown.unwrap_or_else(|_| "an error whose text could not be made".to_owned())

@@ -114,7 +114,7 @@ impl TimerWheel {
         self.armed
     }
 
-    /// Gives back links past the first `slots`; none of those may be armed. Returns the bytes given back.
+    /// Releases links past the first `slots`; none of those may be armed. Returns the bytes released.
     pub(crate) fn compact(&mut self, slots: usize) -> usize {
         let before = self.links.capacity();
         while self.links.len() > slots && self.links.last().is_some_and(|link| link.level == IDLE) {

@@ -1,4 +1,4 @@
-//! The second store: a folder, filled in the background and bounded like everything else.
+//! The second store, behind the cache in memory: a folder that is filled in the background, with a cap on its images.
 
 mod packed;
 
@@ -20,7 +20,9 @@ pub(crate) struct Store {
     folder: Arc<PathBuf>,
     /// Until when each image is fresh.
     index: Arc<Mutex<History<ImageKey, Instant, Trimmed>>>,
+    /// Waits before each write, for tests of slow disks.
     delay: Duration,
+    /// The largest image that is read back.
     largest: ByteCap,
 }
 
@@ -40,8 +42,8 @@ impl HistoryIndex<ImageKey, Instant> for Trimmed {
 const MARKER: &str = ".image-proxy";
 
 impl Store {
-    /// An empty store of at most `images`, in the folder `images` of `folder`. One that an earlier run left is removed
-    /// first, as the index is not kept over a restart; one that no run has made, as the marker beside it says, is an error.
+    /// An empty store of at most `images` images, in the folder `images` of `folder`. If an earlier run has made that folder, it
+    /// is removed first, because the index does not survive a restart. A folder without our marker beside it is an error.
     pub(crate) fn open(folder: PathBuf, images: Cap, largest: ByteCap, delay: Duration) -> io::Result<Self> {
         let (marker, folder) = (folder.join(MARKER), folder.join("images"));
         if folder.exists() {
@@ -63,7 +65,7 @@ impl Store {
         Ok(Self { folder: Arc::new(folder), index: Arc::new(Mutex::new(index)), delay, largest })
     }
 
-    /// The image, and for how long it is fresh, if it is there and is.
+    /// The image, and for how long it is still fresh; `None` when it is missing or stale.
     pub(crate) async fn read(&self, key: &ImageKey) -> Option<(Bytes, Duration)> {
         let fresh_until = *self.index.lock().events_of(key).next()?.1;
         let fresh_for = fresh_until.checked_duration_since(Instant::now()).filter(|time| !time.is_zero())?;
@@ -75,21 +77,21 @@ impl Store {
 
     /// Stores an image that is fresh for a time, and removes the files of those that make room for it.
     ///
-    /// The index has an entry before there is a file, so that there is no file without an entry; an entry whose file is not
-    /// there yet, or was never written, is an image that is not in the store.
+    /// The entry is added to the index before the file is written, so that no file is without an entry. An entry without a file
+    /// counts as missing.
     ///
     /// Cancel safe: a partly written file has a name that is not read, and is removed with its image.
     pub(crate) async fn write(&self, key: ImageKey, image: Bytes, fresh_for: Duration) -> io::Result<()> {
         tokio::time::sleep(self.delay).await;
-        let [file, half] = self.files(&key);
+        let [file, partial] = self.files(&key);
         let fresh_until = Instant::now() + fresh_for;
         self.index.lock().push(key, fresh_until, image.len() as u64).map_err(io::Error::other)?;
         let packing = tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             packed::pack(&image, || started.elapsed())
         });
-        tokio::fs::write(&half, packing.await.map_err(io::Error::other)?).await?;
-        tokio::fs::rename(half, file).await?;
+        tokio::fs::write(&partial, packing.await.map_err(io::Error::other)?).await?;
+        tokio::fs::rename(partial, file).await?;
         self.remove_trimmed().await
     }
 
@@ -107,7 +109,7 @@ impl Store {
             }
             let mut index = self.index.lock();
             let trimmed = &mut index.index_mut().0;
-            // Another write may have been at it, too.
+            // Another write may have removed it meanwhile.
             if trimmed.front() == Some(&gone) {
                 trimmed.pop_front();
             }
@@ -115,7 +117,7 @@ impl Store {
         failed.map_or(Ok(()), Err)
     }
 
-    /// The next image to remove; one that has come in again meanwhile is none.
+    /// The next image whose files are to be removed. One that was stored again meanwhile is skipped.
     fn next_trimmed(&self) -> Option<ImageKey> {
         let mut index = self.index.lock();
         loop {
@@ -127,7 +129,7 @@ impl Store {
         }
     }
 
-    /// Where an image lies, and where it is written: no key begins with a full stop.
+    /// The file of an image, and the file in which it is written first. No key begins with a full stop, so they differ.
     fn files(&self, key: &ImageKey) -> [PathBuf; 2] {
         let name = key.file();
         [self.folder.join(&name), self.folder.join(format!(".{name}"))]

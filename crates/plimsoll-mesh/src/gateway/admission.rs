@@ -72,7 +72,7 @@ pub struct Attempts {
     pub clients_high_water: u64,
     /// Refusal responders used now.
     pub responding: u64,
-    /// First packets that were answered with Retry. Their attempts are counted when they come back.
+    /// First packets that were answered with Retry (RFC 9000, 8.1.2). Their attempts are counted when they come back.
     pub retries: u64,
 }
 

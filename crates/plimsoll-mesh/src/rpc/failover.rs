@@ -22,8 +22,8 @@ pub(crate) struct FailedAttempt<'a> {
 
 impl FailedAttempt<'_> {
     /// A call that certainly never ran is tried elsewhere within its deadline. One that may have run is not, unless its
-    /// service is declared idempotent and it was the provider that was lost: an answer is an answer, and what made one
-    /// worker panic would make the next one panic.
+    /// service is declared idempotent and the provider was lost. Other failures are returned: a request that made one worker
+    /// panic would make the next one panic.
     pub(crate) fn try_elsewhere(&self) -> bool {
         if self.attempts >= MAX_ATTEMPTS || self.now >= self.deadline {
             return false;

@@ -239,7 +239,7 @@ impl<C: Clone, R> CallTable<C, R> {
         self.tally
     }
 
-    /// Gives back what a spike left behind: slots and timer links beyond `factor` times what is needed. Bytes given back.
+    /// Releases slots and timer links beyond `factor` times what is needed. Returns the bytes released.
     pub(crate) fn compact(&mut self, factor: usize) -> usize {
         let slots = self.open.compact(factor);
         if slots == 0 { 0 } else { slots + self.deadlines.compact(self.open.capacity()) }

@@ -163,8 +163,8 @@ impl<P: Protocol> CallClient<P> {
         Ok(())
     }
 
-    /// Gives back the memory that a spike left in the server's tables when they are more than `factor` times as large as
-    /// they need to be. Returns the bytes given back. O(table), under the table's lock.
+    /// Releases unused capacity of the server's tables when they are more than `factor` times as large as needed. Returns
+    /// the bytes released. O(table), under the table's lock.
     pub fn compact(&self, factor: usize) -> usize {
         self.shared.compact(factor)
     }

@@ -129,8 +129,8 @@ impl<M: Send + 'static> BoundedRef<M> {
         }
     }
 
-    /// Sends `message`; under [`Overflow::Wait`] waits for room until `deadline`. Those who wait are served first come
-    /// first served, and nobody overtakes them.
+    /// Sends `message`; under [`Overflow::Wait`] waits for room until `deadline`. Waiting senders are served first come
+    /// first served; no later sender gets room before them.
     ///
     /// A wait that would never end by itself is [`SendError::Deadlock`] at once: in a handler of this mailbox's own actor, or
     /// in that of another [`Overflow::Wait`] mailbox or [`GenServer`](crate::server::GenServer) for which this mailbox's
@@ -209,7 +209,7 @@ impl<M: Send + 'static> BoundedRef<M> {
         }
     }
 
-    /// Gives back room that a spike left, when there is more than `factor` times what is needed. Bytes given back.
+    /// Releases unused capacity when there is more than `factor` times what is needed. Returns the bytes released.
     pub fn compact(&self, factor: usize) -> usize {
         match &self.core.queue {
             Queue::Own(mailbox) => mailbox.compact(factor),

@@ -25,7 +25,7 @@ use super::state::Flags;
 pub const DEFAULT_INTENSITY: u32 = 1;
 /// The period in which restarts are counted (OTP's default).
 pub const DEFAULT_PERIOD: Duration = Duration::from_secs(5);
-/// How long a killed child is waited for before it is left behind.
+/// How long a supervisor waits for a killed child before it continues without it.
 pub const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A supervisor of named children in a fixed order. See [`Supervisor::builder`].
@@ -73,7 +73,7 @@ impl Supervisor {
 
     /// A supervisor whose flags and children are worked out when it starts (OTP's `init/1`), each time anew.
     ///
-    /// The function may answer [`Init::Ignore`], which ends the start normally and without an error.
+    /// The function may return [`Init::Ignore`], which ends the start normally and without an error.
     pub fn init<F, Fut, E>(name: impl Into<Arc<str>>, init: F) -> SupervisorInit
     where
         F: FnOnce(SupervisorBuilder) -> Fut + Send + 'static,
@@ -85,7 +85,7 @@ impl Supervisor {
     }
 }
 
-/// What an init function answers.
+/// The result of an init function.
 #[derive(Debug)]
 pub enum Init {
     /// The supervisor, with its flags and children.
@@ -105,7 +105,7 @@ pub struct SupervisorBuilder {
 }
 
 impl SupervisorBuilder {
-    /// Which siblings a restart takes along. Default: one_for_one.
+    /// Which siblings a restart includes. Default: one_for_one.
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.flags.strategy = strategy;
         self
@@ -125,7 +125,7 @@ impl SupervisorBuilder {
         self
     }
 
-    /// How long a killed child is waited for before it is named in the report and left behind. Default: 1 s.
+    /// How long the supervisor waits for a killed child before it names it in the report and continues without it. Default: 1 s.
     pub fn kill_timeout(mut self, after: Duration) -> Self {
         self.flags.kill_timeout = after;
         self
@@ -143,14 +143,14 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Told how the supervisor ended, when nobody who stopped it is told. Runs in the supervisor's task and must not
-    /// block; a panic in it is dropped.
+    /// Calls `observer` with the report at the end, unless a caller of `stop` receives it. Runs in the supervisor's task and
+    /// must not block; a panic in it is dropped.
     pub fn on_shutdown(mut self, observer: impl Fn(&ShutdownReport) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
         self
     }
 
-    /// Calls `observer` with the supervisor's name for every start, exit, restart and failure of its own children, and when
+    /// Calls `observer` with the supervisor's name for each start, exit, restart and failure of its own children, and when
     /// it gives up or ends: what OTP's supervisor and progress reports say. A nested supervisor has an observer of its own.
     ///
     /// Events arrive in order, one at a time, in the task that caused them or another one, never under a lock. The observer
@@ -172,8 +172,8 @@ impl SupervisorBuilder {
         self
     }
 
-    /// Starts the children in order and answers when all of them run. The supervisor is nobody's child: it lives until
-    /// it is stopped, ends by itself, or the runtime is dropped.
+    /// Starts the children in order and returns when all of them run. The supervisor has no parent: it lives until it is
+    /// stopped, ends by itself, or the runtime is dropped.
     ///
     /// # Errors
     /// [`StartError::Spec`] for a specification that contradicts itself, [`StartError::FailedToStart`] when a child does
@@ -185,8 +185,7 @@ impl SupervisorBuilder {
         launch_static(self.into(), None).await.map(|(runtime, _)| SupervisorRef::new(runtime))
     }
 
-    /// The same as a child of `parent`, for whoever starts a supervisor from a start function of his own;
-    /// [`ChildSpec::supervisor`] does it by itself.
+    /// The same as a child of `parent`, for use in a start function; [`ChildSpec::supervisor`] calls it.
     ///
     /// # Errors
     /// As [`start`](Self::start), and [`StartError::ShuttingDown`] when the parent is.
@@ -239,10 +238,10 @@ pub struct SupervisorInit {
 }
 
 impl SupervisorInit {
-    /// Runs the init function and starts what it answers; `None` when it answered [`Init::Ignore`].
+    /// Runs the init function and starts the supervisor that it returns; `None` for [`Init::Ignore`].
     ///
     /// # Errors
-    /// [`StartError::Failed`] when the init function answers an error or panics, else as
+    /// [`StartError::Failed`] when the init function returns an error or panics, else as
     /// [`SupervisorBuilder::start`].
     ///
     /// Cancel safe: dropping the future ends what had started.
@@ -253,7 +252,7 @@ impl SupervisorInit {
         }
     }
 
-    /// The same as a child of `parent`; [`Start::Ignore`] when the init function answered [`Init::Ignore`].
+    /// The same as a child of `parent`; [`Start::Ignore`] when the init function returned [`Init::Ignore`].
     ///
     /// # Errors
     /// As [`start`](Self::start), and [`StartError::ShuttingDown`] when the parent is.

@@ -85,8 +85,8 @@ impl Child {
         self
     }
 
-    /// A value for whoever asked for the start (OTP's `{ok, Child, Info}`), read again after every restart. A second
-    /// one takes the place of the first.
+    /// A value for those who look the child up (OTP's `{ok, Child, Info}`), such as its client. Each restart sets it again; a
+    /// second value replaces the first.
     #[must_use]
     pub fn value<T: Any + Send + Sync>(mut self, value: T) -> Self {
         self.value = Some(Arc::new(value));
@@ -129,7 +129,7 @@ impl fmt::Debug for Child {
     }
 }
 
-/// What a start function answers: a child, or nothing to run.
+/// The result of a start function: a child, or nothing to run.
 ///
 /// Anything that converts into a [`Child`] converts into a `Start`; `None` is [`Start::Ignore`].
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl<C: Into<Child>> From<Option<C>> for Start {
     }
 }
 
-/// A child as the operations of a supervisor answer it.
+/// A child as the operations of a supervisor return it: one incarnation.
 #[derive(Clone)]
 pub struct ChildRef {
     pub(crate) actor: ActorCell,
@@ -171,7 +171,7 @@ impl ChildRef {
         (self.actor.is_message_type_of::<M>() == Some(true)).then(|| self.actor.clone().into())
     }
 
-    /// The value that the start handed over with the child; `None` when there is none of this type.
+    /// The value that the start function set; `None` when there is none of this type.
     pub fn value<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         self.value.clone()?.downcast().ok()
     }
@@ -191,7 +191,7 @@ impl fmt::Debug for ChildRef {
     }
 }
 
-/// The answer of a start that did not fail.
+/// The result of a start that did not fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Started {

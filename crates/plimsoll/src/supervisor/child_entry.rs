@@ -6,19 +6,19 @@ use ractor::ActorCell;
 
 use crate::inspect::Kind;
 
-/// What [`SupervisorRef::which_children`](super::SupervisorRef::which_children) tells of a child.
+/// One entry of [`SupervisorRef::which_children`](super::SupervisorRef::which_children).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChildEntry {
     /// Its id; none for the children of a dynamic supervisor.
     pub id: Option<Arc<str>>,
-    /// What has become of it.
+    /// Its state.
     pub state: ChildState,
     /// Supervisor or worker.
     pub kind: Kind,
 }
 
-/// What has become of a child.
+/// The state of a child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChildState {

@@ -19,10 +19,10 @@ use super::child::{ChildSlot, Presence};
 /// A reference to a child by its id, for as long as its supervisor has it: it finds the incarnation that runs.
 ///
 /// The counterpart of a registered name in OTP (`gen_server:cast(name, ..)`), with these differences: the name is the path
-/// below a supervisor and need not be unique in the program; a restart that is in progress is told apart from a child that
-/// is gone (OTP: `noproc` for both); a caller can wait for the restart; and messages have a type.
+/// below a supervisor and need not be unique in the program; a restart in progress and a child that is gone are different
+/// results (OTP: `noproc` for both); a caller can wait for the restart; and messages have a type.
 ///
-/// Sending takes no lock. A message is delivered once at most: one that the incarnation did not accept is given back or,
+/// Sending takes no lock. A message is delivered once at most: one that the incarnation did not accept is returned or,
 /// by [`send_within`](Self::send_within), sent to its successor; one that it accepted is not sent again, and is lost if
 /// the child exits before it handles it.
 ///

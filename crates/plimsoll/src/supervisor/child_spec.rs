@@ -24,7 +24,7 @@ pub(crate) type StartBox = ReusableBoxFuture<'static, Result<Start, BoxError>>;
 /// Puts a start in its place, and into the box that is there, if there is one.
 pub(crate) type StartFn = Arc<dyn Fn(ActorCell, &mut Option<StartBox>) + Send + Sync>;
 
-/// What a start function answers, in our types. Not an `async` block, which would hold the function's future twice.
+/// The result of a start function, in our types. Not an `async` block, which would hold the function's future twice.
 pub(crate) fn answer<Fut, C, E>(start: Fut) -> impl Future<Output = Result<Start, BoxError>> + Send + 'static
 where
     Fut: Future<Output = Result<C, E>> + Send + 'static,
@@ -102,9 +102,9 @@ pub struct ChildSettings {
 impl ChildSpec {
     /// A worker, started by an async function that gets the actor to link to.
     ///
-    /// It answers what `ractor::Actor::spawn_linked` answers, a [`Child`](super::Child), or `None` when there is nothing
+    /// It returns what `ractor::Actor::spawn_linked` returns, a [`Child`](super::Child), or `None` when there is nothing
     /// to run. The actor must be linked to the function's argument. The function is kept for restarts; that of a temporary
-    /// child is dropped once it runs.
+    /// child is dropped once the child runs.
     pub fn new<F, Fut, C, E>(id: impl Into<Arc<str>>, start: F) -> Self
     where
         F: Fn(ActorCell) -> Fut + Send + Sync + 'static,

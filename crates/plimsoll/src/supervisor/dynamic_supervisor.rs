@@ -27,7 +27,7 @@ use super::shutdown_report::ShutdownReport;
 use super::state::{DynamicState, Refusal, SupervisorState, Template};
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 
-/// How many children a dynamic supervisor may have that was not told.
+/// How many children a dynamic supervisor may have by default.
 pub const DEFAULT_MAX_CHILDREN: u32 = 10_000;
 
 /// A supervisor of many children of one kind, none of which depends on another (OTP's `simple_one_for_one`). See
@@ -40,7 +40,7 @@ impl DynamicSupervisor {
     /// A supervisor whose children are started by `template` from the arguments given to
     /// [`start_child`](DynamicSupervisorRef::start_child), which are kept for their restarts.
     ///
-    /// The function runs in the task of whoever starts a child, and gets the actor to link to. A start and an end cost the
+    /// The function runs in the task of the caller of `start_child`, and gets the actor to link to. A start and an end cost the
     /// same however many children there are.
     ///
     /// ```
@@ -222,26 +222,26 @@ impl<A: Send + 'static> DynamicBuilder<A> {
         self
     }
 
-    /// How long a killed child is waited for before it is named in the report and left behind. Default: 1 s.
+    /// How long the supervisor waits for a killed child before it names it in the report and continues without it. Default: 1 s.
     pub fn kill_timeout(mut self, after: Duration) -> Self {
         self.child.kill_timeout = after;
         self
     }
 
-    /// Told how the supervisor ended, when nobody who stopped it is told.
+    /// Calls `observer` with the report at the end, unless a caller of `stop` receives it.
     pub fn on_shutdown(mut self, observer: impl Fn(&ShutdownReport) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
         self
     }
 
-    /// Calls `observer` for every event of its children, see
+    /// Calls `observer` for each event of its children, see
     /// [`SupervisorBuilder::on_event`](super::SupervisorBuilder::on_event). A child is named by its actor's id.
     pub fn on_event(mut self, observer: impl Fn(&str, &SupervisorEvent) + Send + Sync + 'static) -> Self {
         self.on_event = Some(Arc::new(observer));
         self
     }
 
-    /// Starts the supervisor, without children and as nobody's child.
+    /// Starts the supervisor, without children and without a parent.
     ///
     /// # Errors
     /// [`StartError::Spec`] for a period or a maximum of zero, and for significant children that are permanent or whose

@@ -58,7 +58,7 @@ pub enum StartError {
         #[source]
         reason: Box<StartError>,
     },
-    /// The start function answered an error or panicked.
+    /// The start function returned an error or panicked.
     #[error("the start failed: {0}")]
     Failed(Failure),
     /// The child runs already, or its actor's name is taken by this actor.
@@ -77,9 +77,9 @@ pub enum StartError {
     /// The start took longer than its timeout; nothing of it is left.
     #[error("the start took longer than {0:?}")]
     Timeout(Duration),
-    /// The start function answered an actor that is not linked to the supervisor, which has been killed: pass the
-    /// function's argument to `spawn_linked`.
-    #[error("the start answered an actor that is not linked to the supervisor")]
+    /// The start function returned an actor that is not linked to the supervisor; the actor was killed. Pass the function's
+    /// argument to `spawn_linked`.
+    #[error("the start function returned an actor that is not linked to the supervisor")]
     NotLinked,
     /// The dynamic supervisor has as many children as it may.
     #[error("the supervisor has {max} children, its maximum")]

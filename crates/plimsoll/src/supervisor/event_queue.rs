@@ -1,7 +1,7 @@
 //! What happens to the children of a supervisor, for the log and for an observer.
 //!
 //! Records are queued under the supervisor's lock, which fixes their order, and delivered after it is released, one at a
-//! time. Whoever releases the lock delivers, unless another thread does already. The observer and the program's
+//! time. The thread that releases the lock delivers them, unless another thread does already. The observer and the program's
 //! `tracing` subscriber may therefore use the supervisor, and a panic in them is caught.
 
 use std::collections::VecDeque;

@@ -20,8 +20,8 @@ use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 
 /// A reference to a running [`Supervisor`](super::Supervisor). Cheap to clone; dropping it stops nothing.
 ///
-/// Reads look at the state and wait for nobody, whatever is under way. During the supervisor's own stop, and after it,
-/// every operation answers `ShuttingDown` at once.
+/// Reads take the supervisor's lock for a moment and wait for nothing else. During the supervisor's own stop, and after it,
+/// operations on children return `ShuttingDown` at once.
 #[derive(Clone)]
 pub struct SupervisorRef {
     runtime: Arc<StaticRuntime>,
@@ -85,7 +85,7 @@ impl SupervisorRef {
     }
 
     /// Returns the running child with the id of this spec, or starts it. Waits for a start, a restart or a stop of it that
-    /// is in progress. The spec counts only where there is none of this id.
+    /// is in progress. The spec is used only when there is no child of this id.
     ///
     /// # Errors
     /// As [`start_child`](Self::start_child), but for `AlreadyStarted`, `AlreadyPresent` and `Starting`.
@@ -225,8 +225,8 @@ impl SupervisorRef {
         Ok(ChildCount { specs: children.len(), active, supervisors, workers: children.len() - supervisors })
     }
 
-    /// Stops the children in reverse order, each as its spec says, then the supervisor. Whoever calls this during the
-    /// stop gets the same report.
+    /// Stops the children in reverse order, each as its spec says, then the supervisor. All that call this during
+    /// the stop get the same report.
     ///
     /// Takes as long as the children's graces in sequence.
     ///

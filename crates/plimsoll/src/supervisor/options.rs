@@ -1,8 +1,8 @@
-//! What a supervisor is told about its children and about itself: the options of OTP, one type each.
+//! The options of a supervisor and of its children, as in OTP, one type each.
 
 use std::time::Duration;
 
-/// Which siblings a restart takes along.
+/// Which siblings a restart includes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Strategy {
     /// Only the child that failed is started again.
@@ -14,7 +14,7 @@ pub enum Strategy {
     RestForOne,
 }
 
-/// When a child that ended is started again.
+/// When a child that exited is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Restart {
     /// Always, also after a normal end.

@@ -107,7 +107,7 @@ pub(crate) struct Inner<S: SupervisorState, T> {
     early_exits: EarlyExits,
     /// Actors that are linked to the monitor and in no table: which starts may still return them.
     unclaimed: Vec<Unclaimed<S::Run>>,
-    /// Told when the supervisor's own start is over.
+    /// Notified when the supervisor's own start is over.
     booted: Option<oneshot::Sender<Result<(), StartError>>>,
     pub(crate) restarts: u64,
     pub(crate) own_exit: OwnExit,

@@ -31,7 +31,7 @@ pub(crate) use static_children::{ChildPhase, Flags, Key, Run, StaticState};
 /// Names a caller that waits for the result of an operation.
 pub(crate) type RequestId = u64;
 
-/// A map by numbers that are counted up here or by ractor: nobody can choose them so that they collide.
+/// A map by numbers that are counted up here or by ractor: they cannot be chosen so that they collide.
 pub(crate) type Numbered<K, V> = HashMap<K, V, FxBuildHasher>;
 
 /// A supervisor's decisions. See the [module](self).
@@ -49,6 +49,6 @@ pub(crate) trait SupervisorState: Sized + Send + 'static {
     fn deadline(&self) -> Option<Duration>;
     /// Whether the supervisor stops, or has stopped.
     fn is_shutting_down(&self) -> bool;
-    /// Ends every decision: nobody executes commands any more.
+    /// Ends every decision: commands are not executed any more.
     fn abandon(&mut self);
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// use plimsoll::supervisor::StopDeadline;
 ///
 /// let deadline = StopDeadline::default();
-/// assert_eq!(deadline.get(), None, "nobody has asked the child to stop");
+/// assert_eq!(deadline.get(), None, "the child has not been asked to stop");
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct StopDeadline(Arc<OnceLock<Instant>>);

@@ -83,7 +83,7 @@ impl LiveChild {
         self.extras.is_none()
     }
 
-    /// Tells the child how long it may take to stop.
+    /// Sets how long the child may take to stop.
     pub(super) fn set_stop_deadline(&self) {
         if let (Some(extras), Shutdown::After(time)) = (&self.extras, self.stop.shutdown)
             && let Some(deadline) = &extras.stop_deadline
@@ -124,9 +124,9 @@ impl LiveChild {
 }
 
 /// The parts of an exit, which arrive one by one: the reason by ractor's event, the end of the task by its handle, and
-/// from a nested supervisor its report. The state hears of the exit when reason and end are known; earlier when the task
-/// does not end in time, or when a nested supervisor has reported children that nothing could end. Then it hears of the
-/// end, too.
+/// from a nested supervisor its report. The state gets the exit when reason and end are known; earlier when the task does
+/// not end in time, or when a nested supervisor has reported children that could not be ended. In these cases it gets the
+/// end later as well.
 #[derive(Debug, Default)]
 pub(super) struct ExitProgress {
     reason: Option<ExitReason>,

@@ -18,7 +18,7 @@ use crate::supervisor::log::Line;
 use crate::supervisor::shutdown_report::ShutdownReport;
 use crate::supervisor::state::{Event, SupervisorState};
 
-/// Receives the report of a supervisor whose `stop` nobody called.
+/// Receives the report of a supervisor when no caller of `stop` does.
 pub(crate) type Observer = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
 
 /// The longest time the lifecycle task sleeps at once: a timer may be set for longer than the clock can count.

@@ -223,7 +223,7 @@ impl<T: ChildTable> Inner<T::State, T> {
         self.state.apply(Event::Kill, now);
     }
 
-    /// Tells the state what is known by now of an exit.
+    /// Passes to the state what is known by now of an exit.
     fn apply_exit(&mut self, run: RunOf<T>, now: Duration) {
         let Some(child) = self.table.get_mut(run) else { return };
         let joined = child.exit().is_joined();

@@ -33,7 +33,7 @@ pub(super) fn restarts(restart: Restart, reason: &ExitReason) -> bool {
 /// What went wrong when a child that was being stopped ended with `reason`.
 ///
 /// `shutdown` is the expected reason, as is `shutdown (drained)` where a drain was requested. For `Brutal` children
-/// `Killed` is the expected reason, whoever killed them, and `shutdown` counts as an exit of their own. Children that are
+/// `Killed` is the expected reason, however they were killed, and `shutdown` counts as an exit of their own. Children that are
 /// not permanent may also end normally.
 pub(super) fn stop_problem(policy: ExitPolicy, killed: Option<Kill>, reason: &ExitReason) -> Option<StopProblem> {
     let brutal = policy.shutdown == Shutdown::Brutal;

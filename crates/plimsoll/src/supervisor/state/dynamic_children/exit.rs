@@ -14,7 +14,7 @@ use crate::supervisor::state::outcome::{restarts, stop_problem};
 use crate::supervisor::state::{AfterExit, Exit, Notice, Remains, SupervisorState};
 
 impl DynamicState {
-    /// The child exited after `uptime`; there are so many `others`.
+    /// The child exited after `uptime`, and `remains` is what of it still runs. There are `others` children beside it.
     pub(super) fn exited(
         &mut self,
         key: SlotKey,
