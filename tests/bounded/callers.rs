@@ -8,8 +8,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::clients::{At, endpoint, vanish};
-use crate::harness::{Node, Plan, call, counter, folder, full, place};
+use crate::clients::{At, endpoint};
+use crate::harness::{Node, Plan, call, counter, folder, full, place, vanish};
 use crate::left::{held, record, sum};
 
 const SLEEP: [&str; 2] = ["services", "sleep"];

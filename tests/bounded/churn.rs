@@ -9,8 +9,8 @@ use quinn::Endpoint;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::clients::{At, endpoint, vanish};
-use crate::harness::{Node, Plan, call, folder, full};
+use crate::clients::{At, endpoint};
+use crate::harness::{Node, Plan, call, folder, full, vanish};
 use crate::left::{held, record, sum};
 
 /// The ways to be gone.

@@ -42,12 +42,6 @@ pub(crate) fn endpoint(nth: u8) -> Endpoint {
     Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)).unwrap()
 }
 
-/// The client vanishes without a packet: nothing that it sends leaves, and nothing reaches it.
-pub(crate) fn vanish(endpoint: &Endpoint) {
-    // From another IPv4 address the connection would migrate. What this socket sends to one is dropped.
-    endpoint.rebind(UdpSocket::bind("[::1]:0").unwrap()).unwrap();
-}
-
 /// The 99th percentile in milliseconds.
 pub(crate) fn p99(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();

@@ -1,6 +1,5 @@
 //! A node in this very process: what a load leaves behind, counted actor by actor and task by task.
 
-use std::net::UdpSocket;
 use std::time::Duration;
 
 use plimsoll::call::{CallContext, Service};
@@ -14,7 +13,7 @@ use plimsoll_testkit::law;
 use plimsoll_testkit::process::until;
 use tokio::task::JoinSet;
 
-use crate::harness::{PATIENCE, call, folder, full, record};
+use crate::harness::{PATIENCE, call, folder, full, record, vanish};
 
 /// Answers at once, or with the body `wait` when the gate opens, which it never does here.
 struct Gated(Gate);
@@ -118,7 +117,7 @@ async fn leave_from(
         client.close();
         endpoint.wait_idle().await;
     } else {
-        endpoint.rebind(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        vanish(&endpoint);
     }
     under_way.shutdown().await;
 }

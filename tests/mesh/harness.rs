@@ -327,6 +327,12 @@ fn python() -> PathBuf {
     python.filter(|path| path.exists()).expect("scripts/test makes the Python environment of the tests; run it once")
 }
 
+/// The client vanishes without a packet: nothing that it sends leaves, and nothing reaches it.
+pub(crate) fn vanish(endpoint: &quinn::Endpoint) {
+    // From another IPv4 address the connection would migrate. What this socket sends to one is dropped.
+    endpoint.rebind(std::net::UdpSocket::bind("[::1]:0").unwrap()).unwrap();
+}
+
 /// Calls `service` with a deadline of 30 s.
 pub(crate) async fn call(client: &Client, service: &str, body: &str) -> Result<Response, RequestError> {
     let call = Call::new(service.parse().unwrap(), body.to_owned()).deadline(Duration::from_secs(30));

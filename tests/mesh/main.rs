@@ -12,6 +12,7 @@ mod harness;
 mod killed;
 mod program;
 mod reports;
+mod settings;
 mod tour;
 mod trust;
 mod vanished;

@@ -1,6 +1,5 @@
 //! Clients that are gone without a word in mid-call, and what is left of them: nothing.
 
-use std::net::UdpSocket;
 use std::time::Duration;
 
 use plimsoll_mesh::client::{self, Client};
@@ -8,7 +7,7 @@ use plimsoll_mesh::node::NodeSnapshot;
 use plimsoll_testkit::law;
 use tokio::task::JoinSet;
 
-use crate::harness::{GATEWAY, Node, Plan, call, counter, folder, full, place, record};
+use crate::harness::{GATEWAY, Node, Plan, call, counter, folder, full, place, record, vanish};
 
 const MIB: u64 = 1 << 20;
 
@@ -33,9 +32,9 @@ async fn live(node: std::net::SocketAddr, id: plimsoll_mesh::names::NodeId, call
             let client = client.clone();
             lost.spawn(async move { call(&client, service, "25000").await });
         }
-        // The calls are on their way when the socket goes; from its new port the node hears nobody it knows.
+        // The calls are on their way when the socket goes.
         tokio::time::sleep(Duration::from_millis(200)).await;
-        endpoint.rebind(UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        vanish(&endpoint);
         lost.abort_all();
     } else {
         client.close();
