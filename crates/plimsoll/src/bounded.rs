@@ -1,11 +1,12 @@
 //! Parts to build services from, none of which grows without a limit.
 //!
 //! Each has a [`Cap`] in entries, and a [`ByteCap`] where it holds payloads; a typed refusal at the cap, or a rule that
-//! removes an entry to make room; and [`Counters`] that can be read at any time. Entries of clients and actors have an owner
-//! or an expiry. Parts with a table implement [`Compact`], which releases the capacity that a load spike left unused. Most are
-//! plain structures that take the time as an argument, so an actor has one as its state and a test needs no clock. Those that
-//! tasks share ([`DialPool`], [`Fanout`], [`ByteCache`], [`TaskPool`], [`ActorRegistry`]) read tokio's clock, so paused time
-//! pauses them too.
+//! removes an entry to make room; and [`Counters`] that can be read at any time. [`Tee`] and [`Scratch`] belong to one reader
+//! or actor: they have a limit in bytes and show their figures to it. Entries of clients and actors have an owner or an
+//! expiry. Parts with a table implement [`Compact`], which releases the capacity that a load spike left unused. Most are plain
+//! structures that take the time as an argument, so an actor has one as its state and a test needs no clock. Those that tasks
+//! share ([`DialPool`], [`Fanout`], [`ByteCache`], [`TaskPool`], [`ActorRegistry`]) read tokio's clock, so paused time pauses
+//! them too.
 //!
 //! | part | bounds | at the cap |
 //! |---|---|---|
