@@ -7,7 +7,7 @@ mod allocator;
 mod calls;
 mod census;
 mod crowd;
-mod guard;
+mod frame_guard;
 mod harness;
 mod killed;
 mod program;

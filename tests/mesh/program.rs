@@ -117,6 +117,23 @@ fn a_wrong_pin_names_both_nodes() {
 }
 
 #[test]
+fn an_address_without_a_port_is_a_usage_error_and_a_name_that_does_not_resolve_is_a_failure() {
+    let folder = folder();
+    let pin = "ab".repeat(32);
+    let call = |to: &str| run(Command::new(PROGRAM).args(["call", "--pin", &pin, "--to", to, "echo"]));
+    assert_eq!(call("localhost"), (Some(2), "error: --to \"localhost\": an address is HOST:PORT\n".to_owned()));
+    // The name is reserved for this (RFC 6761).
+    let (code, words) = call("nowhere.invalid:1");
+    assert!(code == Some(1) && words.starts_with("error: --to \"nowhere.invalid:1\" does not resolve: "), "{words}");
+    for (listen, why) in
+        [("localhost", "an address is HOST:PORT"), ("nowhere.invalid:1", "the host does not resolve: ")]
+    {
+        let (code, words) = run(&mut Plan::new(&folder, "a").flag("listen", listen).command());
+        assert!(code == Some(2) && words.contains(&format!("(flag --listen): {why}")), "{words}");
+    }
+}
+
+#[test]
 fn a_body_that_cannot_be_read_is_a_usage_error_that_names_it() {
     let place = ["call", "--to", "127.0.0.1:9", "--pin", &"ab".repeat(32), "echo"];
     for (body, why) in [("@/nofile", "No such file"), ("@/dev/zero", "a body is at most 16MiB")] {

@@ -16,7 +16,7 @@
 //! - **QPACK streams** are read and checked: h3 never reads them, and what a client sent there would stay in the transport.
 
 mod connection;
-mod guard;
+mod frame_guard;
 mod head;
 mod pseudo;
 mod qpack;
@@ -25,8 +25,8 @@ mod send;
 mod uni;
 
 pub use connection::{BidiStream, Connection, OpenStreams, StreamEnd};
-pub(crate) use guard::FrameError;
-pub use guard::{ANY_FRAME_CAP, HEADERS_FRAME_CAP};
+pub(crate) use frame_guard::FrameError;
+pub use frame_guard::{ANY_FRAME_CAP, HEADERS_FRAME_CAP};
 pub(crate) use pseudo::fault as pseudo_fault;
 pub use recv::{CONNECTION_HEADERS_CAP, RecvStream};
 pub use send::SendStream;

@@ -8,9 +8,9 @@
 //! ([`Fanout`]).
 
 mod events;
+mod filter_trie;
 mod server;
 mod topic;
-mod trie;
 
 use std::fmt;
 use std::sync::Arc;

@@ -112,7 +112,7 @@ mod tests {
             let mut out = BytesMut::new();
             put_data_header(&mut out, length);
             assert_eq!(out.len(), size, "{length}");
-            assert_eq!(super::super::guard::varint(&out[1..]), Some((length as u64, size - 1)));
+            assert_eq!(super::super::frame_guard::varint(&out[1..]), Some((length as u64, size - 1)));
         }
     }
 }

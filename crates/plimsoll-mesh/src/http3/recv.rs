@@ -10,7 +10,7 @@ use bytes::Bytes;
 use h3::error::Code;
 use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId};
 
-use super::guard::{FrameError, FrameGuard, Oversized};
+use super::frame_guard::{FrameError, FrameGuard, Oversized};
 use super::{Role, connection_error, quic_code};
 
 /// Bytes of incomplete HEADERS frames that the streams of one connection may hold together. h3 buffers such a frame until it

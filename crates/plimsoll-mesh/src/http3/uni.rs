@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use h3::error::Code;
 
-use super::guard::varint;
+use super::frame_guard::varint;
 use super::qpack::{CriticalStreamError, QpackStream, QpackStreamKind};
 use super::recv::RecvStream;
 use super::{Role, quic_code};

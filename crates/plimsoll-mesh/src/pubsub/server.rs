@@ -10,7 +10,7 @@ use plimsoll::ractor::{ActorCell, SpawnErr};
 use plimsoll::server::{self, BoxError, Context, GenServer, Response, ServerRef};
 use plimsoll::supervisor::Child;
 
-use super::trie::Trie;
+use super::filter_trie::FilterTrie;
 use super::{Filter, Full, PubsubCaps, PubsubEvent, Subscriber};
 use crate::controls::switched_off;
 
@@ -18,7 +18,7 @@ use crate::controls::switched_off;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The filters with their subscribers. Only the server changes them; publishing reads them.
-pub(super) type Filters = Arc<RwLock<Trie<Fanout>>>;
+pub(super) type Filters = Arc<RwLock<FilterTrie<Fanout>>>;
 
 /// One incarnation of the server. A subscriber keeps the incarnation that it belongs to.
 pub(super) struct Instance {

@@ -100,9 +100,10 @@ async fn target(args: &CallArgs) -> Result<(Vec<SocketAddr>, NodeId), Failure> {
         let node = snapshot(&args.place.data()?).await?;
         return Ok((vec![from_here(node.address)], node.node));
     };
-    let found = tokio::net::lookup_host(to)
-        .await
-        .map_err(|error| Failure::Usage(anyhow::anyhow!("--to {to:?}: an address is HOST:PORT ({error})")))?;
+    let found = tokio::net::lookup_host(to).await.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => Failure::Usage(anyhow::anyhow!("--to {to:?}: an address is HOST:PORT")),
+        _ => Failure::because(format!("--to {to:?} does not resolve: {error}")),
+    })?;
     let addresses: Vec<_> = found.collect();
     if addresses.is_empty() { Err(Failure::because(format!("{to} has no address"))) } else { Ok((addresses, pin)) }
 }

@@ -32,7 +32,10 @@ pub(crate) fn text(value: &str) -> Read<String> {
 
 /// All addresses of a host, at least one.
 pub(crate) fn addresses(value: &str) -> Read<Vec<SocketAddr>> {
-    let found = value.to_socket_addrs().map_err(|error| format!("an address is HOST:PORT ({error})"))?;
+    let found = value.to_socket_addrs().map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidInput => "an address is HOST:PORT".to_owned(),
+        _ => format!("the host does not resolve: {error}"),
+    })?;
     let found: Vec<_> = found.collect();
     if found.is_empty() { Err("the host has no address".into()) } else { Ok(found) }
 }

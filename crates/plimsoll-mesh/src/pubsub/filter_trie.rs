@@ -9,7 +9,7 @@ use super::topic::{Filter, Topic};
 
 /// Values by filter.
 #[derive(Debug)]
-pub(super) struct Trie<V> {
+pub(super) struct FilterTrie<V> {
     root: Node<V>,
     len: usize,
 }
@@ -20,7 +20,7 @@ struct Node<V> {
     children: HashMap<Arc<str>, Node<V>>,
 }
 
-impl<V> Default for Trie<V> {
+impl<V> Default for FilterTrie<V> {
     fn default() -> Self {
         Self { root: Node::default(), len: 0 }
     }
@@ -32,7 +32,7 @@ impl<V> Default for Node<V> {
     }
 }
 
-impl<V> Trie<V> {
+impl<V> FilterTrie<V> {
     pub(super) fn get(&self, filter: &Filter) -> Option<&V> {
         filter.levels().try_fold(&self.root, |node, level| node.children.get(level))?.value.as_ref()
     }
@@ -64,7 +64,7 @@ impl<V> Trie<V> {
     }
 }
 
-impl<V: Clone> Trie<V> {
+impl<V: Clone> FilterTrie<V> {
     pub(super) fn values(&self) -> Vec<V> {
         let mut values = Vec::with_capacity(self.len);
         let mut left = vec![&self.root];
@@ -135,7 +135,7 @@ mod tests {
             ops in prop::collection::vec((filter(), any::<bool>()), 0..30),
             topics in prop::collection::vec(topic(), 1..5),
         ) {
-            let (mut trie, mut list) = (Trie::default(), BTreeMap::new());
+            let (mut trie, mut list) = (FilterTrie::default(), BTreeMap::new());
             for (filter, insert) in ops {
                 let name = filter.as_str().to_owned();
                 if insert {
