@@ -132,6 +132,8 @@ fn main() -> std::io::Result<()> {
             spawn_per_call(&mut rows).await;
             eprintln!("plain calls");
             call::server::plain_calls(&mut rows).await;
+            eprintln!("calls through handles");
+            call::server::calls_through_handles(&mut rows).await;
             eprintln!("sends");
             call::server::sends(&mut rows).await;
             eprintln!("throughput");

@@ -40,14 +40,17 @@
 //!
 #![doc = include_str!("../../../docs/semantics.md")]
 
-pub(crate) mod admission;
+mod admission;
 pub(crate) mod call_table;
-pub(crate) mod caller_exit;
+mod caller_exit;
 mod caller_index;
+mod calling;
+mod child_client;
 mod client;
 pub(crate) mod counters;
 pub(crate) mod deadline;
 mod error;
+pub(crate) mod limits;
 mod protocol;
 mod router;
 mod server;
@@ -55,11 +58,13 @@ mod service;
 pub(crate) mod settlement;
 pub(crate) mod shared;
 mod stream;
+pub(crate) mod target;
 mod worker;
 
-pub use caller_exit::OnCallerExit;
-pub use client::{CallClient, Calling, multi_call};
+pub use calling::Calling;
+pub use client::{CallClient, multi_call};
 pub use error::{CallError, Died, Overload};
+pub use limits::OnCallerExit;
 pub use protocol::Protocol;
 pub use server::{CallServer, CallServerBuilder, StartedServer};
 pub use service::{CallContext, Service};

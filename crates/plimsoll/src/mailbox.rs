@@ -50,6 +50,6 @@ mod delivery;
 mod sender;
 mod waiting_time;
 
-pub use builder::{MailboxBuilder, Overflow};
-pub use delivery::{Bounded, Delivery, PressureLevel};
+pub use builder::MailboxBuilder;
+pub use delivery::{Bounded, Delivery, Overflow, PressureLevel};
 pub use sender::{BoundedRef, SendError, Sent};

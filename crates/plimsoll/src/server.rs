@@ -87,24 +87,24 @@
 
 mod actor;
 mod builder;
-mod cast;
 mod context;
 mod event_loop;
 mod monitors;
 mod protocol;
 mod reply;
 mod reply_drop;
+mod server_ref;
 mod timers;
 
 use std::convert::Infallible;
 use std::future::Future;
 
 pub use builder::{ServerBuilder, builder};
-pub use cast::CastError;
 pub use context::{Context, RequestResult};
 pub use monitors::{Down, DownReason, MonitorRef, MonitorsFull};
-pub use protocol::{ServerProtocol, ServerRef};
+pub use protocol::ServerProtocol;
 pub use reply::{Reply, Response};
+pub use server_ref::{CastError, ServerRef};
 pub use timers::{TimerKey, TimersFull};
 
 pub use crate::BoxError;

@@ -27,6 +27,7 @@ pub use builder::{
 };
 pub use child::{Child, ChildRef, Start, Started};
 pub use child_entry::{ChildCount, ChildEntry, ChildState};
+pub(crate) use child_handle::ChildPlace;
 pub use child_handle::{ChildHandle, HandleError, HandleSendError};
 pub use child_spec::{ChildSettings, ChildSpec};
 pub use current_message::{CurrentMessage, CurrentMessageGuard};

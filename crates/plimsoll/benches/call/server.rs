@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use plimsoll::call::{CallClient, CallServer, Protocol, Worker};
 use plimsoll::mailbox::{Bounded, MailboxBuilder};
-use plimsoll::server::{self, BoxError, Context, Server};
+use plimsoll::server::{self, BoxError, Context, Server, ServerRef};
+use plimsoll::supervisor::{Child, ChildSpec, Supervisor};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::{Notify, mpsc};
 
-use crate::callers;
 use crate::report::{Row, median, ns_each};
+use crate::{Increment, callers};
 
 #[derive(Default)]
 pub struct Adder(u64);
@@ -110,6 +112,46 @@ pub async fn plain_calls(rows: &mut Vec<Row>) {
     ours_.actor().stop(None);
     ractor.stop(None);
     kameo.kill();
+}
+
+/// Through a client of a child against one of its incarnation, for both kinds of server.
+pub async fn calls_through_handles(rows: &mut Vec<Row>) {
+    let adder = ChildSpec::new("adder", |parent| async {
+        server::builder(Adder::default()).mailbox(4_096).start_linked(parent).await.map(Child::from)
+    });
+    let increment = ChildSpec::new("increment", |parent| async {
+        let server = CallServer::builder(Increment).worker(Worker::Task).max_in_flight(4_096);
+        server.start_linked(parent).await.map(Child::from)
+    });
+    let tree = Supervisor::builder("top").child(adder).child(increment).start().await.expect("starts");
+    let plain: Arc<ServerRef<Adder>> = tree.child("adder").expect("runs").value().expect("a client");
+    let handle = tree.server_ref::<Adder>("adder").expect("runs");
+    against(rows, "server", &plain, &handle).await;
+    let plain: Arc<CallClient<Increment>> = tree.child("increment").expect("runs").value().expect("a client");
+    let handle = tree.call_client::<Increment>("increment").expect("runs");
+    against(rows, "call server, task worker", &plain, &handle).await;
+    tree.stop().await.expect("stops");
+}
+
+async fn against<P>(rows: &mut Vec<Row>, what: &str, plain: &CallClient<P>, handle: &CallClient<P>)
+where
+    P: Protocol<Request = u64, Error: std::fmt::Debug>,
+{
+    for n in [1, 64] {
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..11 {
+            for (client, times) in [(handle, &mut ours), (plain, &mut bare)] {
+                let client = client.clone();
+                let call = move || {
+                    let client = client.clone();
+                    async move { client.call(1).await.map(|_| ()).expect("a reply") }
+                };
+                times.push(callers(n, 50_000, call).await);
+            }
+        }
+        let what = format!("call through a handle, {what}, {n} callers");
+        rows.push(Row::against(what, median(ours), "ns", "a client of the incarnation", median(bare), Some(1.1)));
+    }
 }
 
 pub struct BoundedSink(pub u64, pub Arc<Notify>);

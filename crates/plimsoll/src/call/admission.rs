@@ -1,78 +1,88 @@
-//! Admission: a permit, then slot and timer, all in the caller's task; and counters of what was refused.
+//! Admission: a permit, then slot and timer, all in the caller's task.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use plimsoll_sync::cell::CallCell;
-use plimsoll_sync::permits::{Refused, Scarce};
+use plimsoll_sync::permits::{Place, Refused, Scarce};
 use plimsoll_sync::slots::SlotKey;
 use tokio::time::Instant;
 
-use super::call_table::{AdmissionState, NotAdmitted, Outcome};
-use super::client::{Calling, New, State};
-use super::settlement::Call;
-use super::shared::{Item, Shared};
+use super::call_table::{AdmissionState, NotAdmitted};
+use super::shared::{Call, Item, Shared};
 use super::{CallError, Died, Overload, Protocol};
-use crate::wait_graph::{Node, WaitEdge};
+use crate::wait_graph::Node;
 
-impl<P: Protocol> Calling<P> {
+/// A request that asks for admission.
+pub(crate) struct Opening<P: Protocol> {
+    pub(crate) request: P::Request,
+    pub(crate) deadline: Instant,
+    /// The bound actor: its key in this server's table, and the actor.
+    pub(crate) caller: Option<(SlotKey, Arc<Node>)>,
+    pub(crate) awaited: bool,
+    pub(crate) finishes: bool,
+    /// The worker of this server that makes the call, if one does.
+    pub(crate) worker: Option<u64>,
+}
+
+/// A call that was admitted.
+pub(crate) enum Admitted<P: Protocol> {
+    Open(Arc<Call<P>>),
+    /// It waits for a permit.
+    Queued(Arc<Call<P>>, Place, Option<OwnWait<P>>),
+}
+
+/// A place among those who wait for a permit.
+type QueuePlace<P> = (Place, Option<OwnWait<P>>);
+
+/// A call that was not admitted: its request has not reached the server.
+pub(crate) struct Rejected<P: Protocol> {
+    pub(crate) error: CallError<P::Error>,
+    pub(crate) request: P::Request,
+}
+
+impl<P: Protocol> Shared<P> {
     /// Admits a request, queues it for a permit, or refuses it.
-    pub(crate) fn admit(&mut self, new: New<P>, waker: &Waker) -> Result<State<P>, CallError<P::Error>> {
-        if new.late {
-            return Err(new.shared.refusals.count(CallError::Timeout));
-        }
-        let shared = Arc::clone(&new.shared);
-        self.admit_to(&shared, new, waker).map_err(|error| shared.refusals.count(error))
-    }
-
-    fn admit_to(
-        &mut self,
-        shared: &Arc<Shared<P>>,
-        new: New<P>,
-        waker: &Waker,
-    ) -> Result<State<P>, CallError<P::Error>> {
-        let New { request, deadline, awaited, finishes, inside, .. } = new;
-        let mut caller = None;
-        if let Some(extras) = &mut self.extras
-            && let Some(binding) = &extras.binding
-        {
-            if let (true, true, Some(server)) = (P::IN_TURN, awaited, shared.actor()) {
-                let to = Node::from(&server.get_cell());
-                extras.edge = Some(WaitEdge::begin(&binding.node, &to).map_err(CallError::Deadlock)?);
-            }
-            caller = Some((binding.key, Arc::clone(&binding.node)));
-        }
-        let bytes = shared.limits.weigh.as_ref().map_or(0, |weigh| weigh(&request));
-        let opening = Opening { request, deadline, bytes, caller, awaited, finishes };
-        let refused = match shared.gate.try_acquire(bytes) {
+    pub(crate) fn admit(self: &Arc<Self>, opening: Opening<P>, waker: &Waker) -> Result<Admitted<P>, Rejected<P>> {
+        let bytes = self.limits.weigh.as_ref().map_or(0, |weigh| weigh(&opening.request));
+        let refused = match self.gate.try_acquire(bytes) {
             Ok(()) => {
-                let opened = shared.open(opening, true, waker).map_err(|(why, bytes)| {
-                    shared.release(bytes);
-                    shared.not_admitted(why)
+                return self.open(opening, bytes, true, waker).map(Admitted::Open).map_err(|(why, request)| {
+                    self.release(bytes);
+                    Rejected { error: self.not_admitted(why), request }
                 });
-                return opened.map(State::Open);
             }
             Err(refused) => refused,
         };
-        shared.check_admission()?;
-        if shared.limits.queue == 0 {
-            return Err(shared.overload(refused, bytes).into());
-        }
-        if let (Some(worker), true) = (inside, awaited) {
-            let own = OwnWait::begin(shared, worker)?;
-            self.extras.get_or_insert_default().own = Some(own);
-        }
-        let place = shared.gate.enqueue(bytes, waker.clone(), Waker::wake);
-        let place = place.map_err(|refused| shared.overload(refused, bytes))?;
-        match shared.open(opening, false, waker) {
-            Ok(call) => Ok(State::Queued(call, place)),
-            Err((why, _)) => {
-                shared.gate.cancel(place, Waker::wake);
-                Err(shared.not_admitted(why))
+        let (place, own) = match self.enqueue(&opening, refused, bytes, waker) {
+            Ok(queued) => queued,
+            Err(error) => return Err(Rejected { error, request: opening.request }),
+        };
+        match self.open(opening, bytes, false, waker) {
+            Ok(call) => Ok(Admitted::Queued(call, place, own)),
+            Err((why, request)) => {
+                self.gate.cancel(place, Waker::wake);
+                Err(Rejected { error: self.not_admitted(why), request })
             }
         }
+    }
+
+    /// Takes a place among those who wait for a permit.
+    fn enqueue(
+        self: &Arc<Self>,
+        opening: &Opening<P>,
+        refused: Refused,
+        bytes: u64,
+        waker: &Waker,
+    ) -> Result<QueuePlace<P>, CallError<P::Error>> {
+        self.check_admission()?;
+        if self.limits.queue == 0 {
+            return Err(self.overload(refused, bytes).into());
+        }
+        let own = opening.worker.filter(|_| opening.awaited).map(|worker| OwnWait::begin(self, worker)).transpose()?;
+        let place = self.gate.enqueue(bytes, waker.clone(), Waker::wake);
+        Ok((place.map_err(|refused| self.overload(refused, bytes))?, own))
     }
 }
 
@@ -111,25 +121,16 @@ impl<P: Protocol> Drop for OwnWait<P> {
     }
 }
 
-/// A request on its way into the table.
-pub(crate) struct Opening<P: Protocol> {
-    request: P::Request,
-    deadline: Instant,
-    bytes: u64,
-    caller: Option<(SlotKey, Arc<Node>)>,
-    awaited: bool,
-    finishes: bool,
-}
-
 impl<P: Protocol> Shared<P> {
     /// Opens a call in the table; with a permit it is queued in the same step. On failure the permit stays the caller's.
     fn open(
         self: &Arc<Self>,
         opening: Opening<P>,
+        bytes: u64,
         permitted: bool,
         waker: &Waker,
-    ) -> Result<Arc<Call<P>>, (NotAdmitted, u64)> {
-        let Opening { request, deadline, bytes, caller, awaited, finishes } = opening;
+    ) -> Result<Arc<Call<P>>, (NotAdmitted, P::Request)> {
+        let Opening { request, deadline, caller, awaited, finishes, .. } = opening;
         let (bound, caller) = caller.unzip();
         let (cell, due, shared) = (CallCell::awaited_by(waker.clone()), self.tick_at(deadline), Arc::clone(self));
         let mut opened = None;
@@ -139,10 +140,9 @@ impl<P: Protocol> Shared<P> {
             Arc::clone(opened.insert(Arc::new(call)))
         });
         let notify = permitted && opened.as_ref().is_some_and(|call| calls.push(Item::Call(Arc::clone(call))));
-        // A refused request is dropped outside the lock: its drop may call this server.
         drop(calls);
-        let result = result.map_err(|(why, _)| (why, bytes))?;
-        let call = opened.ok_or((NotAdmitted::Full, bytes))?;
+        let result = result?;
+        let Some(call) = opened else { unreachable!("the table makes the call that it opens") };
         if result.earliest {
             self.deadline_changed.notify_one();
         }
@@ -181,54 +181,5 @@ impl<P: Protocol> Shared<P> {
             Scarce::Waiters => Overload::Waiting,
             _ => Overload::InFlight { in_flight: refused.used.count, limit: refused.limit.count },
         }
-    }
-}
-
-/// Reasons for which a call is refused before it is opened.
-const REASONS: [(&str, Outcome); 9] = [
-    ("in_flight", Outcome::Overloaded),
-    ("bytes", Outcome::Overloaded),
-    ("queue", Outcome::Overloaded),
-    ("waiting", Outcome::Overloaded),
-    ("timeout", Outcome::Timeout),
-    ("shutting_down", Outcome::ShuttingDown),
-    ("no_process", Outcome::Died),
-    ("deadlock", Outcome::Deadlock),
-    ("caller_gone", Outcome::Cancelled),
-];
-
-#[derive(Debug, Default)]
-pub(crate) struct Refusals {
-    counts: [AtomicU64; REASONS.len()],
-}
-
-impl Refusals {
-    /// Counts a refusal and returns it.
-    pub(crate) fn count<E>(&self, error: CallError<E>) -> CallError<E> {
-        let reason = match &error {
-            CallError::Overloaded(Overload::InFlight { .. }) => 0,
-            CallError::Overloaded(Overload::Bytes { .. }) => 1,
-            CallError::Overloaded(Overload::Queue { .. }) => 2,
-            CallError::Overloaded(_) => 3,
-            CallError::Timeout => 4,
-            CallError::ShuttingDown => 5,
-            CallError::Died(Died::NoProcess) => 6,
-            CallError::Deadlock(_) => 7,
-            CallError::Cancelled => 8,
-            // Admission returns nothing else.
-            CallError::App(_) | CallError::Died(_) => return error,
-        };
-        self.counts[reason].fetch_add(1, Ordering::Relaxed);
-        error
-    }
-
-    /// How many were refused for which reason, and as which outcome each counts. One reading, so that
-    /// adding it to both sides of `started = settled + in flight` keeps them equal.
-    pub(crate) fn read(&self) -> [(&'static str, Outcome, u64); REASONS.len()] {
-        let mut read = REASONS.map(|(name, outcome)| (name, outcome, 0));
-        for (entry, count) in read.iter_mut().zip(&self.counts) {
-            entry.2 = count.load(Ordering::Relaxed);
-        }
-        read
     }
 }

@@ -13,18 +13,6 @@ use crate::exit::ExitReason;
 use crate::exit_monitor::OnExit;
 use crate::wait_graph::Node;
 
-/// What happens to a call that has begun when its caller leaves: when the caller's future is dropped or the actor that the
-/// client is bound to exits. A call that has not begun is cancelled in any case.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum OnCallerExit {
-    /// It is cancelled: its worker stops where it awaits.
-    #[default]
-    Cancel,
-    /// It runs on to its end or its deadline and keeps its permit until then. Its reply is dropped.
-    Finish,
-}
-
 /// Calls settled between two critical sections.
 const SLICE: usize = 64;
 /// How long the calls of one exited caller are settled before other work gets the thread.
@@ -32,8 +20,8 @@ const SLICE_TIME: Duration = Duration::from_millis(1);
 
 /// One bound client. The server monitors the actor while one of these exists for it.
 pub(crate) struct Binding<P: Protocol> {
-    shared: Arc<Shared<P>>,
-    actor: ActorCell,
+    pub(crate) shared: Arc<Shared<P>>,
+    pub(crate) actor: ActorCell,
     pub(crate) key: SlotKey,
     pub(crate) node: Arc<Node>,
 }

@@ -1,50 +1,69 @@
-//! The caller's side: clients, and calls as futures.
+//! The caller's side: clients.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::future::join_all;
-use plimsoll_sync::permits::Place;
 use ractor::{ActorCell, ActorRef, Message};
 use tokio::time::Instant;
 
-use super::admission::OwnWait;
 use super::call_table::AdmissionState;
-use super::caller_exit::Binding;
-use super::settlement::{Call, Settled};
-use super::shared::{Item, Shared};
+use super::calling::{CallOptions, Calling};
+use super::shared::{Settled, Shared};
+use super::target::{BoundCaller, ChildTarget, Target};
 use super::{CallError, OnCallerExit, Protocol};
-use crate::wait_graph::WaitEdge;
+use crate::supervisor::{ChildPlace, ChildRef};
 
 /// Stands in for a deadline that the clock cannot express: 30 years.
 const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// A client of one running [`CallServer`](super::CallServer) or, as a [`ServerRef`](crate::server::ServerRef), of a
-/// [`GenServer`](crate::server::GenServer). Cheap to clone; it does not keep the server
-/// alive.
+/// A client of a [`CallServer`](super::CallServer) or, as a [`ServerRef`](crate::server::ServerRef), of a
+/// [`GenServer`](crate::server::GenServer). Cheap to clone; it does not keep the server alive.
 ///
-/// A client belongs to one incarnation of its server: once that has ended every call is
-/// [`Died::NoProcess`](super::Died::NoProcess), and no successor ever replies to a call.
+/// A client from a started server belongs to one incarnation: once that has ended every call is
+/// [`Died::NoProcess`](super::Died::NoProcess), and no successor ever replies to a call. A client from a supervisor
+/// ([`SupervisorRef::call_client`](crate::supervisor::SupervisorRef::call_client)) or from a
+/// [`ChildHandle`](crate::supervisor::ChildHandle) belongs to the child: each call goes to the incarnation that runs.
 pub struct CallClient<P: Protocol> {
-    pub(crate) shared: Arc<Shared<P>>,
+    target: Target<P>,
     /// No call of this client has a later deadline.
     latest: Option<Instant>,
-    binding: Option<Arc<Binding<P>>>,
+    caller: Option<BoundCaller<P>>,
     /// Whether the bound actor itself waits for the replies.
     awaited: bool,
-    /// The worker of this very server that makes these calls, if one does.
-    inside: Option<u64>,
-    on_caller_exit: OnCallerExit,
+    /// The server whose worker makes these calls, and the worker.
+    worker: Option<(usize, u64)>,
+    /// `None`: as the server was built.
+    on_caller_exit: Option<OnCallerExit>,
+    /// Whether calls wait for an incarnation while there is none.
+    waits: bool,
 }
 
 impl<P: Protocol> CallClient<P> {
     pub(crate) fn new(shared: Arc<Shared<P>>) -> Self {
-        let on_caller_exit = shared.limits.on_caller_exit;
-        Self { shared, latest: None, binding: None, awaited: true, inside: None, on_caller_exit }
+        Self::to(Target::Incarnation(shared))
+    }
+
+    /// A client of the child at this place.
+    pub(crate) fn of_child(place: Arc<ChildPlace>) -> Self {
+        let child = ChildTarget::new(place, |child: &ChildRef| {
+            match &child.value_as::<Self>()?.target {
+                Target::Incarnation(shared) => Some(shared),
+                // A child hands over the client of its own server.
+                Target::Child(_) => None,
+            }
+        });
+        Self::to(Target::Child(Arc::new(child)))
+    }
+
+    fn to(target: Target<P>) -> Self {
+        Self { target, latest: None, caller: None, awaited: true, worker: None, on_caller_exit: None, waits: false }
+    }
+
+    pub(crate) fn target(&self) -> &Target<P> {
+        &self.target
     }
 
     /// Calls with the server's default deadline.
@@ -58,7 +77,7 @@ impl<P: Protocol> CallClient<P> {
     /// Cost: one allocation for the call, and the worker's own.
     pub fn call(&self, request: P::Request) -> Calling<P> {
         let now = Instant::now();
-        let deadline = now.checked_add(self.shared.limits.deadline).unwrap_or(now + FAR);
+        let deadline = now.checked_add(self.target.default_deadline()).unwrap_or(now + FAR);
         self.calling(request, deadline, Some(now))
     }
 
@@ -91,12 +110,9 @@ impl<P: Protocol> CallClient<P> {
             (_, Some(_)) => (deadline, false),
             (_, None) => (deadline, late(deadline)),
         };
-        let extras =
-            self.binding.clone().map(|binding| Box::new(Extras { binding: Some(binding), ..Extras::default() }));
-        let shared = Arc::clone(&self.shared);
-        let (awaited, inside) = (self.awaited, self.inside);
-        let finishes = self.on_caller_exit == OnCallerExit::Finish;
-        Calling { extras, state: State::New(New { shared, request, deadline, late, awaited, finishes, inside }) }
+        let Self { awaited, waits, on_caller_exit, worker, .. } = *self;
+        let options = CallOptions { deadline, late, awaited, waits, on_caller_exit, worker };
+        Calling::new(self.target.clone(), request, options, self.caller.clone())
     }
 
     /// This client, with no deadline later than `latest`.
@@ -115,14 +131,23 @@ impl<P: Protocol> CallClient<P> {
     /// [`CallError::Deadlock`] at once. See [`unawaited`](Self::unawaited) for calls that the actor itself does not await.
     #[must_use]
     pub fn bind(&self, actor: &ActorCell) -> Self {
-        let binding = Some(Arc::new(Binding::new(&self.shared, actor)));
-        Self { binding, ..self.clone() }
+        let caller = Some(BoundCaller::new(&self.target, actor));
+        Self { caller, ..self.clone() }
+    }
+
+    /// This client, whose calls wait until their deadline for an incarnation while the child is being restarted. Without
+    /// this they end as [`CallError::Restarting`] at once. Changes nothing for a client of one incarnation.
+    ///
+    /// A wait for a restart is never part of a cycle of waits: it ends by its deadline, as `Restarting`.
+    #[must_use]
+    pub fn wait_for_restart(&self) -> Self {
+        Self { waits: true, ..self.clone() }
     }
 
     /// This client, for calls that are cancelled or finish when their caller leaves. Default: as the server was built.
     #[must_use]
     pub fn on_caller_exit(&self, on_caller_exit: OnCallerExit) -> Self {
-        Self { on_caller_exit, ..self.clone() }
+        Self { on_caller_exit: Some(on_caller_exit), ..self.clone() }
     }
 
     /// This client, for calls whose reply the bound actor does not wait for in its own handler, because another task does:
@@ -132,8 +157,9 @@ impl<P: Protocol> CallClient<P> {
         Self { awaited: false, ..self.clone() }
     }
 
+    /// This client, for calls that this worker of this server makes.
     pub(crate) fn inside(mut self, server: usize, worker: u64) -> Self {
-        self.inside = (self.shared.identity() == server).then_some(worker);
+        self.worker = Some((server, worker));
         self
     }
 
@@ -166,25 +192,20 @@ impl<P: Protocol> CallClient<P> {
     /// Releases unused capacity of the server's tables when they are more than `factor` times as large as needed. Returns
     /// the bytes released. O(table), under the table's lock.
     pub fn compact(&self, factor: usize) -> usize {
-        self.shared.compact(factor)
+        self.target.incarnation().map_or(0, |shared| shared.compact(factor))
     }
 
-    /// Whether the server still admits calls.
+    /// Whether the server still admits calls; `false` while there is no incarnation.
     pub fn is_open(&self) -> bool {
-        self.shared.admission() == AdmissionState::Open
+        self.target.incarnation().is_ok_and(|shared| shared.admission() == AdmissionState::Open)
     }
 }
 
 impl<P: Protocol> Clone for CallClient<P> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-            latest: self.latest,
-            binding: self.binding.clone(),
-            awaited: self.awaited,
-            inside: self.inside,
-            on_caller_exit: self.on_caller_exit,
-        }
+        let Self { latest, awaited, worker, on_caller_exit, waits, .. } = *self;
+        let (target, caller) = (self.target.clone(), self.caller.clone());
+        Self { target, latest, caller, awaited, worker, on_caller_exit, waits }
     }
 }
 
@@ -192,137 +213,9 @@ impl<P: Protocol> fmt::Debug for CallClient<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallClient")
             .field("latest", &self.latest)
-            .field("bound_to", &self.binding.as_ref().map(|binding| &binding.node.label))
+            .field("bound_to", &self.caller.as_ref().map(|caller| caller.actor().get_id()))
             .finish_non_exhaustive()
     }
-}
-
-/// A call: the future that [`CallClient::call`] returns. It starts when it is first polled; dropping it gives it up.
-#[must_use = "a call that is not awaited is never made"]
-pub struct Calling<P: Protocol> {
-    /// What most calls do not have, in a box to keep the future small.
-    pub(crate) extras: Option<Box<Extras<P>>>,
-    state: State<P>,
-}
-
-/// What a bound or nested call holds while it waits.
-pub(crate) struct Extras<P: Protocol> {
-    pub(crate) binding: Option<Arc<Binding<P>>>,
-    pub(crate) edge: Option<WaitEdge>,
-    pub(crate) own: Option<OwnWait<P>>,
-}
-
-impl<P: Protocol> Default for Extras<P> {
-    fn default() -> Self {
-        Self { binding: None, edge: None, own: None }
-    }
-}
-
-pub(crate) enum State<P: Protocol> {
-    New(New<P>),
-    /// Waits for a permit.
-    Queued(Arc<Call<P>>, Place),
-    Open(Arc<Call<P>>),
-    Done,
-}
-
-/// A call that has not been made yet.
-pub(crate) struct New<P: Protocol> {
-    pub(crate) shared: Arc<Shared<P>>,
-    pub(crate) request: P::Request,
-    pub(crate) deadline: Instant,
-    /// Its deadline had passed when the call was made.
-    pub(crate) late: bool,
-    pub(crate) awaited: bool,
-    pub(crate) finishes: bool,
-    pub(crate) inside: Option<u64>,
-}
-
-// Nothing in here is ever pinned.
-impl<P: Protocol> Unpin for Calling<P> {}
-
-impl<P: Protocol> Future for Calling<P> {
-    type Output = Settled<P>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        match this.start(cx.waker()) {
-            Err(error) => return Poll::Ready(Err(error)),
-            // Whatever settles the call wakes this task.
-            Ok(Started::Waits) => return Poll::Pending,
-            Ok(Started::Before) => {}
-        }
-        if let State::Queued(call, place) = &this.state
-            && call.shared.gate.claim(*place, |old| fresh(old, cx.waker()))
-        {
-            let call = Arc::clone(call);
-            if let Some(extras) = &mut this.extras {
-                drop(extras.own.take());
-            }
-            call.shared.submit(Item::Call(Arc::clone(&call)));
-            this.state = State::Open(call);
-        }
-        let (State::Open(call) | State::Queued(call, _)) = &this.state else {
-            return Poll::Ready(Err(CallError::Cancelled));
-        };
-        match call.cell.take_or_wait(|old| old.map_or_else(|| cx.waker().clone(), |old| fresh(old, cx.waker()))) {
-            None => Poll::Pending,
-            Some(value) => {
-                this.leave();
-                this.state = State::Done;
-                Poll::Ready(value)
-            }
-        }
-    }
-}
-
-/// When a call was made.
-pub(crate) enum Started {
-    /// Just now, and it waits.
-    Waits,
-    /// At an earlier poll.
-    Before,
-}
-
-impl<P: Protocol> Calling<P> {
-    /// Makes the call if it has not been made yet.
-    pub(crate) fn start(&mut self, waker: &Waker) -> Result<Started, CallError<P::Error>> {
-        let State::New(_) = self.state else { return Ok(Started::Before) };
-        let State::New(new) = std::mem::replace(&mut self.state, State::Done) else { return Ok(Started::Before) };
-        self.state = self.admit(new, waker)?;
-        // A permit may have been granted on the way into the queue, with a waker that has been used up by that.
-        Ok(if let State::Open(_) = self.state { Started::Waits } else { Started::Before })
-    }
-
-    /// Leaves the queue and removes the wait edge.
-    fn leave(&mut self) {
-        if let State::Queued(call, place) = &self.state {
-            call.shared.gate.cancel(*place, Waker::wake);
-        }
-        if let Some(extras) = &mut self.extras {
-            drop((extras.edge.take(), extras.own.take()));
-        }
-    }
-}
-
-impl<P: Protocol> Drop for Calling<P> {
-    fn drop(&mut self) {
-        self.leave();
-        if let State::Open(call) | State::Queued(call, _) = &self.state {
-            call.shared.caller_left(call);
-        }
-    }
-}
-
-impl<P: Protocol> fmt::Debug for Calling<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Calling").finish_non_exhaustive()
-    }
-}
-
-/// The waker to leave: the old one if it wakes the same task, which saves a clone.
-fn fresh(old: Waker, now: &Waker) -> Waker {
-    if old.will_wake(now) { old } else { now.clone() }
 }
 
 /// A client as a `tower` service, so that tower's layers apply. Always ready: a full server refuses the call at once.

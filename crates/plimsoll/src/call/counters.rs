@@ -1,14 +1,12 @@
-//! What a server shows of its calls: counters, and how long methods run.
+//! What a server counts apart from its table: gauges, refusals by reason, and how long methods run.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Protocol;
 use super::call_table::Outcome;
-use super::shared::Shared;
-use crate::inspect::{Details, Inspect};
+use super::{CallError, Died, Overload};
 
 /// What is counted apart from the table.
 #[derive(Debug, Default)]
@@ -33,59 +31,52 @@ impl Gauges {
     }
 }
 
-/// `started`, `settled`, `settled_<outcome>`, `in_flight`, `timers`, `bound_callers`, `permits_used`, `permits_limit`,
-/// `bytes_used`, `waiting`, `workers`, `overrunning`, `late_replies`, `left_to_finish`, `worker_failures`, `refused_<reason>`, `casts`,
-/// `casts_handled`, `casts_dropped`, `casts_refused`,
-/// `method_<name>_runs`, and of one run in eight `method_<name>_timed`, `method_<name>_ns`, `method_<name>_max_ns`.
-///
-/// `started = settled + in_flight` holds in every reading.
-impl<P: Protocol> Inspect for Shared<P> {
-    fn inspect(&self) -> Details {
-        let (tally, in_flight, timers, callers) = {
-            let table = &mut self.calls.lock().table;
-            (table.tally(), table.in_flight() as u64, table.timers() as u64, table.callers().len() as u64)
+/// Reasons for which a call is refused before it is opened.
+const REASONS: [(&str, Outcome); 9] = [
+    ("in_flight", Outcome::Overloaded),
+    ("bytes", Outcome::Overloaded),
+    ("queue", Outcome::Overloaded),
+    ("waiting", Outcome::Overloaded),
+    ("timeout", Outcome::Timeout),
+    ("shutting_down", Outcome::ShuttingDown),
+    ("no_process", Outcome::Died),
+    ("deadlock", Outcome::Deadlock),
+    ("caller_gone", Outcome::Cancelled),
+];
+
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    counts: [AtomicU64; REASONS.len()],
+}
+
+impl Refusals {
+    /// Counts a refusal and returns it.
+    pub(crate) fn count<E>(&self, error: CallError<E>) -> CallError<E> {
+        let reason = match &error {
+            CallError::Overloaded(Overload::InFlight { .. }) => 0,
+            CallError::Overloaded(Overload::Bytes { .. }) => 1,
+            CallError::Overloaded(Overload::Queue { .. }) => 2,
+            CallError::Overloaded(_) => 3,
+            CallError::Timeout => 4,
+            CallError::ShuttingDown => 5,
+            CallError::Died(Died::NoProcess) => 6,
+            CallError::Deadlock(_) => 7,
+            CallError::Cancelled => 8,
+            // Admission returns nothing else.
+            CallError::App(_) | CallError::Died(_) | CallError::Restarting => return error,
         };
-        let refused = self.refusals.read();
-        let refused_in_all: u64 = refused.iter().map(|(_, _, count)| count).sum();
-        let mut details = Details::default();
-        let mut put = |name: String, value: u64| details.counters.insert(name, value);
-        for (outcome, name) in Outcome::ALL {
-            let at_admission: u64 = refused.iter().filter(|(_, as_, _)| *as_ == outcome).map(|(_, _, n)| n).sum();
-            put(format!("settled_{name}"), tally.settled[outcome as usize] + at_admission);
+        self.counts[reason].fetch_add(1, Ordering::Relaxed);
+        error
+    }
+
+    /// How many were refused for which reason, and as which outcome each counts. One reading, so that
+    /// adding it to both sides of `started = settled + in flight` keeps them equal.
+    pub(crate) fn read(&self) -> [(&'static str, Outcome, u64); REASONS.len()] {
+        let mut read = REASONS.map(|(name, outcome)| (name, outcome, 0));
+        for (entry, count) in read.iter_mut().zip(&self.counts) {
+            entry.2 = count.load(Ordering::Relaxed);
         }
-        for (reason, _, count) in refused {
-            put(format!("refused_{reason}"), count);
-        }
-        let (used, limit) = (self.gate.used(), self.gate.limit());
-        for (name, value) in [
-            ("started", tally.started + refused_in_all),
-            ("settled", tally.settled_in_all() + refused_in_all),
-            ("in_flight", in_flight),
-            ("timers", timers),
-            ("bound_callers", callers),
-            ("permits_used", u64::from(used.count)),
-            ("permits_limit", u64::from(limit.count)),
-            ("bytes_used", used.bytes),
-            ("waiting", self.gate.waiting() as u64),
-        ] {
-            put(name.to_owned(), value);
-        }
-        let gauges = &self.gauges;
-        for (name, value) in [
-            ("workers", &gauges.workers),
-            ("overrunning", &gauges.overrunning),
-            ("late_replies", &gauges.late),
-            ("left_to_finish", &gauges.left_to_finish),
-            ("worker_failures", &gauges.worker_failures),
-            ("casts", &gauges.casts),
-            ("casts_handled", &gauges.casts_handled),
-            ("casts_dropped", &gauges.casts_dropped),
-            ("casts_refused", &gauges.casts_refused),
-        ] {
-            put(name.to_owned(), value.load(Ordering::Relaxed));
-        }
-        P::describe(&self.host, &mut details.counters);
-        details
+        read
     }
 }
 

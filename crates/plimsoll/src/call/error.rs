@@ -23,6 +23,10 @@ pub enum CallError<E> {
     /// The server is stopping and takes no more calls, or its grace ended before this one was served.
     #[error("the server is shutting down")]
     ShuttingDown,
+    /// The child that a client from a child handle calls is being restarted: the call has not run. With
+    /// [`CallClient::wait_for_restart`](super::CallClient::wait_for_restart), its deadline passed meanwhile.
+    #[error("the server is restarting")]
+    Restarting,
     /// The caller exited or dropped the call.
     #[error("the call was cancelled by its caller")]
     Cancelled,
@@ -34,7 +38,7 @@ pub enum CallError<E> {
 impl<E> CallError<E> {
     /// Whether the service has certainly not run: the call may be repeated, here or elsewhere, without running twice.
     pub fn never_ran(&self) -> bool {
-        matches!(self, Self::Overloaded(_) | Self::Died(Died::NoProcess) | Self::Deadlock(_))
+        matches!(self, Self::Overloaded(_) | Self::Died(Died::NoProcess) | Self::Restarting | Self::Deadlock(_))
     }
 
     /// The same error with the service's own one changed by `f`.
@@ -45,6 +49,7 @@ impl<E> CallError<E> {
             Self::Timeout => CallError::Timeout,
             Self::Died(why) => CallError::Died(why),
             Self::ShuttingDown => CallError::ShuttingDown,
+            Self::Restarting => CallError::Restarting,
             Self::Cancelled => CallError::Cancelled,
             Self::Deadlock(cycle) => CallError::Deadlock(cycle),
         }

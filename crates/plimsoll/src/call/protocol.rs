@@ -4,14 +4,11 @@ use std::collections::BTreeMap;
 
 use plimsoll_sync::slots::SlotKey;
 
-use super::Service;
-use super::counters::MethodTimings;
-use super::shared::Shared;
 use crate::supervisor::{CurrentMessage, StopDeadline};
 
 /// The types of a conversation: what a caller sends and what it may get back.
 ///
-/// Every [`Service`] is one, and so is every [`GenServer`](crate::server::GenServer) as
+/// Every [`Service`](super::Service) is one, and so is every [`GenServer`](crate::server::GenServer) as
 /// [`ServerProtocol`](crate::server::ServerProtocol). Clients, call table and settlement are the same for both.
 pub trait Protocol: Sized + Send + Sync + 'static {
     /// What a call carries.
@@ -36,11 +33,10 @@ pub trait Protocol: Sized + Send + Sync + 'static {
         None
     }
 
-    /// Whether the server itself will settle a call whose reply handle was dropped: it is at work on this very thread, or
-    /// ending.
+    /// Whether the server itself will settle `call`, whose reply handle was dropped: it is at work on this very thread, or
+    /// ending. `server` is its identity; `exited` says whether its exit reason is known.
     #[doc(hidden)]
-    #[allow(private_interfaces, reason = "not part of the public face")]
-    fn keeps_unreplied(_shared: &Shared<Self>, _call: SlotKey) -> bool {
+    fn keeps_unreplied(_host: &Self::Host, _server: usize, _exited: bool, _call: SlotKey) -> bool {
         false
     }
 
@@ -57,30 +53,4 @@ pub trait Protocol: Sized + Send + Sync + 'static {
     /// Adds the host's own counters.
     #[doc(hidden)]
     fn describe(_host: &Self::Host, _counters: &mut BTreeMap<String, u64>) {}
-}
-
-/// The host of a [`Service`]: the service itself.
-#[doc(hidden)]
-#[derive(Debug)]
-pub struct ServiceHost<S> {
-    pub(crate) service: S,
-    pub(crate) timings: MethodTimings,
-    pub(crate) stop_deadline: StopDeadline,
-}
-
-impl<S: Service> Protocol for S {
-    type Request = S::Request;
-    type Reply = S::Reply;
-    type Error = S::Error;
-    type Message = std::convert::Infallible;
-    type Host = ServiceHost<S>;
-    const IN_TURN: bool = false;
-
-    fn stop_deadline(host: &ServiceHost<S>) -> StopDeadline {
-        host.stop_deadline.clone()
-    }
-
-    fn describe(host: &ServiceHost<S>, counters: &mut BTreeMap<String, u64>) {
-        host.timings.describe(counters);
-    }
 }

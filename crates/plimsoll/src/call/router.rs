@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Service;
 use super::deadline::DeadlineTask;
-use super::settlement::{BegunCall, GRANTED_PATIENCE};
-use super::shared::{Next, Notified, Shared};
+use super::settlement::GRANTED_PATIENCE;
+use super::shared::{BegunCall, Next, Notified, Shared};
 use super::worker::{self, Worker, WorkerActor};
 
 /// Workers started for one message, before the actor handles anything else.

@@ -2,19 +2,22 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use plimsoll_sync::permits::{Load, MAX_BYTES, MAX_COUNT};
 use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 
+use super::call_table::Outcome;
 use super::counters::MethodTimings;
 use super::deadline::DeadlineTask;
-use super::protocol::ServiceHost;
+use super::limits::{Limits, Weigh};
 use super::router::Router;
-use super::shared::{Limits, Notified, Shared, Weigh};
+use super::service::ServiceHost;
+use super::shared::{Notified, Shared};
 use super::{CallClient, OnCallerExit, Protocol, Service, Worker};
-use crate::inspect::Inspect;
+use crate::inspect::{Details, Inspect};
 use crate::supervisor::{Child, StopDeadline};
 
 /// A server that runs each call in a worker of its own.
@@ -258,5 +261,61 @@ impl<P: Protocol> From<StartedServer<P>> for Child {
 impl<P: Protocol> fmt::Debug for StartedServer<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StartedServer").field("actor", &self.actor.get_id()).finish_non_exhaustive()
+    }
+}
+
+/// `started`, `settled`, `settled_<outcome>`, `in_flight`, `timers`, `bound_callers`, `permits_used`, `permits_limit`,
+/// `bytes_used`, `waiting`, `workers`, `overrunning`, `late_replies`, `left_to_finish`, `worker_failures`, `refused_<reason>`, `casts`,
+/// `casts_handled`, `casts_dropped`, `casts_refused`,
+/// `method_<name>_runs`, and of one run in eight `method_<name>_timed`, `method_<name>_ns`, `method_<name>_max_ns`.
+///
+/// `started = settled + in_flight` holds in every reading.
+impl<P: Protocol> Inspect for Shared<P> {
+    fn inspect(&self) -> Details {
+        let (tally, in_flight, timers, callers) = {
+            let table = &mut self.calls.lock().table;
+            (table.tally(), table.in_flight() as u64, table.timers() as u64, table.callers().len() as u64)
+        };
+        let refused = self.refusals.read();
+        let refused_in_all: u64 = refused.iter().map(|(_, _, count)| count).sum();
+        let mut details = Details::default();
+        let mut put = |name: String, value: u64| details.counters.insert(name, value);
+        for (outcome, name) in Outcome::ALL {
+            let at_admission: u64 = refused.iter().filter(|(_, as_, _)| *as_ == outcome).map(|(_, _, n)| n).sum();
+            put(format!("settled_{name}"), tally.settled[outcome as usize] + at_admission);
+        }
+        for (reason, _, count) in refused {
+            put(format!("refused_{reason}"), count);
+        }
+        let (used, limit) = (self.gate.used(), self.gate.limit());
+        for (name, value) in [
+            ("started", tally.started + refused_in_all),
+            ("settled", tally.settled_in_all() + refused_in_all),
+            ("in_flight", in_flight),
+            ("timers", timers),
+            ("bound_callers", callers),
+            ("permits_used", u64::from(used.count)),
+            ("permits_limit", u64::from(limit.count)),
+            ("bytes_used", used.bytes),
+            ("waiting", self.gate.waiting() as u64),
+        ] {
+            put(name.to_owned(), value);
+        }
+        let gauges = &self.gauges;
+        for (name, value) in [
+            ("workers", &gauges.workers),
+            ("overrunning", &gauges.overrunning),
+            ("late_replies", &gauges.late),
+            ("left_to_finish", &gauges.left_to_finish),
+            ("worker_failures", &gauges.worker_failures),
+            ("casts", &gauges.casts),
+            ("casts_handled", &gauges.casts_handled),
+            ("casts_dropped", &gauges.casts_dropped),
+            ("casts_refused", &gauges.casts_refused),
+        ] {
+            put(name.to_owned(), value.load(Ordering::Relaxed));
+        }
+        P::describe(&self.host, &mut details.counters);
+        details
     }
 }

@@ -1,5 +1,6 @@
 //! What a call server serves, and the context of one call.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use std::time::Duration;
 use ractor::{ActorCell, ActorId};
 use tokio::time::Instant;
 
+use super::counters::MethodTimings;
 use super::{CallClient, Protocol};
+use crate::supervisor::StopDeadline;
 
 /// Work that is done call by call, each call in a worker of its own.
 ///
@@ -124,5 +127,31 @@ impl fmt::Debug for CallContext {
             .field("worker", &self.worker.as_ref().map(ActorCell::get_id))
             .field("caller", &self.caller)
             .finish()
+    }
+}
+
+/// The host of a [`Service`]: the service itself.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct ServiceHost<S> {
+    pub(crate) service: S,
+    pub(crate) timings: MethodTimings,
+    pub(crate) stop_deadline: StopDeadline,
+}
+
+impl<S: Service> Protocol for S {
+    type Request = S::Request;
+    type Reply = S::Reply;
+    type Error = S::Error;
+    type Message = std::convert::Infallible;
+    type Host = ServiceHost<S>;
+    const IN_TURN: bool = false;
+
+    fn stop_deadline(host: &ServiceHost<S>) -> StopDeadline {
+        host.stop_deadline.clone()
+    }
+
+    fn describe(host: &ServiceHost<S>, counters: &mut BTreeMap<String, u64>) {
+        host.timings.describe(counters);
     }
 }

@@ -2,37 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Waker;
 use std::time::Duration;
 
-use plimsoll_sync::cell::{CallCell, Party, Won};
-use plimsoll_sync::slots::SlotKey;
-use tokio::time::Instant;
+use plimsoll_sync::cell::{Party, Won};
 
 use super::call_table::{AdmissionState, Outcome};
-use super::shared::Shared;
+use super::shared::{BegunCall, Call, Settled, Shared};
 use super::{CallError, Died, Protocol};
 use crate::exit::ExitReason;
 use crate::panics::discard;
-use crate::wait_graph::Node;
-
-/// What a call of `P` ends with.
-pub(crate) type Settled<P> = Result<<P as Protocol>::Reply, CallError<<P as Protocol>::Error>>;
-
-/// One call: a single allocation that caller, table and worker hold together.
-pub(crate) struct Call<P: Protocol> {
-    pub(crate) cell: CallCell<Settled<P>, Waker>,
-    /// Table and call refer to each other only while the call is open.
-    pub(crate) shared: Arc<Shared<P>>,
-    pub(crate) key: SlotKey,
-    pub(crate) deadline: Instant,
-    pub(crate) bytes: u64,
-    /// The bound actor, and whether it waits for the reply in its own handler.
-    pub(crate) caller: Option<Arc<Node>>,
-    pub(crate) awaited: bool,
-    /// Once begun it is not cancelled when its caller leaves.
-    pub(crate) finishes: bool,
-}
 
 impl<P: Protocol> Shared<P> {
     /// Settles `call`, unless it has settled: the table first, then the caller, then the worker.
@@ -73,6 +51,16 @@ impl<P: Protocol> Shared<P> {
             worker.wake();
         }
         self.drain_progressed();
+    }
+
+    /// Closes admission. Open calls are served, or those only that have begun.
+    pub(crate) fn drain(&self, serve_queued: bool) {
+        self.calls.lock().table.drain();
+        self.draining.store(true, Ordering::Release);
+        if !serve_queued {
+            self.end_unbegun();
+        }
+        self.progress.notify_one();
     }
 
     /// Settles the calls that have not begun as `ShuttingDown`.
@@ -148,25 +136,7 @@ pub(crate) enum Rest {
     Stuck,
 }
 
-/// The permit of a begun call and the duty to settle it. Dropping this releases both.
-pub(crate) struct BegunCall<P: Protocol> {
-    pub(crate) call: Arc<Call<P>>,
-}
-
 impl<P: Protocol> BegunCall<P> {
-    /// Begins a call; `None` if it has settled already.
-    pub(crate) fn begin(call: Arc<Call<P>>) -> Option<Self> {
-        if !call.cell.begin() {
-            return None;
-        }
-        call.shared.gauges.workers.fetch_add(1, Ordering::AcqRel);
-        Some(Self { call })
-    }
-
-    pub(crate) fn shared(&self) -> &Arc<Shared<P>> {
-        &self.call.shared
-    }
-
     /// Settles the call for its worker; a late reply is counted and dropped.
     pub(crate) fn settle(&self, outcome: Outcome, value: Settled<P>) -> bool {
         self.shared().settle(&self.call, Party::Worker, outcome, value)
@@ -175,7 +145,7 @@ impl<P: Protocol> BegunCall<P> {
     /// The call has not settled, and no reply will come.
     fn unserved(&self) {
         let shared = self.shared();
-        if P::keeps_unreplied(shared, self.call.key) {
+        if P::keeps_unreplied(&shared.host, shared.identity(), shared.exit.get().is_some(), self.call.key) {
             return;
         }
         let (outcome, error) = if P::IN_TURN {

@@ -7,20 +7,22 @@ use std::task::Waker;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use plimsoll_sync::permits::{Load, PermitGate};
+use plimsoll_sync::cell::CallCell;
+use plimsoll_sync::permits::PermitGate;
+use plimsoll_sync::slots::SlotKey;
 use ractor::ActorRef;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::admission::Refusals;
 use super::call_table::{AdmissionState, CallTable};
-use super::counters::Gauges;
-use super::settlement::{BegunCall, Call};
-use super::{OnCallerExit, Protocol};
+use super::counters::{Gauges, Refusals};
+use super::limits::Limits;
+use super::{CallError, Protocol};
 use crate::exit::ExitReason;
 use crate::exit_monitor::ExitMonitor;
 use crate::panics::discard;
+use crate::wait_graph::Node;
 
 /// What waits in a server's queue.
 pub(crate) enum Item<P: Protocol> {
@@ -63,7 +65,7 @@ pub(crate) struct Shared<P: Protocol> {
     pub(crate) gauges: Gauges,
     /// The server's own workers that wait for one of its permits, and each with how many calls.
     pub(crate) own_waiting: Mutex<HashMap<u64, u32>>,
-    draining: AtomicBool,
+    pub(crate) draining: AtomicBool,
     /// Why the server ended, once something but a kill ended it.
     pub(crate) exit: OnceLock<ExitReason>,
     /// Notified when a deadline is set that is earlier than all others.
@@ -74,17 +76,43 @@ pub(crate) struct Shared<P: Protocol> {
     pub(crate) limits: Limits<P>,
 }
 
-/// How a server was set up.
-pub(crate) struct Limits<P: Protocol> {
-    pub(crate) load: Load,
-    pub(crate) queue: u32,
-    pub(crate) deadline: Duration,
-    pub(crate) weigh: Option<Weigh<P>>,
-    pub(crate) on_caller_exit: OnCallerExit,
+/// What a call of `P` ends with.
+pub(crate) type Settled<P> = Result<<P as Protocol>::Reply, CallError<<P as Protocol>::Error>>;
+
+/// One call: a single allocation that caller, table and worker hold together.
+pub(crate) struct Call<P: Protocol> {
+    pub(crate) cell: CallCell<Settled<P>, Waker>,
+    /// Table and call refer to each other only while the call is open.
+    pub(crate) shared: Arc<Shared<P>>,
+    pub(crate) key: SlotKey,
+    pub(crate) deadline: Instant,
+    pub(crate) bytes: u64,
+    /// The bound actor, and whether it waits for the reply in its own handler.
+    pub(crate) caller: Option<Arc<Node>>,
+    pub(crate) awaited: bool,
+    /// Once begun it is not cancelled when its caller leaves.
+    pub(crate) finishes: bool,
 }
 
-/// Returns the bytes of a request.
-pub(crate) type Weigh<P> = Box<dyn Fn(&<P as Protocol>::Request) -> u64 + Send + Sync>;
+/// The permit of a begun call and the duty to settle it. Dropping this releases both.
+pub(crate) struct BegunCall<P: Protocol> {
+    pub(crate) call: Arc<Call<P>>,
+}
+
+impl<P: Protocol> BegunCall<P> {
+    /// Begins a call; `None` if it has settled already.
+    fn begin(call: Arc<Call<P>>) -> Option<Self> {
+        if !call.cell.begin() {
+            return None;
+        }
+        call.shared.gauges.workers.fetch_add(1, Ordering::AcqRel);
+        Some(Self { call })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared<P>> {
+        &self.call.shared
+    }
+}
 
 impl<P: Protocol> Shared<P> {
     pub(crate) fn new(host: P::Host, limits: Limits<P>) -> Self {
@@ -113,8 +141,8 @@ impl<P: Protocol> Shared<P> {
     }
 
     /// Differs between servers that exist at the same time.
-    pub(crate) fn identity(self: &Arc<Self>) -> usize {
-        Arc::as_ptr(self).addr()
+    pub(crate) fn identity(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// The server's actor starts, in the current runtime.
@@ -215,16 +243,6 @@ impl<P: Protocol> Shared<P> {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
-    }
-
-    /// Closes admission. Open calls are served, or those only that have begun.
-    pub(crate) fn drain(&self, serve_queued: bool) {
-        self.calls.lock().table.drain();
-        self.draining.store(true, Ordering::Release);
-        if !serve_queued {
-            self.end_unbegun();
-        }
-        self.progress.notify_one();
     }
 
     /// Drops what will never be handled.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use futures::Stream;
 use tokio::sync::mpsc;
 
-use super::settlement::Settled;
+use super::shared::Settled;
 use super::{CallClient, CallError, Calling, Protocol};
 
 /// Where a service puts the items of a streaming reply.

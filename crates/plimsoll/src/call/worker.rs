@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
 
 use super::call_table::Outcome;
-use super::settlement::BegunCall;
+use super::shared::BegunCall;
 use super::{CallContext, CallError, Died, Service};
 use crate::current_server;
 use crate::exit::ExitReason;

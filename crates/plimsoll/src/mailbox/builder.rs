@@ -13,23 +13,7 @@ use ractor::{Actor, ActorCell, ActorName, SpawnErr};
 
 use super::delivery::{Core, Queue, Weigh};
 use super::waiting_time::WaitingTimes;
-use super::{Bounded, BoundedRef};
-
-/// What happens to a message that does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// It comes back to its sender.
-    #[default]
-    Reject,
-    /// [`send_by`](BoundedRef::send_by) waits for room until its deadline, first come first served;
-    /// [`send`](BoundedRef::send), which cannot wait, rejects.
-    Wait,
-    /// It is dropped and counted.
-    DropNewest,
-    /// As many of the oldest as it takes are dropped and counted.
-    DropOldest,
-}
+use super::{Bounded, BoundedRef, Overflow};
 
 /// The limits of a mailbox, and the only way to start an actor that has one.
 /// ```

@@ -13,8 +13,6 @@ use ractor::concurrency::JoinHandle;
 use ractor::{ActorRef, MessagingErr};
 
 use super::waiting_time::{SentAt, WaitingTimes};
-
-use super::{BoundedRef, Overflow};
 use crate::wait_graph::ActorTask;
 
 /// How scarce memory is.
@@ -32,6 +30,22 @@ pub enum PressureLevel {
 
 impl PressureLevel {
     const ALL: [Self; 4] = [Self::Normal, Self::Elevated, Self::High, Self::Critical];
+}
+
+/// What happens to a message that does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// It comes back to its sender.
+    #[default]
+    Reject,
+    /// [`send_by`](super::BoundedRef::send_by) waits for room until its deadline, first come first served;
+    /// [`send`](super::BoundedRef::send), which cannot wait, rejects.
+    Wait,
+    /// It is dropped and counted.
+    DropNewest,
+    /// As many of the oldest as it takes are dropped and counted.
+    DropOldest,
 }
 
 /// What a mailbox brings.
@@ -155,7 +169,7 @@ pub(crate) enum Payload<M> {
 /// Only a [`BoundedRef`](super::BoundedRef) makes one. If it is dropped without being taken, its message is dropped with
 /// it and the credit returns.
 pub struct Bounded<M> {
-    core: Arc<Core<M>>,
+    pub(crate) core: Arc<Core<M>>,
     payload: Payload<M>,
 }
 
@@ -191,13 +205,6 @@ impl<M> Bounded<M> {
             }
             Payload::Nothing => None,
         }
-    }
-}
-
-impl<M: Send + 'static> Bounded<M> {
-    /// A sender of the mailbox that this came from: for an actor that sends to itself, or hands out its address.
-    pub fn sender(&self) -> BoundedRef<M> {
-        BoundedRef { core: Arc::clone(&self.core) }
     }
 }
 

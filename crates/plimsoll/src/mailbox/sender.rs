@@ -15,7 +15,7 @@ use ractor::concurrency::JoinHandle;
 
 use super::delivery::{Core, Payload, Queue, WAYS};
 use super::waiting_time::SentAt;
-use super::{Overflow, PressureLevel};
+use super::{Bounded, Overflow, PressureLevel};
 use crate::call::Overload;
 use crate::supervisor::Child;
 use crate::wait_graph::{self, Node, WaitEdge};
@@ -274,6 +274,13 @@ impl Drop for Waiting<'_> {
         if let Some(place) = self.place.take() {
             self.gate.cancel(place, Waker::wake);
         }
+    }
+}
+
+impl<M: Send + 'static> Bounded<M> {
+    /// A sender of the mailbox that this came from: for an actor that sends to itself, or hands out its address.
+    pub fn sender(&self) -> BoundedRef<M> {
+        BoundedRef { core: Arc::clone(&self.core) }
     }
 }
 

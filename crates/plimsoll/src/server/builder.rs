@@ -13,7 +13,8 @@ use super::GenServer;
 use super::actor::{ServerActor, Starting};
 use super::protocol::{ServerHost, ServerProtocol};
 use crate::call::deadline::DeadlineTask;
-use crate::call::shared::{Limits, Shared, Weigh};
+use crate::call::limits::{Limits, Weigh};
+use crate::call::shared::Shared;
 use crate::call::{OnCallerExit, StartedServer};
 
 /// A server with the initial state `server`, not started yet.

@@ -11,8 +11,8 @@ use ractor::ActorCell;
 use tokio::time::Instant;
 
 use super::monitors::{DownReason, MonitorRef, MonitorsFull};
-use super::protocol::{ServerMessage, ServerProtocol, ServerRef};
-use super::{GenServer, Reply, TimerKey, TimersFull};
+use super::protocol::{ServerMessage, ServerProtocol};
+use super::{GenServer, Reply, ServerRef, TimerKey, TimersFull};
 use crate::call::shared::{Item, Shared};
 use crate::call::{CallClient, CallError, Overload, Protocol};
 use crate::exit::ExitReason;

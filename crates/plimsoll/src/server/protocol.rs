@@ -13,17 +13,14 @@ use tokio::task::AbortHandle;
 use super::monitors::{MonitorRef, MonitorTable};
 use super::timers::{TimerKey, Timers};
 use super::{GenServer, reply_drop};
+use crate::call::Protocol;
 use crate::call::counters::MethodTimings;
 use crate::call::shared::Shared;
-use crate::call::{CallClient, Protocol};
 use crate::exit_monitor::ExitMonitor;
 use crate::panics::discard;
 use crate::supervisor::{CurrentMessage, StopDeadline};
 
-/// A client of the server `S`: calls and casts.
-pub type ServerRef<S> = CallClient<ServerProtocol<S>>;
-
-/// The [`Protocol`] of a [`GenServer`]. Write [`ServerRef<S>`] for a client.
+/// The [`Protocol`] of a [`GenServer`]. Write [`ServerRef<S>`](super::ServerRef) for a client.
 #[derive(Debug)]
 pub struct ServerProtocol<S>(PhantomData<fn() -> S>);
 
@@ -39,11 +36,8 @@ impl<S: GenServer> Protocol for ServerProtocol<S> {
         host.timers.lock().tick(now, |key| events.push(ServerMessage::Timer(key)))
     }
 
-    #[allow(private_interfaces, reason = "not part of the public interface")]
-    fn keeps_unreplied(shared: &Shared<Self>, call: SlotKey) -> bool {
-        shared.host.ending.load(Ordering::Acquire)
-            || shared.exit.get().is_some()
-            || reply_drop::dropped(std::ptr::from_ref(shared).addr(), call)
+    fn keeps_unreplied(host: &ServerHost<S>, server: usize, exited: bool, call: SlotKey) -> bool {
+        exited || host.ending.load(Ordering::Acquire) || reply_drop::dropped(server, call)
     }
 
     fn current_message(host: &ServerHost<S>) -> Option<CurrentMessage> {

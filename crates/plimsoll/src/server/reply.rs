@@ -8,7 +8,7 @@ use super::GenServer;
 use super::protocol::ServerProtocol;
 use crate::call::CallError;
 use crate::call::call_table::Outcome;
-use crate::call::settlement::BegunCall;
+use crate::call::shared::BegunCall;
 
 /// What a call handler returns.
 pub enum Response<S: GenServer> {

@@ -177,6 +177,13 @@ impl ChildRef {
     }
 }
 
+impl ChildRef {
+    /// The value, without sharing it.
+    pub(crate) fn value_as<T: Any>(&self) -> Option<&T> {
+        self.value.as_deref()?.downcast_ref()
+    }
+}
+
 impl PartialEq for ChildRef {
     fn eq(&self, other: &Self) -> bool {
         self.actor.get_id() == other.actor.get_id()

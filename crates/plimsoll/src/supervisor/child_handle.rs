@@ -6,6 +6,7 @@
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use ractor::{ActorId, ActorRef, Message, MessagingErr};
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::child::{ChildSlot, Presence};
+use super::child::{ChildRef, ChildSlot, Presence};
 
 /// A reference to a child by its id, for as long as its supervisor has it: it finds the incarnation that runs.
 ///
@@ -52,17 +53,17 @@ use super::child::{ChildSlot, Presence};
 /// # Ok(()) }
 /// ```
 pub struct ChildHandle<M> {
-    place: Arc<Place>,
+    place: Arc<ChildPlace>,
     message: PhantomData<fn(M)>,
 }
 
 /// Where the child is found.
 #[derive(Debug)]
-enum Place {
+pub(crate) enum ChildPlace {
     Here(Arc<ChildSlot>),
     /// Below a child that is a supervisor, which may be restarted itself.
     Below {
-        supervisor: Box<Place>,
+        supervisor: Box<ChildPlace>,
         id: Arc<str>,
         found: ArcSwapOption<(ActorId, Arc<ChildSlot>)>,
     },
@@ -100,7 +101,7 @@ pub struct HandleSendError<M> {
     pub message: M,
 }
 
-impl Place {
+impl ChildPlace {
     fn resolve(&self) -> Result<Guard<Arc<Presence>>, Absent> {
         match self {
             Self::Here(slot) => presence(slot),
@@ -135,6 +136,46 @@ impl Place {
             Self::Below { found, .. } => found.load().as_ref().map(|found| found.1.clone()),
         }
     }
+
+    /// Calls `f` with the incarnation that runs.
+    pub(crate) fn with_running<T>(&self, f: impl FnOnce(&ChildRef) -> T) -> Result<T, HandleError> {
+        let guard = self.resolve()?;
+        let Presence::Running(child, _) = &**guard else { return Err(HandleError::NoProcess) };
+        Ok(f(child))
+    }
+
+    /// Waits for anything but a restart or an incarnation that has refused already; `false` when the time is over.
+    pub(crate) async fn wait(&self, has_refused: impl Fn(&ChildRef) -> bool, deadline: Instant) -> bool {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        let slot = match self.resolve() {
+            Err(Absent::Restarting(slot)) => slot,
+            Err(Absent::NoProcess) => return true,
+            Ok(_) => match self.slot_of_supervisor() {
+                Some(slot) => slot,
+                None => return true,
+            },
+        };
+        let mut changed = pin!(slot.changed());
+        // What changes after the next look wakes this.
+        changed.as_mut().enable();
+        let look_again = match self.resolve() {
+            // The slot of the child, or of the same supervisor above it.
+            Err(Absent::Restarting(now)) if Arc::ptr_eq(&now, &slot) => deadline,
+            Err(Absent::Restarting(_)) => Instant::now() + LOOK_AGAIN,
+            Err(Absent::NoProcess) => return true,
+            Ok(guard) => match &**guard {
+                Presence::Running(child, _) if has_refused(child) => Instant::now() + LOOK_AGAIN,
+                _ => return true,
+            },
+        };
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep_until(deadline.min(look_again)) => {}
+        }
+        true
+    }
 }
 
 fn presence(slot: &Arc<ChildSlot>) -> Result<Guard<Arc<Presence>>, Absent> {
@@ -155,17 +196,18 @@ impl From<Absent> for HandleError {
     }
 }
 
-/// The longest time between two looks at an incarnation that refused a message and has not been replaced yet.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// The longest time between two looks at an incarnation that refused a message and has not been replaced yet. Its
+/// supervisor publishes a change; one that is killed at that moment may not.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl<M: Message> ChildHandle<M> {
     pub(crate) fn here(slot: Arc<ChildSlot>) -> Self {
-        Self { place: Arc::new(Place::Here(slot)), message: PhantomData }
+        Self { place: Arc::new(ChildPlace::Here(slot)), message: PhantomData }
     }
 
     /// Below the child of this slot, by ids.
     pub(crate) fn below<'a>(slot: Arc<ChildSlot>, ids: impl Iterator<Item = &'a str>) -> Self {
-        let place = ids.fold(Place::Here(slot), |supervisor, id| Place::Below {
+        let place = ids.fold(ChildPlace::Here(slot), |supervisor, id| ChildPlace::Below {
             supervisor: Box::new(supervisor),
             id: id.into(),
             found: ArcSwapOption::empty(),
@@ -200,20 +242,27 @@ impl<M: Message> ChildHandle<M> {
     ///
     /// Cost: one atomic load more than a send by the actor's own reference.
     pub fn send(&self, message: M) -> Result<(), HandleSendError<M>> {
+        self.send_to_running(message).map_err(|(error, _)| error)
+    }
+
+    /// Sends a message; an incarnation that has exited is returned with the error.
+    fn send_to_running(&self, message: M) -> Result<(), (HandleSendError<M>, Option<ActorId>)> {
         let guard = match self.place.resolve() {
             Ok(guard) => guard,
-            Err(absent) => return Err(HandleSendError { error: absent.into(), message }),
+            Err(absent) => return Err((HandleSendError { error: absent.into(), message }, None)),
         };
         let Presence::Running(child, _) = &**guard else {
-            return Err(HandleSendError { error: HandleError::NoProcess, message });
+            return Err((HandleSendError { error: HandleError::NoProcess, message }, None));
         };
         if child.actor().is_message_type_of::<M>() != Some(true) {
-            return Err(HandleSendError { error: HandleError::WrongType, message });
+            return Err((HandleSendError { error: HandleError::WrongType, message }, None));
         }
         match child.actor().send_message(message) {
             Ok(()) => Ok(()),
             // It has exited, and its supervisor has yet to notice.
-            Err(MessagingErr::SendErr(message)) => Err(HandleSendError { error: HandleError::Restarting, message }),
+            Err(MessagingErr::SendErr(message)) => {
+                Err((HandleSendError { error: HandleError::Restarting, message }, Some(child.actor().get_id())))
+            }
             Err(_) => unreachable!("the message's type was checked, and the channel has no other error"),
         }
     }
@@ -228,7 +277,7 @@ impl<M: Message> ChildHandle<M> {
         let deadline = Instant::now() + limit;
         loop {
             match self.get() {
-                Err(HandleError::Restarting) if self.wait(deadline).await => {}
+                Err(HandleError::Restarting) if self.place.wait(|_| false, deadline).await => {}
                 other => return other,
             }
         }
@@ -243,36 +292,20 @@ impl<M: Message> ChildHandle<M> {
     pub async fn send_within(&self, message: M, limit: Duration) -> Result<(), HandleSendError<M>> {
         let (deadline, mut message) = (Instant::now() + limit, message);
         loop {
-            match self.send(message) {
-                Err(HandleSendError { error: HandleError::Restarting, message: undelivered }) => {
-                    message = undelivered;
-                    if !self.wait(deadline).await {
-                        return Err(HandleSendError { error: HandleError::Restarting, message });
-                    }
-                }
-                other => return other,
+            let (undelivered, exited) = match self.send_to_running(message) {
+                Err((error, exited)) if error.error == HandleError::Restarting => (error.message, exited),
+                other => return other.map_err(|(error, _)| error),
+            };
+            message = undelivered;
+            let has_exited = |child: &ChildRef| Some(child.actor().get_id()) == exited;
+            if !self.place.wait(has_exited, deadline).await {
+                return Err(HandleSendError { error: HandleError::Restarting, message });
             }
         }
     }
 
-    /// Waits for a change; `false` when the time is over.
-    async fn wait(&self, deadline: Instant) -> bool {
-        if Instant::now() >= deadline {
-            return false;
-        }
-        let look_again = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN));
-        match self.place.resolve() {
-            Err(Absent::Restarting(slot)) => {
-                let changed = slot.changed();
-                // A change between the look and this line is found by looking again.
-                tokio::select! {
-                    () = changed => {}
-                    () = look_again => {}
-                }
-            }
-            _ => look_again.await,
-        }
-        true
+    pub(crate) fn place(&self) -> &Arc<ChildPlace> {
+        &self.place
     }
 }
 

@@ -123,6 +123,9 @@ pub enum ChildError {
     /// The child was killed and is still there: it blocks its thread. Nothing more can be done to it.
     #[error("the child was killed but does not end: it blocks its thread")]
     KillTimedOut,
+    /// The child is no server of this type.
+    #[error("the child is a server of another type, or none")]
+    WrongType,
     /// The caller would wait for its own end.
     #[error(transparent)]
     Deadlock(#[from] Deadlock),

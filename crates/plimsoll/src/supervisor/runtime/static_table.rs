@@ -102,14 +102,18 @@ impl ChildTable for StaticTable {
 
     fn presence(&self, state: &StaticState, spec: Key) -> Presence {
         let phase = state.phase_of(spec);
-        match phase {
-            Some(ChildPhase::Running(run) | ChildPhase::Stopping(run)) => self
-                .get(run)
-                .map_or(Presence::Stopped, |child| Presence::Running(child.reference(), child.nested().cloned())),
+        let running = match phase {
+            Some(ChildPhase::Running(run) | ChildPhase::Stopping(run)) => self.get(run),
+            _ => None,
+        };
+        match (running, phase) {
+            (Some(child), _) => Presence::Running(child.reference(), child.nested().cloned()),
             _ if state.is_shutting_down() => Presence::SupervisorEnded,
-            Some(ChildPhase::Restarting | ChildPhase::Starting) => Presence::Restarting,
-            Some(ChildPhase::Stopped) => Presence::Stopped,
-            None => Presence::Removed,
+            (None, Some(ChildPhase::Restarting | ChildPhase::Starting)) => Presence::Restarting,
+            // A strategy has stopped it, and will start it.
+            (None, Some(_)) if state.awaits_restart(spec) => Presence::Restarting,
+            (None, Some(_)) => Presence::Stopped,
+            (None, None) => Presence::Removed,
         }
     }
 

@@ -87,6 +87,16 @@ impl StaticState {
                 .any(|restart| restart.scope.has_siblings() && matches!(restart.stage, Stage::Stopping { .. }))
     }
 
+    /// Whether a restart in progress will start this child, if it does not run then.
+    pub(crate) fn awaits_restart(&self, key: Key) -> bool {
+        let skipped = self.children.get(&key).is_none_or(|child| child.skip);
+        let will_start = |restart: &PendingRestart| match restart.stage {
+            Stage::Starting { next, end } => restart.scope.contains(key) && (next..end).contains(&key),
+            Stage::Stopping { .. } | Stage::Waiting => restart.scope.contains(key),
+        };
+        !skipped && self.restarts.values().any(will_start)
+    }
+
     /// Whether a strategy that is stopping siblings covers this one.
     pub(super) fn is_being_stopped(&self, key: Key) -> bool {
         self.flags.strategy != Strategy::OneForOne
