@@ -536,3 +536,53 @@ async fn no_request_is_handled_twice_while_a_call_server_restarts_on_two_threads
 async fn no_request_is_handled_twice_while_a_call_server_restarts_on_four_threads() {
     call_server_storm(Worker::Actor).await;
 }
+
+/// A child of which every start but the first takes 100 ms.
+fn slow(id: &str, handled: &Handled) -> ChildSpec {
+    let starts: Starts = (handled.clone(), Arc::new(AtomicU32::new(0)));
+    let start = |parent, starts: Starts| async move {
+        if starts.1.load(Ordering::Relaxed) > 0 {
+            pass(100).await;
+        }
+        start(parent, starts).await
+    };
+    ChildSpec::with(id, starts, start).backoff(Backoff::constant(Duration::from_millis(50)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn siblings_that_a_restart_will_start_are_restarting_and_no_others() {
+    let handled = Handled::default();
+    let ids = ["a", "b", "c", "d", "e"];
+    let tree = top().strategy(Strategy::RestForOne);
+    let tree = ids.iter().fold(tree, |tree, id| tree.child(slow(id, &handled))).start().await.unwrap();
+    let clients = ids.map(|id| tree.server_ref::<Counts>(id).unwrap());
+    let states = || async {
+        let mut states = String::new();
+        for client in &clients {
+            states.push(match client.call(Do::Handle(1)).await {
+                Ok(_) => '+',
+                Err(CallError::Restarting) => 'r',
+                Err(CallError::Died(Died::NoProcess)) => '-',
+                Err(error) => panic!("{error}"),
+            });
+        }
+        states
+    };
+    tree.terminate_child("a").await.unwrap();
+    assert_eq!(states().await, "-++++");
+    kill(&tree, "b");
+    pass(10).await;
+    assert_eq!(states().await, "-rrrr", "in the delay");
+    tree.terminate_child("d").await.unwrap();
+    assert_eq!(states().await, "-rr-r", "one is terminated by hand");
+    // 40 ms later the first start begins.
+    pass(90).await;
+    assert_eq!(states().await, "-rr-r", "the first one starts");
+    pass(100).await;
+    assert_eq!(states().await, "-+r-r", "the second one starts");
+    tree.terminate_child("b").await.unwrap();
+    assert_eq!(states().await, "--r-r", "one that has been started is terminated");
+    pass(300).await;
+    assert_eq!(states().await, "--+-+");
+    tree.stop().await.unwrap();
+}
