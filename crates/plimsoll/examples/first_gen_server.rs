@@ -1,5 +1,5 @@
 //! A first gen_server below a supervisor: `cargo run -p plimsoll --example first_gen_server`
-use plimsoll::server::{self, Context, Server, ServerRef};
+use plimsoll::server::{self, Context, Server};
 use plimsoll::supervisor::{BoxError, ChildSpec, Supervisor};
 
 struct Counter(u64);
@@ -17,7 +17,7 @@ impl Server for Counter {
 async fn main() -> Result<(), BoxError> {
     let counter = ChildSpec::new("counter", |parent| server::builder(Counter(40)).start_linked(parent));
     let tree = Supervisor::builder("app").child(counter).start().await?;
-    let counter = tree.child("counter")?.value::<ServerRef<Counter>>().ok_or("no client")?;
+    let counter = tree.server_ref::<Counter>("counter")?;
     println!("{}", counter.call(2).await?);
     println!("stopped cleanly: {}", tree.stop().await?.is_clean());
     Ok(())

@@ -35,10 +35,10 @@
 //! # }
 //! ```
 //!
-//! A [`Server`](server::Server) owns its state and handles one call at a time. Its client is the value of its child:
+//! A [`Server`](server::Server) owns its state and handles one call at a time. Its client survives restarts:
 //!
 //! ```
-//! use plimsoll::server::{self, Context, Server, ServerRef};
+//! use plimsoll::server::{self, Context, Server};
 //! use plimsoll::supervisor::{BoxError, ChildSpec, Supervisor};
 //!
 //! struct Counter(u64);
@@ -57,15 +57,16 @@
 //! # async fn main() -> Result<(), BoxError> {
 //! let counter = ChildSpec::new("counter", |parent| server::builder(Counter(40)).start_linked(parent));
 //! let tree = Supervisor::builder("app").child(counter).start().await?;
-//! let counter = tree.child("counter")?.value::<ServerRef<Counter>>().ok_or("no client")?;
+//! let counter = tree.server_ref::<Counter>("counter")?;
 //! assert_eq!(counter.call(2).await?, 42);
 //! # tree.stop().await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! `child` returns one incarnation. A [`ChildHandle`](supervisor::ChildHandle) is a reference to the child that survives its
-//! restarts: it finds the incarnation that runs, by a path of ids.
+//! `child` returns one incarnation. References to the child survive its restarts and find the incarnation that runs, by a path
+//! of ids: a [`ChildHandle`](supervisor::ChildHandle) for messages, and for calls the clients of
+//! [`server_ref`](supervisor::SupervisorRef::server_ref) and [`call_client`](supervisor::SupervisorRef::call_client).
 //!
 //! A [`CallServer`](call::CallServer) runs each call in a worker of its own, so that a panic or a large buffer ends with its
 //! call. What does not fit is refused at once:
