@@ -202,6 +202,29 @@ mod tests {
         assert_eq!(read, ["one", "two"]);
     }
 
+    /// A flush also waits for the notice, when every line was dropped and no other is queued.
+    #[test]
+    fn a_flush_waits_for_the_notice_of_dropped_lines() {
+        #[derive(Clone, Default)]
+        struct Sink(Arc<Mutex<Vec<u8>>>);
+        impl Write for Sink {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Sink::default();
+        let mut writer = LossyWriter::new("test", sink.clone(), 4, notice).unwrap();
+        // Often enough that a flush without that wait returns before the thread has written.
+        for round in 1..=200 {
+            writer.write_all(b"longer than the capacity\n").unwrap();
+            assert!(writer.flush_within(PATIENCE));
+            assert_eq!(*sink.0.lock(), "1 dropped\n".repeat(round).as_bytes());
+        }
+    }
+
     #[test]
     fn lines_that_a_sink_does_not_take_are_counted() {
         let (reader, sink) = io::pipe().unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use plimsoll::ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use plimsoll::supervisor::Child;
+use plimsoll::supervisor::{Child, ChildSpec, Supervisor};
 use plimsoll_console::client::{self, ClientError};
 use plimsoll_console::{BindError, Console, StartError};
 use plimsoll_testkit::probe::{Mark, Probe, probe};
@@ -222,6 +222,33 @@ async fn a_snapshot_that_panics_costs_its_connection_and_no_place() {
         assert!(matches!(snapshot(&path).await, Err(ClientError::Response(_))));
     }
     assert_eq!(snapshot(&path).await.unwrap(), "40");
+}
+
+/// The counters show connections, and which of them failed.
+#[tokio::test]
+async fn connections_and_failures_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let console = Console::new(&path, || ());
+    let spec = ChildSpec::new("console", move |parent| console.clone().start(parent));
+    let tree = Supervisor::builder("top").child(spec).start().await.unwrap();
+    let counted = async |wanted: [u64; 3]| {
+        until("the connections have ended", PATIENCE, async || {
+            let counters = tree.inspect().details.children[0].details.counters.clone();
+            let found = ["accepted", "failed", "connections"].map(|name| counters[name]);
+            (found == wanted).then_some(())
+        })
+        .await;
+    };
+    counted([0, 0, 0]).await;
+    snapshot(&path).await.unwrap();
+    counted([1, 0, 0]).await;
+    let mut leaving = UnixStream::connect(&path).await.unwrap();
+    counted([2, 0, 1]).await;
+    leaving.write_all(b"GET /v1/admin/snap").await.unwrap();
+    drop(leaving);
+    counted([2, 1, 0]).await;
+    tree.stop().await.unwrap();
 }
 
 /// A listener that answers every connection with these bytes, and keeps it or ends it.
