@@ -48,8 +48,8 @@ async fn main() -> Result<(), BoxError> {
     .start()
     .await?;
 
-    let short = workers.start_child(Job { name: "short", steps: 1 }).await?.child().ok_or("ignored")?;
-    let unlucky = workers.start_child(Job { name: "unlucky", steps: 13 }).await?.child().ok_or("ignored")?;
+    let short = workers.start_child(Job { name: "short", steps: 1 }).await?;
+    let unlucky = workers.start_child(Job { name: "unlucky", steps: 13 }).await?;
     match workers.start_child(Job { name: "third", steps: 1 }).await {
         Err(StartError::MaxChildren { max }) => println!("third: refused, there are {max} already"),
         other => println!("third: {other:?}"),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use plimsoll::call::{CallClient, CallContext, CallServer, Protocol, Service};
 use plimsoll::ractor::ActorCell;
 use plimsoll::server::{self, BoxError, Context, Server, ServerProtocol};
-use plimsoll::supervisor::{Child, DynamicSupervisor, Start};
+use plimsoll::supervisor::{Child, DynamicSupervisor};
 use plimsoll_testkit::report::{Report, Row};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -107,14 +107,11 @@ async fn load<P: Protocol<Request = u64, Reply = u64>>(clients: Vec<CallClient<P
 async fn servers<P: Protocol>(
     start: impl Fn(ActorCell) -> futures::future::BoxFuture<'static, Result<Child, BoxError>> + Send + Sync + 'static,
 ) -> Result<Vec<CallClient<P>>, Box<dyn std::error::Error>> {
-    let template = move |parent: ActorCell, (): ()| {
-        let starting = start(parent);
-        async move { starting.await.map(Start::Child) }
-    };
+    let template = move |parent: ActorCell, (): ()| start(parent);
     let tree = DynamicSupervisor::builder("servers", template).max_children(SERVERS as u32).start().await?;
     let mut clients = Vec::new();
     for _ in 0..SERVERS {
-        let child = tree.start_child(()).await?.child().ok_or("a server was ignored")?;
+        let child = tree.start_child(()).await?;
         clients.push(child.value::<CallClient<P>>().ok_or("a server without a client")?.as_ref().clone());
     }
     if tree.start_child(()).await.is_ok() {

@@ -23,9 +23,9 @@ mod stop_deadline;
 mod task;
 
 pub use builder::{
-    DEFAULT_INTENSITY, DEFAULT_KILL_TIMEOUT, DEFAULT_PERIOD, Init, Supervisor, SupervisorBuilder, SupervisorInit,
+    DEFAULT_INTENSITY, DEFAULT_KILL_TIMEOUT, DEFAULT_PERIOD, Supervisor, SupervisorBuilder, SupervisorInit,
 };
-pub use child::{Child, ChildRef, Start, Started};
+pub use child::{Child, ChildRef};
 pub use child_entry::{ChildCount, ChildEntry, ChildState};
 pub(crate) use child_handle::ChildPlace;
 pub use child_handle::{ChildHandle, HandleError, HandleSendError};

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use plan::{Begin, End, Random};
 use plimsoll::supervisor::{
-    AutoShutdown, Backoff, BoxError, Child, DynamicSupervisor, DynamicSupervisorRef, Restart, Shutdown, Start,
-    StartError, Started,
+    AutoShutdown, Backoff, BoxError, Child, ChildRef, DynamicSupervisor, DynamicSupervisorRef, Restart, Shutdown,
+    StartError,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
@@ -372,11 +372,11 @@ async fn start(model: &Model, shared: &Shared) -> DynamicSupervisorRef<(u32, u64
             match begin(seed, serial, n) {
                 Begin::Run => {}
                 Begin::Fail => return Err(BoxError::from("told to fail")),
-                Begin::Ignore => return Ok(Start::Ignore),
+                Begin::Ignore => return Err(StartError::Ignored.into()),
                 Begin::Hang => std::future::pending().await,
             }
             let puppet = Puppet { serial, stop_takes, shared };
-            Ok(Start::Child(Child::from(Puppet::spawn_linked(None, puppet, (), parent).await?)))
+            Ok(Child::from(Puppet::spawn_linked(None, puppet, (), parent).await?))
         }
     });
     let backoff = match model.backoff {
@@ -400,11 +400,11 @@ trait IntoWords {
     fn into_words(self) -> &'static str;
 }
 
-impl IntoWords for Result<Started, StartError> {
+impl IntoWords for Result<ChildRef, StartError> {
     fn into_words(self) -> &'static str {
         match self {
-            Ok(Started::Child(_)) => "started",
-            Ok(_) => "ignored",
+            Ok(_) => "started",
+            Err(StartError::Ignored) => "ignored",
             Err(StartError::MaxChildren { .. }) => "full",
             Err(StartError::ShuttingDown) => "shutting down",
             Err(_) => "failed",

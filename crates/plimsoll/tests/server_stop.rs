@@ -192,7 +192,7 @@ async fn a_dynamic_childs_queue_that_the_grace_does_not_cover_is_shutting_down()
         .start()
         .await
         .unwrap();
-    let child = workers.start_child(Arc::clone(&stopped)).await.unwrap().child().unwrap();
+    let child = workers.start_child(Arc::clone(&stopped)).await.unwrap();
     let client = child.value::<ServerRef<Worker>>().unwrap();
     let calls: Vec<_> = (0..200)
         .map(|_| {

@@ -90,7 +90,7 @@ async fn a_child_that_is_killed_is_named_with_the_message_that_it_had_in_hand() 
 async fn so_is_a_dynamic_child() {
     let builder = DynamicSupervisor::temporary("many", |parent: ActorCell, (): ()| busy(parent));
     let tree = builder.shutdown(Shutdown::After(GRACE)).start().await.unwrap();
-    let child = tree.start_child(()).await.unwrap().child().unwrap();
+    let child = tree.start_child(()).await.unwrap();
     tell(&child, Job::Await("resize"));
     quiet().await;
     assert_eq!(only(&tree.stop().await.unwrap(), child.actor(), StopFailureKind::Killed).as_deref(), Some("resize"));

@@ -164,7 +164,7 @@ async fn normal_exits_failed_starts_and_failures_of_covered_siblings_are_logged(
     let tree = builder.child(child("a")).child(child("fails at stop")).start().await.unwrap();
     fail(&tree, "a", "").await;
     assert_eq!(lines.with(&["child exited: restarting", "normal", "delay=20ms"]).len(), 1);
-    let bad = ChildSpec::new("bad", |_| async { Err::<Option<Child>, _>(BoxError::from("no such table")) });
+    let bad = ChildSpec::new("bad", |_| async { Err::<Child, _>(BoxError::from("no such table")) });
     assert!(tree.start_child(bad).await.is_err());
     assert_eq!(lines.with(&["child failed to start", "bad", "no such table"]).len(), 1);
     // The second fails while the first's failure is handled.

@@ -211,7 +211,7 @@ async fn stop_storm() {
         let pool = group.child("pool").unwrap().value::<plimsoll::supervisor::DynamicSupervisorRef<bool>>().unwrap();
         for m in 0..pooled {
             let straggles = m == 7 && !g.is_multiple_of(2);
-            let child = pool.start_child(straggles).await.unwrap().child().unwrap();
+            let child = pool.start_child(straggles).await.unwrap();
             if straggles {
                 stragglers.lock().unwrap().insert(format!("g{g}/pool/{}", child.actor().get_id()));
             }

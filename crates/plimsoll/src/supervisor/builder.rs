@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ractor::ActorCell;
 
-use super::child::{Child, Start};
+use super::child::Child;
 use super::child_spec::{ChildSpec, check_spec};
 use super::error::{BoxError, SpecError, StartError};
 use super::event::SupervisorEvent;
@@ -73,25 +73,35 @@ impl Supervisor {
 
     /// A supervisor whose flags and children are worked out when it starts (OTP's `init/1`), each time anew.
     ///
-    /// The function may return [`Init::Ignore`], which ends the start normally and without an error.
+    /// A function that has nothing to supervise returns [`StartError::Ignored`].
+    ///
+    /// ```
+    /// use plimsoll::supervisor::{BoxError, ChildSpec, StartError, Supervisor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), BoxError> {
+    /// let shards = Supervisor::init("shards", |builder| async move {
+    ///     let count: usize = "2".parse()?;
+    ///     if count == 0 {
+    ///         return Err(StartError::Ignored.into());
+    ///     }
+    ///     Ok::<_, BoxError>(builder.children((0..count).map(|shard| {
+    ///         ChildSpec::task(format!("shard-{shard}"), |stop| async move { Ok(stop.cancelled().await) })
+    ///     })))
+    /// });
+    /// let tree = shards.start().await?;
+    /// assert_eq!(tree.count_children()?.active, 2);
+    /// # tree.stop().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn init<F, Fut, E>(name: impl Into<Arc<str>>, init: F) -> SupervisorInit
     where
         F: FnOnce(SupervisorBuilder) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Init, E>> + Send + 'static,
+        Fut: Future<Output = Result<SupervisorBuilder, E>> + Send + 'static,
         E: Into<BoxError>,
     {
         let builder = Self::builder(name);
         SupervisorInit { run: Box::new(move || Box::pin(async move { init(builder).await.map_err(Into::into) })) }
     }
-}
-
-/// The result of an init function.
-#[derive(Debug)]
-pub enum Init {
-    /// The supervisor, with its flags and children.
-    Run(SupervisorBuilder),
-    /// There is nothing to supervise.
-    Ignore,
 }
 
 /// A supervisor on its way to its start.
@@ -229,7 +239,7 @@ impl fmt::Debug for SupervisorBuilder {
     }
 }
 
-type InitFuture = Pin<Box<dyn Future<Output = Result<Init, BoxError>> + Send>>;
+type InitFuture = Pin<Box<dyn Future<Output = Result<SupervisorBuilder, BoxError>> + Send>>;
 
 /// A supervisor with an init function. See [`Supervisor::init`].
 #[must_use = "a supervisor does nothing until it is started"]
@@ -238,36 +248,32 @@ pub struct SupervisorInit {
 }
 
 impl SupervisorInit {
-    /// Runs the init function and starts the supervisor that it returns; `None` for [`Init::Ignore`].
+    /// Runs the init function and starts the supervisor that it returns.
     ///
     /// # Errors
-    /// [`StartError::Failed`] when the init function returns an error or panics, else as
-    /// [`SupervisorBuilder::start`].
+    /// [`StartError::Ignored`] when the init function returns it, [`StartError::Failed`] when it returns another error or
+    /// panics, else as [`SupervisorBuilder::start`].
     ///
     /// Cancel safe: dropping the future ends what had started.
-    pub async fn start(self) -> Result<Option<SupervisorRef>, StartError> {
-        match self.answer().await? {
-            Init::Run(builder) => builder.start().await.map(Some),
-            Init::Ignore => Ok(None),
-        }
+    pub async fn start(self) -> Result<SupervisorRef, StartError> {
+        self.initialised().await?.start().await
     }
 
-    /// The same as a child of `parent`; [`Start::Ignore`] when the init function returned [`Init::Ignore`].
+    /// The same as a child of `parent`.
     ///
     /// # Errors
     /// As [`start`](Self::start), and [`StartError::ShuttingDown`] when the parent is.
     ///
     /// Cancel safe: dropping the future ends what had started.
-    pub async fn start_linked(self, parent: ActorCell) -> Result<Start, StartError> {
-        match self.answer().await? {
-            Init::Run(builder) => builder.start_linked(parent).await.map(Start::Child),
-            Init::Ignore => Ok(Start::Ignore),
-        }
+    pub async fn start_linked(self, parent: ActorCell) -> Result<Child, StartError> {
+        self.initialised().await?.start_linked(parent).await
     }
 
-    async fn answer(self) -> Result<Init, StartError> {
-        let answer = super::runtime::guarded_start(self.run).await;
-        answer.map_err(|failure| StartError::Failed(super::runtime::describe(failure)))
+    async fn initialised(self) -> Result<SupervisorBuilder, StartError> {
+        super::runtime::guarded_start(self.run).await.map_err(|failure| match failure.is_ignored() {
+            true => StartError::Ignored,
+            false => StartError::Failed(super::runtime::describe(failure)),
+        })
     }
 }
 
@@ -281,13 +287,13 @@ impl Sealed for SupervisorBuilder {}
 impl Sealed for SupervisorInit {}
 
 impl IntoSupervisor for SupervisorBuilder {
-    async fn start_under(self, parent: ActorCell) -> Result<Start, StartError> {
-        self.start_linked(parent).await.map(Start::Child)
+    async fn start_under(self, parent: ActorCell) -> Result<Child, StartError> {
+        self.start_linked(parent).await
     }
 }
 
 impl IntoSupervisor for SupervisorInit {
-    async fn start_under(self, parent: ActorCell) -> Result<Start, StartError> {
+    async fn start_under(self, parent: ActorCell) -> Result<Child, StartError> {
         self.start_linked(parent).await
     }
 }

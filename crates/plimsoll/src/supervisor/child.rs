@@ -129,30 +129,6 @@ impl fmt::Debug for Child {
     }
 }
 
-/// The result of a start function: a child, or nothing to run.
-///
-/// Anything that converts into a [`Child`] converts into a `Start`; `None` is [`Start::Ignore`].
-#[derive(Debug)]
-pub enum Start {
-    /// A running, linked child.
-    Child(Child),
-    /// There is nothing to run (OTP's `ignore`): the spec is kept without a child, that of a temporary or dynamic
-    /// child is dropped.
-    Ignore,
-}
-
-impl<C: Into<Child>> From<C> for Start {
-    fn from(child: C) -> Self {
-        Self::Child(child.into())
-    }
-}
-
-impl<C: Into<Child>> From<Option<C>> for Start {
-    fn from(child: Option<C>) -> Self {
-        child.map_or(Self::Ignore, |child| Self::Child(child.into()))
-    }
-}
-
 /// A child as the operations of a supervisor return it: one incarnation.
 #[derive(Clone)]
 pub struct ChildRef {
@@ -195,26 +171,6 @@ impl Eq for ChildRef {}
 impl fmt::Debug for ChildRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ChildRef").field(&self.actor.get_id()).finish()
-    }
-}
-
-/// The result of a start that did not fail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Started {
-    /// The child runs.
-    Child(ChildRef),
-    /// Its start function had nothing to run.
-    Ignored,
-}
-
-impl Started {
-    /// The child, unless the start was ignored.
-    pub fn child(self) -> Option<ChildRef> {
-        match self {
-            Self::Child(child) => Some(child),
-            Self::Ignored => None,
-        }
     }
 }
 

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use ractor::ActorCell;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
-use super::child::Start;
+use super::child::Child;
 use super::error::{BoxError, SpecError};
 use super::into_supervisor::IntoSupervisor;
 use super::options::{AutoShutdown, Backoff, Restart, Shutdown, StopMode};
@@ -20,22 +20,22 @@ use crate::inspect::{Inspect, Kind};
 pub(crate) const WORKER_GRACE: Duration = Duration::from_secs(5);
 
 /// A start in a box that can be used again: one for `spawn_linked` is larger than what malloc hands out fast.
-pub(crate) type StartBox = ReusableBoxFuture<'static, Result<Start, BoxError>>;
+pub(crate) type StartBox = ReusableBoxFuture<'static, Result<Child, BoxError>>;
 /// Puts a start in its place, and into the box that is there, if there is one.
 pub(crate) type StartFn = Arc<dyn Fn(ActorCell, &mut Option<StartBox>) + Send + Sync>;
 
 /// The result of a start function, in our types. Not an `async` block, which would hold the function's future twice.
-pub(crate) fn answer<Fut, C, E>(start: Fut) -> impl Future<Output = Result<Start, BoxError>> + Send + 'static
+pub(crate) fn converted<Fut, C, E>(start: Fut) -> impl Future<Output = Result<Child, BoxError>> + Send + 'static
 where
     Fut: Future<Output = Result<C, E>> + Send + 'static,
-    C: Into<Start>,
+    C: Into<Child>,
     E: Into<BoxError>,
 {
-    start.map(|answer| answer.map(Into::into).map_err(Into::into))
+    start.map(|result| result.map(Into::into).map_err(Into::into))
 }
 
 /// Puts a start in its place.
-pub(crate) fn put(place: &mut Option<StartBox>, start: impl Future<Output = Result<Start, BoxError>> + Send + 'static) {
+pub(crate) fn put(place: &mut Option<StartBox>, start: impl Future<Output = Result<Child, BoxError>> + Send + 'static) {
     match place {
         Some(used) => used.set(start),
         None => *place = Some(StartBox::new(start)),
@@ -102,17 +102,41 @@ pub struct ChildSettings {
 impl ChildSpec {
     /// A worker, started by an async function that gets the actor to link to.
     ///
-    /// It returns what `ractor::Actor::spawn_linked` returns, a [`Child`](super::Child), or `None` when there is nothing
-    /// to run. The actor must be linked to the function's argument. The function is kept for restarts; that of a temporary
-    /// child is dropped once the child runs.
+    /// It returns what `ractor::Actor::spawn_linked` returns, or a [`Child`]. The actor must be linked to the function's
+    /// argument. A function that has nothing to run returns [`StartError::Ignored`](super::StartError::Ignored): the spec is
+    /// then kept without a child, unless the child is temporary. The function is kept for restarts; that of a temporary child
+    /// is dropped once the child runs.
+    ///
+    /// ```
+    /// use plimsoll::supervisor::{BoxError, ChildSpec, StartError};
+    /// use ractor::{Actor, ActorCell};
+    ///
+    /// struct Metrics;
+    /// impl Actor for Metrics {
+    ///     type Msg = ();
+    ///     type State = ();
+    ///     type Arguments = ();
+    ///     async fn pre_start(&self, _: ractor::ActorRef<()>, (): ()) -> Result<(), ractor::ActorProcessingErr> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let spec = ChildSpec::new("metrics", |parent: ActorCell| async move {
+    ///     if std::env::var_os("METRICS").is_none() {
+    ///         return Err(BoxError::from(StartError::Ignored));
+    ///     }
+    ///     Ok(Metrics::spawn_linked(None, Metrics, (), parent).await?)
+    /// });
+    /// assert_eq!(spec.id(), "metrics");
+    /// ```
     pub fn new<F, Fut, C, E>(id: impl Into<Arc<str>>, start: F) -> Self
     where
         F: Fn(ActorCell) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<C, E>> + Send + 'static,
-        C: Into<Start>,
+        C: Into<Child>,
         E: Into<BoxError>,
     {
-        let start: StartFn = Arc::new(move |parent, place| put(place, answer(start(parent))));
+        let start: StartFn = Arc::new(move |parent, place| put(place, converted(start(parent))));
         Self::with_start(id.into(), Kind::Worker, start)
     }
 
@@ -144,7 +168,7 @@ impl ChildSpec {
         A: Clone + Send + Sync + 'static,
         F: Fn(ActorCell, A) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<C, E>> + Send + 'static,
-        C: Into<Start>,
+        C: Into<Child>,
         E: Into<BoxError>,
     {
         Self::new(id, move |parent| start(parent, config.clone()))
@@ -240,9 +264,18 @@ impl ChildSpec {
         self
     }
 
-    /// How long it may take to stop. Default: five seconds, infinity for a supervisor.
-    pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
-        self.settings.shutdown = shutdown;
+    /// How long it may take to stop; a plain `Duration` is [`Shutdown::After`]. Default: five seconds, infinity for a supervisor.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use plimsoll::supervisor::{ChildSpec, Shutdown};
+    ///
+    /// let spec = ChildSpec::task("idle", |stop| async move { Ok(stop.cancelled().await) });
+    /// let spec = spec.shutdown(Duration::from_secs(1)).backoff(Duration::from_millis(100));
+    /// assert_eq!(spec.settings().shutdown, Shutdown::After(Duration::from_secs(1)));
+    /// ```
+    pub fn shutdown(mut self, shutdown: impl Into<Shutdown>) -> Self {
+        self.settings.shutdown = shutdown.into();
         self
     }
 
@@ -258,9 +291,9 @@ impl ChildSpec {
         self
     }
 
-    /// The delay before a restart. Default: 50 ms to 30 s, full jitter.
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.settings.backoff = backoff;
+    /// The delay before a restart; a plain `Duration` is [`Backoff::constant`]. Default: 50 ms to 30 s, full jitter.
+    pub fn backoff(mut self, backoff: impl Into<Backoff>) -> Self {
+        self.settings.backoff = backoff.into();
         self
     }
 
@@ -277,18 +310,13 @@ impl ChildSpec {
     }
 
     /// Lets the child show these counters and children in the snapshot, in place of any it shows itself: for a task,
-    /// which has no [`Child`](super::Child) of its own to say so.
+    /// which has no [`Child`] of its own to say so.
     pub fn inspect(mut self, inspect: Arc<dyn Inspect>) -> Self {
         let start = self.start;
         self.start = Arc::new(move |parent, place| {
             let (mut inner, inspect) = (None, Arc::clone(&inspect));
             start(parent, &mut inner);
-            put(place, async move {
-                Ok(match placed(&mut inner).await? {
-                    Start::Child(child) => Start::Child(child.inspect(inspect)),
-                    Start::Ignore => Start::Ignore,
-                })
-            });
+            put(place, async move { placed(&mut inner).await.map(|child| child.inspect(inspect)) });
         });
         self
     }

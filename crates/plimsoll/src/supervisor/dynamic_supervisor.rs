@@ -10,10 +10,10 @@ use ractor::{ActorCell, ActorId, ActorStatus};
 use tokio::sync::oneshot;
 
 use super::builder::{DEFAULT_INTENSITY, DEFAULT_KILL_TIMEOUT, DEFAULT_PERIOD};
-use super::child::{Child, Start, Started};
+use super::child::{Child, ChildRef};
 use super::child_entry::{ChildCount, ChildEntry};
 use super::child_handle::ChildHandle;
-use super::child_spec::{ChildSettings, WORKER_GRACE, answer, check_significant, put};
+use super::child_spec::{ChildSettings, WORKER_GRACE, check_significant, converted, put};
 use super::error::{BoxError, ChildError, Deadlock, SpecError, StartError};
 use super::event::SupervisorEvent;
 use super::event_queue::EventObserver;
@@ -66,7 +66,7 @@ impl DynamicSupervisor {
     /// .max_children(100)
     /// .start()
     /// .await?;
-    /// let child = greeters.start_child("Ada".to_owned()).await?.child().expect("it runs");
+    /// let child = greeters.start_child("Ada".to_owned()).await?;
     /// assert_eq!(greeters.count_children().unwrap().active, 1);
     /// greeters.terminate_child(child.actor()).await.unwrap();
     /// assert!(greeters.stop().await.unwrap().is_clean());
@@ -77,7 +77,7 @@ impl DynamicSupervisor {
         A: Clone + Send + 'static,
         F: Fn(ActorCell, A) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<C, E>> + Send + 'static,
-        C: Into<Start>,
+        C: Into<Child>,
         E: Into<BoxError>,
     {
         DynamicBuilder::new(name.into(), boxed(template), Some(A::clone), Restart::default())
@@ -89,7 +89,7 @@ impl DynamicSupervisor {
         A: Send + 'static,
         F: Fn(ActorCell, A) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<C, E>> + Send + 'static,
-        C: Into<Start>,
+        C: Into<Child>,
         E: Into<BoxError>,
     {
         DynamicBuilder::new(name.into(), boxed(template), None, Restart::Temporary)
@@ -101,10 +101,10 @@ where
     A: Send + 'static,
     F: Fn(ActorCell, A) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<C, E>> + Send + 'static,
-    C: Into<Start>,
+    C: Into<Child>,
     E: Into<BoxError>,
 {
-    Arc::new(move |parent, args, place| put(place, answer(template(parent, args))))
+    Arc::new(move |parent, args, place| put(place, converted(template(parent, args))))
 }
 
 /// A dynamic supervisor on its way to its start.
@@ -173,8 +173,8 @@ impl<A: Send + 'static> DynamicBuilder<A> {
     }
 
     /// How long a child may take to stop.
-    pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
-        self.child.shutdown = shutdown;
+    pub fn shutdown(mut self, shutdown: impl Into<Shutdown>) -> Self {
+        self.child.shutdown = shutdown.into();
         self
     }
 
@@ -185,8 +185,8 @@ impl<A: Send + 'static> DynamicBuilder<A> {
     }
 
     /// The delay before a restart.
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.child.backoff = backoff;
+    pub fn backoff(mut self, backoff: impl Into<Backoff>) -> Self {
+        self.child.backoff = backoff.into();
         self
     }
 
@@ -310,8 +310,8 @@ impl<A> fmt::Debug for DynamicBuilder<A> {
 impl<A: Send + 'static> Sealed for DynamicBuilder<A> {}
 
 impl<A: Send + 'static> IntoSupervisor for DynamicBuilder<A> {
-    async fn start_under(self, parent: ActorCell) -> Result<Start, StartError> {
-        self.start_linked(parent).await.map(Start::Child)
+    async fn start_under(self, parent: ActorCell) -> Result<Child, StartError> {
+        self.start_linked(parent).await
     }
 }
 
@@ -330,12 +330,13 @@ impl<A: Send + 'static> DynamicSupervisorRef<A> {
     /// Starts a child, in the calling task.
     ///
     /// # Errors
-    /// [`StartError::MaxChildren`] and [`StartError::ShuttingDown`] at once, else why the start failed.
+    /// [`StartError::MaxChildren`] and [`StartError::ShuttingDown`] at once; [`StartError::Ignored`] when the template
+    /// returns it, which is no failure; else why the start failed.
     ///
     /// Cost: the template's own, and two short critical sections of one lock.
     ///
     /// Cancel safe where the template is: a dropped `spawn_linked` ends the half-started actor.
-    pub async fn start_child(&self, args: A) -> Result<Started, StartError> {
+    pub async fn start_child(&self, args: A) -> Result<ChildRef, StartError> {
         self.runtime.start_child(args).await
     }
 

@@ -61,6 +61,11 @@ pub enum StartError {
     /// The start function returned an error or panicked.
     #[error("the start failed: {0}")]
     Failed(Failure),
+    /// There is nothing to run (OTP's `ignore`). A start function returns this error instead of a child, and so does the
+    /// operation that requested the start. It is no failure: nothing is restarted, the siblings start, and the spec is kept
+    /// without a child unless the child is temporary or dynamic.
+    #[error("the start was ignored: there is nothing to run")]
+    Ignored,
     /// The child runs already, or its actor's name is taken by this actor.
     #[error("already started: {}", .0.actor().get_id())]
     AlreadyStarted(ChildRef),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId};
 
-use super::child::{Child, ChildRef, Nested, Started};
+use super::child::{Child, ChildRef, Nested};
 use super::child_entry::{ChildCount, ChildEntry, ChildState};
 use super::child_handle::{ChildHandle, HandleError};
 use super::child_spec::{ChildSettings, ChildSpec, check_spec};
@@ -47,7 +47,7 @@ impl SupervisorRef {
         &self,
         spec: ChildSpec,
         operation: fn(&mut StaticState, ChildSettings, RequestId, Duration),
-    ) -> Result<Started, StartError> {
+    ) -> Result<ChildRef, StartError> {
         check_spec(&spec, self.runtime.read(|inner| inner.state.auto_shutdown()))?;
         let response = self.runtime.request_in_turn(|inner, request, now| {
             let settings = spec.settings.clone();
@@ -76,11 +76,12 @@ impl SupervisorRef {
     /// Adds a child and starts it. It is the last in the order.
     ///
     /// # Errors
-    /// [`StartError::Spec`], [`StartError::AlreadyStarted`] with the running child, [`StartError::AlreadyPresent`], or
-    /// why the start failed; in all cases the spec is not kept.
+    /// [`StartError::Ignored`] when its start function returns it, which is no failure: the spec is kept unless the child is
+    /// temporary. Otherwise the spec is not kept: [`StartError::Spec`], [`StartError::AlreadyStarted`] with the running
+    /// child, [`StartError::AlreadyPresent`], [`StartError::Starting`], or why the start failed.
     ///
     /// Cancel safe: a caller that gives up leaves the start to the supervisor.
-    pub async fn start_child(&self, spec: ChildSpec) -> Result<Started, StartError> {
+    pub async fn start_child(&self, spec: ChildSpec) -> Result<ChildRef, StartError> {
         self.start(spec, StaticState::start_child).await
     }
 
@@ -91,7 +92,7 @@ impl SupervisorRef {
     /// As [`start_child`](Self::start_child), but for `AlreadyStarted`, `AlreadyPresent` and `Starting`.
     ///
     /// Cancel safe: a caller that gives up leaves the start to the supervisor.
-    pub async fn start_or_get_child(&self, spec: ChildSpec) -> Result<Started, StartError> {
+    pub async fn start_or_get_child(&self, spec: ChildSpec) -> Result<ChildRef, StartError> {
         self.start(spec, StaticState::start_or_get_child).await
     }
 
@@ -111,13 +112,14 @@ impl SupervisorRef {
     ///
     /// # Errors
     /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`]; [`ChildError::KillTimedOut`] while its
-    /// last incarnation blocks its thread; [`ChildError::Start`] when it does not start, the spec being kept.
+    /// last incarnation blocks its thread; [`ChildError::Start`] when it does not start or is
+    /// ignored, the spec being kept.
     ///
     /// Cancel safe: a caller that gives up leaves the start to the supervisor.
-    pub async fn restart_child(&self, id: &str) -> Result<Started, ChildError> {
+    pub async fn restart_child(&self, id: &str) -> Result<ChildRef, ChildError> {
         match self.runtime.request_in_turn(|inner, request, now| inner.state.restart_child(id, request, now)).await? {
-            Some(Response::Started(child)) => Ok(Started::Child(child)),
-            Some(Response::Ignored) => Ok(Started::Ignored),
+            Some(Response::Started(child)) => Ok(child),
+            Some(Response::Ignored) => Err(ChildError::Start(StartError::Ignored)),
             other => Err(refused(other)),
         }
     }
@@ -306,10 +308,10 @@ impl fmt::Debug for SupervisorRef {
     }
 }
 
-fn started(reply: Option<Response>) -> Result<Started, StartError> {
+fn started(reply: Option<Response>) -> Result<ChildRef, StartError> {
     match reply {
-        Some(Response::Started(child)) => Ok(Started::Child(child)),
-        Some(Response::Ignored) => Ok(Started::Ignored),
+        Some(Response::Started(child)) => Ok(child),
+        Some(Response::Ignored) => Err(StartError::Ignored),
         Some(Response::AlreadyStarted(child)) => Err(StartError::AlreadyStarted(child)),
         Some(Response::Refused(Refusal::AlreadyPresent)) => Err(StartError::AlreadyPresent),
         Some(Response::Refused(Refusal::Starting)) => Err(StartError::Starting),
@@ -372,7 +374,7 @@ mod tests {
     async fn a_panic_in_the_state_ends_the_supervisor_and_every_wait() {
         let alive = Arc::new(AtomicUsize::new(0));
         let tree = Supervisor::builder("top").child(idle(&alive)).start().await.unwrap();
-        let hangs = ChildSpec::new("hangs", |_| std::future::pending::<Result<Option<Child>, BoxError>>());
+        let hangs = ChildSpec::new("hangs", |_| std::future::pending::<Result<Child, BoxError>>());
         let starting = tokio::spawn({
             let tree = tree.clone();
             async move { tree.start_child(hangs).await }

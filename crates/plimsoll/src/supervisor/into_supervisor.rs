@@ -4,7 +4,7 @@ use std::future::Future;
 
 use ractor::ActorCell;
 
-use super::child::Start;
+use super::child::Child;
 use super::error::StartError;
 
 pub(super) mod sealed {
@@ -16,5 +16,5 @@ pub(super) mod sealed {
 pub trait IntoSupervisor: sealed::Sealed + Send + 'static {
     /// Starts it as a child of `parent`.
     #[doc(hidden)]
-    fn start_under(self, parent: ActorCell) -> impl Future<Output = Result<Start, StartError>> + Send;
+    fn start_under(self, parent: ActorCell) -> impl Future<Output = Result<Child, StartError>> + Send;
 }

@@ -38,6 +38,12 @@ pub enum Shutdown {
     Infinity,
 }
 
+impl From<Duration> for Shutdown {
+    fn from(grace: Duration) -> Self {
+        Self::After(grace)
+    }
+}
+
 /// How a child is asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StopMode {
@@ -108,6 +114,12 @@ impl Backoff {
         let grown = self.min.as_secs_f64() * self.factor.powi(i32::try_from(attempt.min(1_000)).unwrap_or(1_000));
         let whole = grown.min(self.max.as_secs_f64());
         Duration::try_from_secs_f64(if self.jitter { whole * random } else { whole }).unwrap_or(self.max)
+    }
+}
+
+impl From<Duration> for Backoff {
+    fn from(delay: Duration) -> Self {
+        Self::constant(delay)
     }
 }
 

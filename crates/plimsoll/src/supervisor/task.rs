@@ -3,7 +3,7 @@
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio_util::sync::CancellationToken;
 
-use super::child::{Child, Start};
+use super::child::Child;
 use super::error::BoxError;
 use std::future::Future;
 use std::pin::Pin;
@@ -36,10 +36,10 @@ impl Actor for TaskActor {
     }
 }
 
-pub(crate) async fn start(parent: ActorCell, token: CancellationToken, work: Work) -> Result<Start, BoxError> {
+pub(crate) async fn start(parent: ActorCell, token: CancellationToken, work: Work) -> Result<Child, BoxError> {
     let (actor, ended) = TaskActor::spawn_linked(None, TaskActor { token: token.clone() }, (), parent).await?;
     actor.cast(Run(work))?;
     let mut child = Child::from((actor, ended));
     child.token = Some(token);
-    Ok(Start::Child(child))
+    Ok(child)
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use plimsoll::exit::ExitReason;
 use plimsoll::supervisor::{
-    Backoff, BoxError, Child, ChildError, ChildSpec, ChildState, Start, StartError, Started, StopFailureKind,
-    Supervisor, SupervisorBuilder, SupervisorRef,
+    Backoff, BoxError, Child, ChildError, ChildRef, ChildSpec, ChildState, StartError, StopFailureKind, Supervisor,
+    SupervisorBuilder, SupervisorRef,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
@@ -117,7 +117,7 @@ fn spec(plan: &KidPlan, parent: &str, life: u32, shared: &Shared) -> ChildSpec {
             match shared.begins(&path, life) {
                 Begin::Run => {}
                 Begin::Fail => return Err(BoxError::from("told to fail")),
-                Begin::Ignore => return Ok(Start::Ignore),
+                Begin::Ignore => return Err(StartError::Ignored.into()),
                 Begin::Hang => std::future::pending().await,
             }
             let child = match &kid.sup {
@@ -127,7 +127,7 @@ fn spec(plan: &KidPlan, parent: &str, life: u32, shared: &Shared) -> ChildSpec {
                     Child::from(Puppet::spawn_linked(None, puppet, (), parent).await?)
                 }
             };
-            Ok(Start::Child(child))
+            Ok(child)
         }
     };
     let backoff = match plan.backoff {
@@ -180,10 +180,10 @@ pub fn operate(top: &SupervisorRef, path: &[String], op: u32, what: Op, shared: 
     });
 }
 
-fn started(answer: Result<Started, StartError>) -> &'static str {
+fn started(answer: Result<ChildRef, StartError>) -> &'static str {
     match answer {
-        Ok(Started::Child(_)) => "started",
-        Ok(_) => "ignored",
+        Ok(_) => "started",
+        Err(StartError::Ignored) => "ignored",
         Err(StartError::AlreadyStarted(_)) => "already started",
         Err(StartError::AlreadyPresent) => "already present",
         Err(StartError::Starting) => "starting",

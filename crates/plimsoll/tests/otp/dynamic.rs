@@ -12,7 +12,7 @@ use std::time::Duration;
 use plimsoll::inspect::Kind;
 use plimsoll::supervisor::{
     Backoff, BoxError, Child, ChildRef, ChildState, DynamicBuilder, DynamicSupervisor, DynamicSupervisorRef, Restart,
-    Shutdown, ShutdownCause, SpecError, Start, StartError, Supervisor,
+    Shutdown, ShutdownCause, SpecError, StartError, Supervisor,
 };
 use ractor::{Actor, ActorCell};
 
@@ -32,10 +32,10 @@ pub(crate) fn puppets(stage: &Stage) -> DynamicBuilder<Id> {
         }
         async move {
             if id == "ignored" || script.ignores(id) {
-                return Ok::<_, BoxError>(Start::Ignore);
+                return Err(BoxError::from(StartError::Ignored));
             }
             let child: Child = Puppet::spawn_linked(None, puppet, (), parent).await?.into();
-            Ok(Start::Child(child.value(id)))
+            Ok(child.value(id))
         }
     })
     .backoff(Backoff::NONE)
@@ -43,7 +43,7 @@ pub(crate) fn puppets(stage: &Stage) -> DynamicBuilder<Id> {
 }
 
 pub(crate) async fn child(dynamic: &DynamicSupervisorRef<Id>, id: Id) -> ChildRef {
-    dynamic.start_child(id).await.unwrap().child().unwrap()
+    dynamic.start_child(id).await.unwrap()
 }
 
 pub(crate) fn states(dynamic: &DynamicSupervisorRef<Id>) -> String {
@@ -59,8 +59,8 @@ pub(crate) fn counts(dynamic: &DynamicSupervisorRef<Id>) -> (usize, usize, usize
 async fn otp_simple_one_for_one() {
     let stage = Stage::default();
     let dynamic = puppets(&stage).intensity(1, Duration::from_secs(60)).start().await.unwrap();
-    let first = dynamic.start_child("a").await.unwrap().child().unwrap();
-    let second = dynamic.start_child("b").await.unwrap().child().unwrap();
+    let first = dynamic.start_child("a").await.unwrap();
+    let second = dynamic.start_child("b").await.unwrap();
     assert_eq!(*second.value::<&str>().unwrap(), "b");
     assert_eq!(stage.did(), ["start a", "start b"]);
 
@@ -115,7 +115,7 @@ async fn otp_simple_supervisor_children_are_counted_as_such() {
 async fn otp_simple_one_for_one_extra() {
     let stage = Stage::default();
     let dynamic = puppets(&stage).start().await.unwrap();
-    let child = dynamic.start_child("extra").await.unwrap().child().unwrap();
+    let child = dynamic.start_child("extra").await.unwrap();
     assert_eq!(*child.value::<&str>().unwrap(), "extra");
     tell(&child, Do::Panic);
     quiet().await;
@@ -138,7 +138,7 @@ async fn otp_simple_one_for_one_extra_value_is_read_again_at_a_restart() {
     .start()
     .await
     .unwrap();
-    let a = dynamic.start_child(()).await.unwrap().child().unwrap();
+    let a = dynamic.start_child(()).await.unwrap();
     assert_eq!(*a.value::<usize>().unwrap(), 0);
     tell(&a, Do::Panic);
     quiet().await;
@@ -164,7 +164,7 @@ async fn otp_simple_do_not_save_start_parameters_for_temporary_children() {
         .await
         .unwrap();
         let held = Arc::new(());
-        let a = dynamic.start_child(Args { _held: held.clone() }).await.unwrap().child().unwrap();
+        let a = dynamic.start_child(Args { _held: held.clone() }).await.unwrap();
         assert_eq!(Arc::strong_count(&held) > 1, kept, "{restart:?}");
         dynamic.terminate_child(a.actor()).await.unwrap();
         assert_eq!(Arc::strong_count(&held), 1);

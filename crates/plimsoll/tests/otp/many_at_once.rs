@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll::supervisor::{Backoff, DynamicSupervisor, DynamicSupervisorRef, Restart, Started, Strategy, Supervisor};
+use plimsoll::supervisor::{Backoff, DynamicSupervisor, DynamicSupervisorRef, Restart, Strategy, Supervisor};
 use ractor::Actor;
 use tokio::task::JoinHandle;
 
@@ -122,7 +122,7 @@ async fn otp_simple_many_callers_at_once_leave_the_books_in_order() {
         let dynamic = dynamic.clone();
         tokio::spawn(async move {
             for round in 0..100 {
-                let Ok(Started::Child(child)) = dynamic.start_child(()).await else { continue };
+                let Ok(child) = dynamic.start_child(()).await else { continue };
                 match (round + caller) % 4 {
                     0 => child.actor().kill(),
                     1 => drop(child.actor_ref::<Do>().unwrap().cast(Do::Panic)),

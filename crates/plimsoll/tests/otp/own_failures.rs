@@ -298,7 +298,7 @@ async fn otp_simple_arguments_whose_copy_panics_fail_the_restart_only() {
     .await
     .unwrap();
     let copies = Arc::new(AtomicU64::new(0));
-    let first = dynamic.start_child(Fragile(copies.clone())).await.unwrap().child().unwrap();
+    let first = dynamic.start_child(Fragile(copies.clone())).await.unwrap();
     tell(&first, Do::Panic);
     quiet().await;
     assert_eq!(copies.load(Ordering::SeqCst), 3, "kept, broken, made for the second try");

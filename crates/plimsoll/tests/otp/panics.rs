@@ -149,7 +149,7 @@ async fn otp_a_panic_that_is_no_text_is_a_failure_all_the_same() {
         if true {
             std::panic::panic_any(Payload)
         }
-        Ok::<Option<Child>, BoxError>(None)
+        Err::<Child, BoxError>(StartError::Ignored.into())
     });
     let started = tokio::spawn({
         let tree = tree.clone();

@@ -17,7 +17,7 @@ async fn otp_child_specs() {
         stage.child("a").restart(Restart::Transient).shutdown(Shutdown::Brutal).start_timeout(Duration::from_secs(1));
     let expected = spec.settings().clone();
     let tree = Supervisor::builder("top").start().await.unwrap();
-    let child = tree.start_child(spec).await.unwrap().child().unwrap();
+    let child = tree.start_child(spec).await.unwrap();
     assert_eq!(tree.child_spec("a"), Ok(expected.clone()));
     assert_eq!(tree.child_spec_of(child.actor().get_id()), Ok(expected));
     assert_eq!(tree.child_spec_of(tree.actor().get_id()), Err(ChildError::NotFound));
@@ -41,7 +41,7 @@ async fn otp_extra_return() {
     })
     .backoff(Backoff::NONE);
     let tree = Supervisor::builder("top").start().await.unwrap();
-    let child = tree.start_child(spec).await.unwrap().child().unwrap();
+    let child = tree.start_child(spec).await.unwrap();
     assert_eq!(*child.value::<u32>().unwrap(), 0);
     assert!(child.value::<String>().is_none());
     // Read again at a restart, by the supervisor and by hand.
@@ -49,7 +49,7 @@ async fn otp_extra_return() {
     quiet().await;
     assert_eq!(*tree.child("a").unwrap().value::<u32>().unwrap(), 1);
     tree.terminate_child("a").await.unwrap();
-    let child = tree.restart_child("a").await.unwrap().child().unwrap();
+    let child = tree.restart_child("a").await.unwrap();
     assert_eq!(*child.value::<u32>().unwrap(), 2);
 }
 

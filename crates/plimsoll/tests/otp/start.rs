@@ -6,8 +6,8 @@ use std::time::Duration;
 use plimsoll::exit::ExitReason;
 use plimsoll::inspect::Kind;
 use plimsoll::supervisor::{
-    AutoShutdown, Backoff, BoxError, ChildError, ChildSpec, ChildState, Init, Restart, Shutdown, ShutdownCause,
-    SpecError, StartError, Started, StopMode, Strategy, Supervisor, SupervisorBuilder,
+    AutoShutdown, Backoff, BoxError, ChildError, ChildSpec, ChildState, Restart, Shutdown, ShutdownCause, SpecError,
+    StartError, StopMode, Strategy, Supervisor, SupervisorBuilder,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 
@@ -38,13 +38,13 @@ async fn otp_sup_start_normal() {
 #[tokio::test(start_paused = true)]
 async fn otp_sup_start_ignore_init() {
     let stage = Stage::default();
-    let ignored = Supervisor::init("ignored", |_| async { Ok::<_, BoxError>(Init::Ignore) });
-    assert!(ignored.start().await.unwrap().is_none());
+    let ignored = Supervisor::init("ignored", |_| async { Err::<SupervisorBuilder, _>(StartError::Ignored) });
+    assert_eq!(ignored.start().await.unwrap_err(), StartError::Ignored);
 
     // As a child it is ignored, too, and its spec kept.
     let tree = Supervisor::builder("top")
         .child(ChildSpec::supervisor("ignored", || {
-            Supervisor::init("ignored", |_| async { Ok::<_, BoxError>(Init::Ignore) })
+            Supervisor::init("ignored", |_| async { Err::<SupervisorBuilder, _>(StartError::Ignored) })
         }))
         .start()
         .await
@@ -52,19 +52,19 @@ async fn otp_sup_start_ignore_init() {
     assert_eq!(tree.which_children().unwrap()[0].state, ChildState::None);
 
     let child = stage.child("a");
-    let init = Supervisor::init("runs", move |flags| async move { Ok::<_, BoxError>(Init::Run(flags.child(child))) });
-    let runs = init.start().await.unwrap().expect("it is not ignored");
+    let init = Supervisor::init("runs", move |flags| async move { Ok::<_, BoxError>(flags.child(child)) });
+    let runs = init.start().await.unwrap();
     assert_eq!(stage.did(), ["start a"]);
     runs.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn otp_sup_start_error_return() {
-    let init = Supervisor::init("top", |_| async { Err::<Init, BoxError>("no such thing".into()) });
+    let init = Supervisor::init("top", |_| async { Err::<SupervisorBuilder, BoxError>("no such thing".into()) });
     let error = init.start().await.unwrap_err();
     assert_eq!(error.to_string(), "the start failed: no such thing");
     let init = Supervisor::init("top", |_| async {
-        if true { panic!("no such luck") } else { Ok::<_, BoxError>(Init::Ignore) }
+        if true { panic!("no such luck") } else { Err::<SupervisorBuilder, _>(StartError::Ignored) }
     });
     assert_eq!(init.start().await.unwrap_err().to_string(), "the start failed: no such luck");
 }
@@ -197,7 +197,7 @@ async fn otp_sup_start_a_child_that_dies_before_its_start_returns_is_restarted()
     })
     .backoff(Backoff::NONE);
     let tree = Supervisor::builder("top").start().await.unwrap();
-    assert!(matches!(tree.start_child(spec).await, Ok(Started::Child(_))));
+    assert!(matches!(tree.start_child(spec).await, Ok(_)));
     quiet().await;
     assert_eq!(stage.did(), ["start a", "start a"]);
     assert_eq!(shown(&tree), "a+");
@@ -218,7 +218,7 @@ async fn otp_sup_start_a_temporary_child_that_dies_before_its_start_returns_is_d
     })
     .restart(Restart::Temporary);
     let tree = Supervisor::builder("top").start().await.unwrap();
-    assert!(matches!(tree.start_child(spec).await, Ok(Started::Child(_))));
+    assert!(matches!(tree.start_child(spec).await, Ok(_)));
     quiet().await;
     assert_eq!(shown(&tree), "");
 }

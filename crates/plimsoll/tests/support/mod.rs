@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use plimsoll::supervisor::{
-    Backoff, BoxError, Child, ChildRef, ChildSpec, ShutdownReport, Start, StartError, Started, StopFailureKind,
-    SupervisorRef,
+    Backoff, BoxError, Child, ChildRef, ChildSpec, ShutdownReport, StartError, StopFailureKind, SupervisorRef,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
@@ -200,10 +199,10 @@ impl Stage {
                         || script.0.lock().unwrap().get(&format!("{name}!")) == Some(&vec![Begin::Ignore]);
                 if ignored {
                     script.take(&name);
-                    return Ok::<_, BoxError>(Start::Ignore);
+                    return Err(BoxError::from(StartError::Ignored));
                 }
                 let child: Child = Puppet::spawn_linked(None, puppet, (), parent).await?.into();
-                Ok(Start::Child(child))
+                Ok(child)
             }
         })
         .backoff(Backoff::NONE)
@@ -226,7 +225,7 @@ pub fn tell_id(tree: &SupervisorRef, id: &str, what: Do) {
 }
 
 /// Starts a child in a task of its own.
-pub fn start_meanwhile(tree: &SupervisorRef, spec: ChildSpec) -> JoinHandle<Result<Started, StartError>> {
+pub fn start_meanwhile(tree: &SupervisorRef, spec: ChildSpec) -> JoinHandle<Result<ChildRef, StartError>> {
     let tree = tree.clone();
     tokio::spawn(async move { tree.start_child(spec).await })
 }

@@ -22,7 +22,7 @@ use crate::exit::Failure;
 use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
 use crate::panics::{discard, guarded};
 use crate::supervisor::child::Presence;
-use crate::supervisor::child::{Child, ChildRef, Started};
+use crate::supervisor::child::{Child, ChildRef};
 use crate::supervisor::child_entry::{ChildCount, ChildEntry, ChildState};
 use crate::supervisor::child_spec::{ChildSettings, StartBox, placed};
 use crate::supervisor::error::StartError;
@@ -231,7 +231,7 @@ pub(crate) async fn launch_dynamic<A: Send + 'static>(
 
 impl<A: Send + 'static> DynamicRuntime<A> {
     /// Starts a child in the calling task.
-    pub(crate) async fn start_child(self: &Arc<Self>, args: A) -> Result<Started, StartError> {
+    pub(crate) async fn start_child(self: &Arc<Self>, args: A) -> Result<ChildRef, StartError> {
         let Reserved { key, used, template, keep, timeout } = self.inner.lock().reserve()?;
         let mut slot = ReservedSlot { runtime: self, key: Some(key), loose: AtomicBool::new(false) };
         // Declared later, to be dropped earlier: what is given up has to be gone when the slot is given back.
@@ -259,7 +259,7 @@ impl<A: Send + 'static> DynamicRuntime<A> {
         }
         match outcome {
             Ok(Some(child)) => match slot.fill(child, kept, place) {
-                Ok(child) => Ok(Started::Child(child)),
+                Ok(child) => Ok(child),
                 Err(refused) => {
                     // The supervisor began to stop meanwhile: it waits until this one is gone.
                     refused.actor.kill();
@@ -267,7 +267,7 @@ impl<A: Send + 'static> DynamicRuntime<A> {
                     Err(StartError::ShuttingDown)
                 }
             },
-            Ok(None) => Ok(Started::Ignored),
+            Ok(None) => Err(StartError::Ignored),
             Err(failure) => {
                 Box::pin(end_orphans(slot.orphans(), self.kill_timeout)).await;
                 Err(failure.into())

@@ -20,7 +20,7 @@ use super::termination::is_exiting;
 use super::{Inner, Runtime, RuntimeOf};
 use crate::exit::Failure;
 use crate::panics::{self, discard};
-use crate::supervisor::child::{Child, Start};
+use crate::supervisor::child::Child;
 use crate::supervisor::child_spec::{StartBox, placed};
 use crate::supervisor::error::{BoxError, StartError};
 use crate::supervisor::event::SupervisorEvent;
@@ -383,6 +383,13 @@ pub(crate) enum NoChild {
     Panic(Failure),
 }
 
+impl NoChild {
+    /// Whether there is nothing to run, which is no failure.
+    pub(crate) fn is_ignored(&self) -> bool {
+        matches!(self, Self::Error(error) if matches!(error.downcast_ref(), Some(StartError::Ignored)))
+    }
+}
+
 /// Calls a function and awaits its future; a panic in either is a value.
 pub(crate) async fn guarded_start<T, F, Fut>(function: F) -> Result<T, NoChild>
 where
@@ -417,7 +424,7 @@ pub(super) async fn attempt<F, Fut>(
 ) -> Result<Option<Child>, StartFailure>
 where
     F: FnOnce(ActorCell) -> Fut,
-    Fut: Future<Output = Result<Start, BoxError>>,
+    Fut: Future<Output = Result<Child, BoxError>>,
 {
     loose.store(true, Ordering::Relaxed);
     // What is rare is in a box of its own, so that the future of an ordinary start is small and moves cheaply.
@@ -437,9 +444,9 @@ where
     };
     loose.store(!clean, Ordering::Relaxed);
     match result {
-        Ok(Start::Ignore) => Ok(None),
-        Ok(Start::Child(child)) if is_linked(&child, parent) => Ok(Some(child)),
-        Ok(Start::Child(child)) => Err(Box::pin(not_linked(child)).await),
+        Ok(child) if is_linked(&child, parent) => Ok(Some(child)),
+        Ok(child) => Err(Box::pin(not_linked(child)).await),
+        Err(no_child) if no_child.is_ignored() => Ok(None),
         Err(NoChild::Error(error)) => Err(failure_of(error)),
         Err(NoChild::Panic(failure)) => Err(StartFailure::Failed(failure)),
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plimsoll::supervisor::{Backoff, ChildError, ChildState, Restart, Shutdown, StartError, Started};
+use plimsoll::supervisor::{Backoff, ChildError, ChildState, Restart, Shutdown, StartError};
 use ractor::Actor;
 use tokio::time::Instant;
 
@@ -13,13 +13,13 @@ use crate::support::{Begin, Do, Puppet, Stage, quiet, tell};
 async fn otp_child_adm_simple() {
     let stage = Stage::default();
     let dynamic = puppets(&stage).max_children(2).start().await.unwrap();
-    assert_eq!(dynamic.start_child("ignored").await.unwrap(), Started::Ignored);
+    assert_eq!(dynamic.start_child("ignored").await, Err(StartError::Ignored));
     assert_eq!(dynamic.count_children().unwrap().workers, 0);
 
-    let a = dynamic.start_child("a").await.unwrap().child().unwrap();
+    let a = dynamic.start_child("a").await.unwrap();
     stage.script.next("bad", [Begin::Fail]);
     assert!(matches!(dynamic.start_child("bad").await, Err(StartError::Failed(_))));
-    let b = dynamic.start_child("b").await.unwrap().child().unwrap();
+    let b = dynamic.start_child("b").await.unwrap();
     assert_eq!(dynamic.start_child("c").await, Err(StartError::MaxChildren { max: 2 }));
     assert_eq!(dynamic.inspect().details.counters["refused_max_children"], 1);
     let count = dynamic.count_children().unwrap();
@@ -45,7 +45,7 @@ async fn otp_sup_start_ignore_permanent_child_start_child_simple() {
     let stage = Stage::default();
     let dynamic = puppets(&stage).max_children(1).start().await.unwrap();
     for _ in 0..3 {
-        assert_eq!(dynamic.start_child("ignored").await, Ok(Started::Ignored));
+        assert_eq!(dynamic.start_child("ignored").await, Err(StartError::Ignored));
         assert_eq!(counts(&dynamic), (1, 0, 0, 0));
     }
     // The place is free.
@@ -56,7 +56,7 @@ async fn otp_sup_start_ignore_permanent_child_start_child_simple() {
 async fn otp_sup_start_ignore_temporary_child_start_child_simple() {
     let stage = Stage::default();
     let dynamic = puppets(&stage).restart(Restart::Temporary).start().await.unwrap();
-    assert_eq!(dynamic.start_child("ignored").await, Ok(Started::Ignored));
+    assert_eq!(dynamic.start_child("ignored").await, Err(StartError::Ignored));
     assert_eq!(counts(&dynamic), (1, 0, 0, 0));
 }
 

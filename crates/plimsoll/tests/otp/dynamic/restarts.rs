@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use plimsoll::supervisor::{
     Backoff, BoxError, ChildSpec, ChildState, DynamicSupervisor, DynamicSupervisorRef, Restart, ShutdownCause,
-    StartError, Started, Strategy, Supervisor,
+    StartError, Strategy, Supervisor,
 };
 use ractor::Actor;
 
@@ -68,7 +68,7 @@ async fn otp_simple_child_that_dies_before_its_start_returns() {
         .start()
         .await
         .unwrap();
-        assert!(matches!(dynamic.start_child("a").await, Ok(Started::Child(_))));
+        assert!(matches!(dynamic.start_child("a").await, Ok(_)));
         quiet().await;
         assert_eq!(states(&dynamic), expected, "{restart:?}");
     }
@@ -145,7 +145,7 @@ async fn otp_simple_restart_that_is_ignored_drops_the_child() {
 async fn otp_simple_one_for_one_escalation() {
     let stage = Stage::default();
     let dynamic = puppets(&stage).intensity(0, Duration::from_secs(1)).start().await.unwrap();
-    let a = dynamic.start_child("a").await.unwrap().child().unwrap();
+    let a = dynamic.start_child("a").await.unwrap();
     dynamic.start_child("b").await.unwrap();
     tell(&a, Do::Panic);
     assert!(matches!(dynamic.wait().await.unwrap().cause, ShutdownCause::GaveUp { .. }));

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use plimsoll::supervisor::{
-    Backoff, BoxError, Child, ChildCount, ChildEntry, ChildError, ChildSpec, DynamicSupervisorRef, Restart, Shutdown,
-    ShutdownReport, Start, StartError, Started, SupervisorRef,
+    Backoff, BoxError, Child, ChildCount, ChildEntry, ChildError, ChildRef, ChildSpec, DynamicSupervisorRef, Restart,
+    Shutdown, ShutdownReport, StartError, SupervisorRef,
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus};
 
@@ -129,7 +129,7 @@ pub(super) fn grace(word: &str) -> Shutdown {
     }
 }
 
-pub(super) async fn start(stage: Stage, id: String, stop: String, parent: ActorCell) -> Result<Start, BoxError> {
+pub(super) async fn start(stage: Stage, id: String, stop: String, parent: ActorCell) -> Result<Child, BoxError> {
     let outcome = stage.next_start(&id);
     match outcome.as_str() {
         "ok" => {
@@ -137,11 +137,11 @@ pub(super) async fn start(stage: Stage, id: String, stop: String, parent: ActorC
             let member = Member { id: id.clone(), stop, alone: AtomicBool::new(false), stage: stage.clone() };
             let (actor, ended) = Member::spawn_linked(None, member, (), parent).await?;
             stage.0.lock().unwrap().actors.insert(id, actor.clone());
-            Ok(Start::Child(Child::from((actor, ended))))
+            Ok(Child::from((actor, ended)))
         }
         "ignore" => {
             stage.note(format!("~{id}"));
-            Ok(Start::Ignore)
+            Err(StartError::Ignored.into())
         }
         fail => {
             stage.note(format!("!{id}"));
@@ -227,10 +227,10 @@ pub(super) async fn operate(tree: &Tree, op: &str, id: &str, stage: &Stage) -> S
     }
 }
 
-fn started(answer: Result<Started, StartError>) -> String {
+fn started(answer: Result<ChildRef, StartError>) -> String {
     match answer {
-        Ok(Started::Child(_)) => "started",
-        Ok(_) => "ignored",
+        Ok(_) => "started",
+        Err(StartError::Ignored) => "ignored",
         Err(StartError::AlreadyPresent) => "present",
         Err(StartError::AlreadyStarted(_)) => "already",
         Err(StartError::ShuttingDown) => "gone",

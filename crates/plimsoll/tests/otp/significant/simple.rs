@@ -31,7 +31,7 @@ async fn three(stage: &Stage, auto_shutdown: AutoShutdown, restart: Restart) -> 
     let members = members(stage, auto_shutdown, restart).start().await.unwrap();
     let mut children = Vec::new();
     for id in ["a", "b", "c"] {
-        children.push(members.start_child(id).await.unwrap().child().unwrap());
+        children.push(members.start_child(id).await.unwrap());
     }
     stage.did();
     (members, children.try_into().unwrap())
@@ -113,8 +113,8 @@ async fn otp_significant_simple_one_that_is_restarting_or_starting_is_there() {
     let stage = Stage::default();
     let slow = members(&stage, ALL, Restart::Transient).backoff(Backoff::constant(Duration::from_secs(5)));
     let members = slow.start().await.unwrap();
-    let a = members.start_child("a").await.unwrap().child().unwrap();
-    let b = members.start_child("b").await.unwrap().child().unwrap();
+    let a = members.start_child("a").await.unwrap();
+    let b = members.start_child("b").await.unwrap();
     tell(&a, Do::Panic);
     quiet().await;
     tell(&b, Do::Normal);
@@ -126,12 +126,12 @@ async fn otp_significant_simple_one_that_is_restarting_or_starting_is_there() {
     });
     quiet().await;
     members.terminate_child(a.actor()).await.unwrap();
-    let d = members.start_child("d").await.unwrap().child().unwrap();
+    let d = members.start_child("d").await.unwrap();
     tell(&d, Do::Normal);
     assert!(alive(&members).await, "c starts");
     starting.abort();
     quiet().await;
-    let e = members.start_child("e").await.unwrap().child().unwrap();
+    let e = members.start_child("e").await.unwrap();
     tell(&e, Do::Normal);
     assert_shut_down(&members).await;
 }
@@ -146,8 +146,8 @@ async fn otp_significant_simple_one_that_is_being_terminated_does_not_count() {
         async move { Ok::<_, BoxError>(Child::from(Puppet::spawn_linked(None, puppet, (), parent).await?)) }
     });
     let members = builder.significant(true).auto_shutdown(ALL).start().await.unwrap();
-    let a = members.start_child("a").await.unwrap().child().unwrap();
-    let b = members.start_child("b").await.unwrap().child().unwrap();
+    let a = members.start_child("a").await.unwrap();
+    let b = members.start_child("b").await.unwrap();
     let terminating = tokio::spawn({
         let members = members.clone();
         async move { members.terminate_child(a.actor()).await }
@@ -168,10 +168,10 @@ async fn otp_significant_simple_flags_are_checked() {
     let refused = members(&stage, AutoShutdown::Never, Restart::Transient).start().await.map(drop);
     assert_eq!(refused, Err(StartError::Spec(SpecError::SignificantNever { id: "members".into() })));
     let plain = members(&stage, ANY, Restart::Permanent).significant(false).start().await.unwrap();
-    let child = plain.start_child("a").await.unwrap().child().unwrap();
+    let child = plain.start_child("a").await.unwrap();
     tell(&child, Do::Normal);
     assert!(alive(&plain).await, "nobody is significant");
     let told = members(&stage, ALL, Restart::Transient).start().await.unwrap();
-    let child = told.start_child("a").await.unwrap().child().unwrap();
+    let child = told.start_child("a").await.unwrap();
     assert!(told.child_spec(child.actor().get_id()).unwrap().significant);
 }
