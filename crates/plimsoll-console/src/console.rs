@@ -13,7 +13,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use plimsoll::bounded::LogThrottle;
-use plimsoll::inspect::{Details, Inspect};
+use plimsoll::inspect::{Details, Inspect, Metric};
 use plimsoll::ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use plimsoll::supervisor::Child;
 use serde::Serialize;
@@ -121,12 +121,12 @@ struct Counters {
 
 impl Inspect for Counters {
     fn inspect(&self) -> Details {
-        let read = |name: &str, value: &AtomicU64| (name.to_owned(), value.load(Ordering::Relaxed));
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
         Details {
             counters: [
-                read("connections", &self.connections),
-                read("accepted", &self.accepted),
-                read("failed", &self.failed),
+                ("connections", Metric::gauge(read(&self.connections))),
+                ("accepted", Metric::counter(read(&self.accepted))),
+                ("failed", Metric::counter(read(&self.failed))),
             ]
             .into(),
             ..Details::default()

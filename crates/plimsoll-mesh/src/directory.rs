@@ -35,7 +35,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use chitchat::{ChitchatMessage, Deserializable as _};
 use parking_lot::{Mutex, RwLock};
-use plimsoll::inspect::{Details, Inspect};
+use plimsoll::inspect::{Details, Inspect, Metric};
 use plimsoll::supervisor::{ChildSpec, Strategy, Supervisor, SupervisorBuilder};
 use tokio::sync::{Notify, mpsc};
 use tracing::warn;
@@ -241,19 +241,17 @@ impl Inspect for GossipDirectory {
         let mut details = Details::default();
         let (view, counters) = (self.0.view.load(), &self.0.counters);
         let providers: usize = view.services.values().map(Vec::len).sum();
-        for (name, value) in [
-            ("members", view.members.len() as u64),
-            ("services", view.services.len() as u64),
-            ("records", providers as u64),
-            ("records_limit", record_table::MAX_RECORDS as u64),
-            ("received", counters.received.load(Ordering::Relaxed)),
-            ("dropped", counters.dropped.load(Ordering::Relaxed)),
-            ("poison", counters.poison.load(Ordering::Relaxed)),
-            ("invalid_records", counters.invalid_records.load(Ordering::Relaxed)),
-            ("engine_restarts", counters.restarts.load(Ordering::Relaxed)),
-        ] {
-            details.counters.insert(name.to_owned(), value);
-        }
+        details.counters.extend([
+            ("members", Metric::gauge(view.members.len() as u64)),
+            ("services", Metric::gauge(view.services.len() as u64)),
+            ("records", Metric::gauge(providers as u64)),
+            ("records_limit", Metric::gauge(record_table::MAX_RECORDS as u64)),
+            ("received", Metric::counter(counters.received.load(Ordering::Relaxed))),
+            ("dropped", Metric::counter(counters.dropped.load(Ordering::Relaxed))),
+            ("poison", Metric::counter(counters.poison.load(Ordering::Relaxed))),
+            ("invalid_records", Metric::counter(counters.invalid_records.load(Ordering::Relaxed))),
+            ("engine_restarts", Metric::counter(counters.restarts.load(Ordering::Relaxed))),
+        ]);
         details
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use plimsoll::bounded::{ByteCap, Cap, Compact, CompactPolicy, History, HistoryCaps};
-use plimsoll::inspect::{Details, Inspect};
+use plimsoll::inspect::{Details, Inspect, Metric};
 use serde::{Deserialize, Serialize};
 
 use crate::names::NodeId;
@@ -222,7 +222,7 @@ impl Inspect for Events {
     fn inspect(&self) -> Details {
         let inner = self.0.lock();
         let mut details = inner.history.counters().inspect();
-        details.counters.insert("events_suppressed".to_owned(), inner.suppressed);
+        details.counters.insert("events_suppressed", Metric::counter(inner.suppressed));
         details
     }
 }

@@ -46,12 +46,11 @@ mod sessions;
 mod state;
 mod unacknowledged;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use plimsoll::inspect::{Details, Inspect, Kind};
+use plimsoll::inspect::{Details, Inspect, Kind, Metric, Metrics};
 use plimsoll::supervisor::{ChildSpec, Shutdown, StartError, Strategy, Supervisor, SupervisorBuilder};
 use tokio::time::MissedTickBehavior;
 
@@ -216,40 +215,38 @@ impl Inspect for Gateway {
     fn inspect(&self) -> Details {
         let attempts = self.attempts();
         let requests = self.requests();
-        let mut counters: BTreeMap<String, u64> = [
-            ("offered", attempts.offered),
-            ("served", attempts.served),
-            ("peers", attempts.peers),
-            ("refused_with_reason", attempts.refused_with_reason),
-            ("refused_without_reason", attempts.refused_without_reason),
-            ("failed_handshakes", attempts.failed_handshakes),
-            ("pending", attempts.pending),
-            ("clients", attempts.clients),
-            ("clients_high_water", attempts.clients_high_water),
-            ("clients_cap", self.state.limits.clients as u64),
-            ("responding", attempts.responding),
-            ("retries", attempts.retries),
-            ("requests_started", requests.started),
-            ("requests_in_flight", requests.in_flight),
-            ("requests_completed", requests.completed),
-            ("requests_cancelled", requests.cancelled),
-            ("requests_failed", requests.failed),
-            ("requests_panicked", requests.panicked),
-            ("requests_cut_off", requests.cut_off),
-            ("requests_unacknowledged", requests.unacknowledged),
-        ]
-        .map(|(name, count)| (name.to_owned(), count))
-        .into();
+        let mut counters = Metrics::from([
+            ("offered", Metric::counter(attempts.offered)),
+            ("served", Metric::counter(attempts.served)),
+            ("peers", Metric::counter(attempts.peers)),
+            ("refused_with_reason", Metric::counter(attempts.refused_with_reason)),
+            ("refused_without_reason", Metric::counter(attempts.refused_without_reason)),
+            ("failed_handshakes", Metric::counter(attempts.failed_handshakes)),
+            ("pending", Metric::gauge(attempts.pending)),
+            ("clients", Metric::gauge(attempts.clients)),
+            ("clients_high_water", Metric::gauge(attempts.clients_high_water)),
+            ("clients_cap", Metric::gauge(self.state.limits.clients as u64)),
+            ("responding", Metric::gauge(attempts.responding)),
+            ("retries", Metric::counter(attempts.retries)),
+            ("requests_started", Metric::counter(requests.started)),
+            ("requests_in_flight", Metric::gauge(requests.in_flight)),
+            ("requests_completed", Metric::counter(requests.completed)),
+            ("requests_cancelled", Metric::counter(requests.cancelled)),
+            ("requests_failed", Metric::counter(requests.failed)),
+            ("requests_panicked", Metric::counter(requests.panicked)),
+            ("requests_cut_off", Metric::counter(requests.cut_off)),
+            ("requests_unacknowledged", Metric::counter(requests.unacknowledged)),
+        ]);
         self.state.body_bytes.add_to("body", &mut counters);
         self.state.response_bytes.add_to("response", &mut counters);
         for (reason, count) in self.state.disconnects() {
-            counters.insert(format!("disconnected_{}", reason.name()), count);
+            counters.insert(format!("disconnected_{}", reason.name()), Metric::counter(count));
         }
         // The reason of each refusal at admission.
         let admission = self.state.admission.inspect().counters;
-        counters.extend(admission.into_iter().map(|(name, count)| (format!("admission_{name}"), count)));
+        counters.extend(admission.into_iter().map(|(name, metric)| (format!("admission_{name}"), metric)));
         for (code, count) in self.state.requests.refusals() {
-            counters.insert(format!("refused_{}", code.as_str()), count);
+            counters.insert(format!("refused_{}", code.as_str()), Metric::counter(count));
         }
         Details { counters, children: Vec::new() }
     }

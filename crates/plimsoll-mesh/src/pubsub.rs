@@ -20,7 +20,7 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use plimsoll::bounded::{BacklogBudget, ByteCap, Cap, Consumer, Counters, Disconnected, Event, Fanout, Subscription};
 use plimsoll::call::CallError;
-use plimsoll::inspect::{Details, Inspect};
+use plimsoll::inspect::{Details, Inspect, Metric};
 use plimsoll::ractor::{ActorCell, SpawnErr};
 use plimsoll::supervisor::{Child, ChildSpec};
 
@@ -304,10 +304,10 @@ impl Inspect for Pubsub {
         let mut details = self.counters().inspect();
         let fanouts = self.shared.instance.load().as_ref().map(|instance| instance.filters.read().values());
         let fanouts = fanouts.unwrap_or_default();
-        details.counters.insert("filters_used".into(), fanouts.len() as u64);
-        details.counters.insert("filters_cap".into(), self.shared.caps.filters.get() as u64);
+        details.counters.insert("filters_used", Metric::gauge(fanouts.len() as u64));
+        details.counters.insert("filters_cap", Metric::gauge(self.shared.caps.filters.get() as u64));
         let backlog: usize = fanouts.iter().map(Fanout::backlog).sum();
-        details.counters.insert("backlog_bytes".into(), backlog as u64);
+        details.counters.insert("backlog_bytes", Metric::gauge(backlog as u64).bytes());
         details.counters.extend(self.shared.budget.counters().inspect().counters);
         details
     }

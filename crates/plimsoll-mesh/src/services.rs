@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use plimsoll::call::{CallClient, CallServerBuilder, Service};
-use plimsoll::inspect::{Details, Inspect};
+use plimsoll::inspect::{Details, Inspect, Metric};
 use plimsoll::mailbox::{Bounded, BoundedRef, Delivery, MailboxBuilder, Overflow};
 use plimsoll::ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use plimsoll::supervisor::{Child, ChildSpec};
@@ -243,8 +243,8 @@ impl Default for ServiceTable {
 impl Inspect for ServiceTable {
     fn inspect(&self) -> Details {
         let mut details = Details::default();
-        details.counters.insert("services".to_owned(), self.0.entries.load().len() as u64);
-        details.counters.insert("limit".to_owned(), MAX_SERVICES as u64);
+        details.counters.insert("services", Metric::gauge(self.0.entries.load().len() as u64));
+        details.counters.insert("limit", Metric::gauge(MAX_SERVICES as u64));
         details
     }
 }

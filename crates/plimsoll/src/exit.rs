@@ -38,6 +38,13 @@ pub enum ExitReason {
 }
 
 /// What is known about a panic or an error.
+///
+/// ```
+/// use plimsoll::exit::Failure;
+///
+/// let failure = Failure::new("disk full").at("src/store.rs:7:5");
+/// assert_eq!(failure.to_string(), "disk full at src/store.rs:7:5");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Failure {

@@ -133,6 +133,7 @@ mod exit_monitor;
 pub mod inspect;
 pub mod mailbox;
 pub mod panics;
+mod serialize_error;
 pub mod server;
 pub mod supervisor;
 mod timer_wheel;

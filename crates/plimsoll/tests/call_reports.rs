@@ -453,7 +453,7 @@ async fn actors_that_wait_for_each_others_mailboxes_are_deadlocked_at_once() {
 }
 
 fn counters_of(sender: &BoundedRef<Letter>) -> std::collections::BTreeMap<String, u64> {
-    sender.inspector().inspect().counters
+    sender.inspector().inspect().counters.into()
 }
 
 /// actor-ts 915 and 1192 (github.com/pathosDev/actor-ts): a stop waited behind the whole backlog, and a terminating actor with a

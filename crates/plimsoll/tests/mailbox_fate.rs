@@ -65,7 +65,7 @@ fn counters(sender: &BoundedRef<Tell>) -> BTreeMap<String, u64> {
     let out: u64 =
         ["taken", "dropped_oldest", "dropped_unserved", "returned", "depth"].map(|name| counters[name]).iter().sum();
     assert_eq!(counters["sent"], out, "sent = taken + dropped + returned + queued: {counters:?}");
-    counters
+    counters.into()
 }
 
 /// A busy actor with `n` messages behind what it is at.

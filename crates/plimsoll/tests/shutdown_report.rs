@@ -140,3 +140,26 @@ async fn a_server_writes_down_what_it_serves() {
     assert_eq!(only(&tree.stop().await.unwrap(), child.actor(), StopFailureKind::Killed).as_deref(), Some("reindex"));
     assert!(asking.await.unwrap());
 }
+
+/// Entries, counts and settings of children are JSON for an operator's tools.
+#[tokio::test(start_paused = true)]
+async fn child_entries_and_settings_are_serialized() {
+    let spec = ChildSpec::task("idle", |stop| async move {
+        stop.cancelled().await;
+        Ok(())
+    });
+    let tree = Supervisor::builder("top").child(spec.shutdown(Duration::from_secs(2))).start().await.unwrap();
+    let actor = tree.child("idle").unwrap().actor().get_id().to_string();
+    let entries = serde_json::to_value(tree.which_children().unwrap()).unwrap();
+    let running = serde_json::json!({"id": "idle", "state": "running", "actor": actor, "kind": "worker"});
+    assert_eq!(entries, serde_json::json!([running]));
+    let count = serde_json::to_value(tree.count_children().unwrap()).unwrap();
+    assert_eq!(count, serde_json::json!({"specs": 1, "active": 1, "supervisors": 0, "workers": 1}));
+    let settings = serde_json::to_value(tree.child_spec("idle").unwrap()).unwrap();
+    assert_eq!(settings["restart"], "permanent");
+    assert_eq!(settings["shutdown"], serde_json::json!({"after": {"secs": 2, "nanos": 0}}));
+    tree.terminate_child("idle").await.unwrap();
+    let entries = serde_json::to_value(tree.which_children().unwrap()).unwrap();
+    assert_eq!(entries, serde_json::json!([{"id": "idle", "state": "none", "kind": "worker"}]));
+    tree.stop().await.unwrap();
+}

@@ -200,13 +200,13 @@ fn word(status: Status) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll::inspect::{Details, Kind};
+    use plimsoll::inspect::{Details, Kind, Metric};
 
     use super::*;
 
     fn place(id: &str, restarts: u64, children: Vec<TreeNode>) -> TreeNode {
         let counters = [("clients_cap", 5), ("in_flight", 2), ("refused_with_reason", 0)]
-            .map(|(name, value)| (name.to_owned(), value))
+            .map(|(name, value)| (name, Metric::counter(value)))
             .into();
         let details = Details { counters, children };
         TreeNode { id: id.into(), kind: Kind::Worker, status: Status::Running, actor: None, restarts, details }
@@ -240,7 +240,7 @@ node        running           -         -  in flight 2
             ("refused_without_reason", 2),
             ("served", 4),
         ];
-        listener.details.counters = counters.map(|(name, value)| (name.to_owned(), value)).into();
+        listener.details.counters = counters.map(|(name, value)| (name, Metric::counter(value))).into();
         let drawn = tree(Paint(false), &listener, Some(110));
         let wanted = "listener  running           -        10  offered 9, served 4, refused with reason 1, ";
         assert!(drawn.lines().nth(1).unwrap().starts_with(wanted), "{drawn}");

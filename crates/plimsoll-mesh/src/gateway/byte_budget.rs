@@ -3,12 +3,12 @@
 //! There are two: one for request bodies, one for responses that are not acknowledged. One connection holds at most its
 //! share of either ([`Limits::SHARES`]), so that none alone can lock the others out. The length of what is held counts.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use plimsoll::bounded::LogThrottle;
+use plimsoll::inspect::{Metric, Metrics};
 
 use super::limits::Limits;
 use crate::problem::{Code, Problem};
@@ -80,13 +80,13 @@ impl ByteBudget {
     }
 
     /// Adds the counters to those of the gateway, prefixed with `name`.
-    pub(super) fn add_to(&self, name: &str, counters: &mut BTreeMap<String, u64>) {
-        let mut show = |what: &str, value| counters.insert(format!("{name}_bytes_{what}"), value);
-        show("held", self.held());
-        show("cap", self.cap);
-        show("high_water", self.high_water.load(Relaxed));
+    pub(super) fn add_to(&self, name: &str, metrics: &mut Metrics) {
+        let mut show = |what: &str, metric| metrics.insert(format!("{name}_bytes_{what}"), metric);
+        show("held", Metric::gauge(self.held()).bytes());
+        show("cap", Metric::gauge(self.cap).bytes());
+        show("high_water", Metric::gauge(self.high_water.load(Relaxed)).bytes());
         for (reason, count) in RefusalReason::NAMES.iter().zip(&self.refused) {
-            show(&format!("refused_{reason}"), count.load(Relaxed));
+            show(&format!("refused_{reason}"), Metric::counter(count.load(Relaxed)));
         }
     }
 
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     fn figures(budget: &ByteBudget) -> Vec<u64> {
-        let mut counters = BTreeMap::new();
+        let mut counters = Metrics::default();
         budget.add_to("some", &mut counters);
         ["held", "cap", "high_water", "refused_full", "refused_share", "refused_too_large"]
             .map(|name| counters[&format!("some_bytes_{name}")])

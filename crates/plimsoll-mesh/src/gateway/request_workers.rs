@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use futures::future::BoxFuture;
 use plimsoll::call::{CallClient, CallContext, CallError, CallServer, Died, Service};
 use plimsoll::exit::ExitReason;
-use plimsoll::inspect::{Details, Inspect};
+use plimsoll::inspect::{Details, Inspect, Metric};
 use plimsoll::ractor::{ActorCell, SpawnErr};
 use plimsoll::supervisor::Child;
 
@@ -156,7 +156,7 @@ impl Inspect for WorkersInspector {
         for kind in WorkerKind::ALL {
             let running = self.shared.running[kind as usize].load(Relaxed);
             if running > 0 {
-                details.counters.insert(format!("workers_{}", kind.name()), running);
+                details.counters.insert(format!("workers_{}", kind.name()), Metric::gauge(running));
             }
         }
         details

@@ -116,7 +116,7 @@ impl NodeView {
             services: meshed.services(),
             nodes: meshed.nodes(),
             events: self.0.events.latest(SHOWN_EVENTS),
-            history: self.0.events.inspect().counters,
+            history: self.0.events.inspect().counters.into(),
             tasks: Handle::try_current().map_or(0, |runtime| runtime.metrics().num_alive_tasks()),
         }
     }
@@ -126,7 +126,7 @@ impl Inner {
     fn routing(&self) -> BTreeMap<String, u64> {
         let mut sums = BTreeMap::new();
         for (name, count) in self.routers.iter().flat_map(|router| router.inspect().counters) {
-            *sums.entry(name).or_default() += count;
+            *sums.entry(name).or_default() += count.value;
         }
         sums
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use plimsoll::bounded::LogThrottle;
-use plimsoll::inspect::{Details, Inspect};
+use plimsoll::inspect::{Details, Inspect, Metric};
 use plimsoll::mailbox::BoundedRef;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tracing::warn;
@@ -347,29 +347,29 @@ impl PeersState {
 
     pub(crate) fn inspect(&self) -> Details {
         let mut details = Details::default();
-        let mut put = |name: &str, value: u64| details.counters.insert(name.to_owned(), value);
+        let mut put = |name: &str, metric| details.counters.insert(name, metric);
         {
             let table = self.table.lock();
-            put("up", table.count_up() as u64);
-            put("dialling", table.count_dialling() as u64);
-            put("targets", table.count_targets() as u64);
+            put("up", Metric::gauge(table.count_up() as u64));
+            put("dialling", Metric::gauge(table.count_dialling() as u64));
+            put("targets", Metric::gauge(table.count_targets() as u64));
         }
-        put("limit", self.config.connections.get() as u64);
+        put("limit", Metric::gauge(self.config.connections.get() as u64));
         let places = self.handshakes.available_permits();
-        put("handshakes", self.config.max_handshakes.saturating_sub(places) as u64);
-        put("handshakes_limit", self.config.max_handshakes as u64);
+        put("handshakes", Metric::gauge(self.config.max_handshakes.saturating_sub(places) as u64));
+        put("handshakes_limit", Metric::gauge(self.config.max_handshakes as u64));
         let pool = {
             let connections = self.connections.lock();
-            put("open", connections.open().len() as u64);
-            put("retired", connections.open().filter(|link| link.is_retired()).count() as u64);
-            put("calls_out", connections.open().map(|link| link.calling() as u64).sum());
+            put("open", Metric::gauge(connections.open().len() as u64));
+            put("retired", Metric::gauge(connections.open().filter(|link| link.is_retired()).count() as u64));
+            put("calls_out", Metric::gauge(connections.open().map(|link| link.calling() as u64).sum()));
             let serving: u64 = connections.open().map(|link| link.serving() as u64).sum();
-            put("calls_in", serving);
-            put("workers_peer_call", serving);
+            put("calls_in", Metric::gauge(serving));
+            put("workers_peer_call", Metric::gauge(serving));
             let (awaited, closing) = connections.pending();
-            put("dials_awaited", awaited as u64);
-            put("closing", closing as u64);
-            put("calls_waiting", connections.pool().waiting() as u64);
+            put("dials_awaited", Metric::gauge(awaited as u64));
+            put("closing", Metric::gauge(closing as u64));
+            put("calls_waiting", Metric::gauge(connections.pool().waiting() as u64));
             connections.pool().counters().inspect()
         };
         let counters = &self.counters;
@@ -392,7 +392,7 @@ impl PeersState {
             ("gossip_sent", &counters.gossip_sent),
             ("gossip_dropped", &counters.gossip_dropped),
         ] {
-            put(name, counter.load(Ordering::Relaxed));
+            put(name, Metric::counter(counter.load(Ordering::Relaxed)));
         }
         details.counters.extend(pool.counters);
         details

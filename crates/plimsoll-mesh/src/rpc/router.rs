@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
-use plimsoll::inspect::{Details, Inspect};
+use plimsoll::inspect::{Details, Inspect, Metric};
 use plimsoll::supervisor::ChildSpec;
 
 use crate::directory::Directory;
@@ -249,10 +249,10 @@ impl Inspect for Router {
             ("failed_over", &counters.failed_over),
             ("no_provider", &counters.no_provider),
         ] {
-            details.counters.insert(name.to_owned(), counter.load(Ordering::Relaxed));
+            details.counters.insert(name, Metric::counter(counter.load(Ordering::Relaxed)));
         }
         if let Some(mesh) = &self.0.mesh {
-            details.counters.insert("round_robin_positions".to_owned(), mesh.round_robin.len() as u64);
+            details.counters.insert("round_robin_positions", Metric::gauge(mesh.round_robin.len() as u64));
         }
         details
     }

@@ -22,7 +22,7 @@ pub use origin::Origin;
 
 use self::table::{AdmissionTable, Admitted};
 use super::{Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, LogThrottle, Rate, events};
-use crate::inspect::{Details, Inspect};
+use crate::inspect::{Details, Inspect, Metric};
 
 /// The settings of an [`Admission`], each with its default.
 ///
@@ -326,8 +326,8 @@ impl<A: Eq + Hash + Clone + Send + 'static> Inspect for Admission<A> {
         let mut details = self.inner.counters.inspect();
         let table = self.inner.table.lock();
         let name = self.inner.counters.name();
-        details.counters.insert(format!("{name}_half_open"), table.half_open() as u64);
-        details.counters.insert(format!("{name}_origins"), table.origins() as u64);
+        details.counters.insert(format!("{name}_half_open"), Metric::gauge(table.half_open() as u64));
+        details.counters.insert(format!("{name}_origins"), Metric::gauge(table.origins() as u64));
         details
     }
 }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use super::time::{after, now};
 use super::{ByteCap, Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, events};
-use crate::inspect::{Details, Inspect};
+use crate::inspect::{Details, Inspect, Metric};
 
 mod fill;
 mod hit_counter;
@@ -381,7 +381,7 @@ impl<K: Eq + Hash + Clone> ByteCache<K> {
 impl<K: Eq + Hash + Clone + Send + Sync + 'static> Inspect for ByteCache<K> {
     fn inspect(&self) -> Details {
         let mut details = self.counters().inspect();
-        details.counters.insert(format!("{}_filling", self.counters().name()), self.filling() as u64);
+        details.counters.insert(format!("{}_filling", self.counters().name()), Metric::gauge(self.filling() as u64));
         details
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::log_throttle::LogThrottle;
 use super::{ByteCap, Cap};
-use crate::inspect::{Details, Inspect};
+use crate::inspect::{Details, Inspect, Metric};
 
 /// The events that one kind of part counts, including its refusals by reason.
 ///
@@ -43,7 +43,7 @@ macro_rules! events {
 pub(crate) use events;
 
 /// One reading of a [`Gauge`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct GaugeReading {
     /// In use now.
     pub used: u64,
@@ -258,20 +258,18 @@ impl<E: Event> Counters<E> {
     /// Adds the figures to those of the owner.
     pub fn add_to(&self, details: &mut Details) {
         let inner = &*self.inner;
-        let mut show = |what: &str, value: u64| {
-            details.counters.insert(format!("{}_{what}", inner.name), value);
-        };
+        let mut show = |what: &str, metric: Metric| details.counters.insert(format!("{}_{what}", inner.name), metric);
         let level = inner.entries.read();
-        show("used", level.used);
-        show("cap", level.cap);
-        show("high_water", level.high_water);
+        show("used", Metric::gauge(level.used));
+        show("cap", Metric::gauge(level.cap));
+        show("high_water", Metric::gauge(level.high_water));
         if let Some(bytes) = inner.bytes.as_ref().map(Gauge::read) {
-            show("bytes_used", bytes.used);
-            show("bytes_cap", bytes.cap);
-            show("bytes_high_water", bytes.high_water);
+            show("bytes_used", Metric::gauge(bytes.used).bytes());
+            show("bytes_cap", Metric::gauge(bytes.cap).bytes());
+            show("bytes_high_water", Metric::gauge(bytes.high_water).bytes());
         }
         for (name, count) in E::NAMES.iter().zip(&inner.counts) {
-            show(name, count.load(Relaxed));
+            show(name, Metric::counter(count.load(Relaxed)));
         }
     }
 }

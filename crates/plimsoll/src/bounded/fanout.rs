@@ -15,7 +15,7 @@ use plimsoll_sync::slots::{SlotKey, Slots};
 
 use super::time::now;
 use super::{ByteCap, Cap, Compact, CompactPolicy, Compacted, Counters, Footprint, events};
-use crate::inspect::{Details, Inspect};
+use crate::inspect::{Details, Inspect, Metric};
 
 mod backlog;
 mod budget;
@@ -476,8 +476,8 @@ impl Inspect for Fanout {
         }
         let (bytes, messages) = inner.backlogs().fold((0, 0), |(bytes, messages), (b, m)| (bytes + b, messages + m));
         let name = self.counters().name();
-        details.counters.insert(format!("{name}_backlog_bytes"), bytes as u64);
-        details.counters.insert(format!("{name}_backlog_messages"), messages as u64);
+        details.counters.insert(format!("{name}_backlog_bytes"), Metric::gauge(bytes as u64).bytes());
+        details.counters.insert(format!("{name}_backlog_messages"), Metric::gauge(messages as u64));
         details
     }
 }

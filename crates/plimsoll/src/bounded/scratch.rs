@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hash};
 use bytes::BytesMut;
 
 use super::{Compact, CompactPolicy, Compacted, Footprint};
-use crate::inspect::Details;
+use crate::inspect::{Details, Metric};
 
 /// A collection that can be emptied and used again.
 pub trait Reusable: Default {
@@ -84,12 +84,12 @@ impl<C: Reusable> Scratch<C> {
     /// `<name>_released`. In use is the capacity held between two messages, the cap is the keep size.
     pub fn add_to(&self, name: &str, details: &mut Details) {
         let figures = [
-            ("bytes_used", self.capacity_bytes() as u64),
-            ("bytes_cap", self.keep as u64),
-            ("bytes_high_water", self.largest as u64),
-            ("released", self.released),
+            ("bytes_used", Metric::gauge(self.capacity_bytes() as u64).bytes()),
+            ("bytes_cap", Metric::gauge(self.keep as u64).bytes()),
+            ("bytes_high_water", Metric::gauge(self.largest as u64).bytes()),
+            ("released", Metric::counter(self.released)),
         ];
-        details.counters.extend(figures.map(|(what, value)| (format!("{name}_{what}"), value)));
+        details.counters.extend(figures.map(|(what, metric)| (format!("{name}_{what}"), metric)));
     }
 
     fn release_excess(&mut self) {

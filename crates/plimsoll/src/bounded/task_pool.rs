@@ -190,6 +190,9 @@ impl TaskPool {
 
     /// Waits for `stop`, then [closes](Self::close): a task child of a supervisor.
     ///
+    /// # Errors
+    /// None: the result is that of a task child.
+    ///
     /// Not cancel safe: dropped early, the pool stays open.
     pub async fn run(self, stop: CancellationToken) -> Result<(), crate::supervisor::BoxError> {
         stop.cancelled().await;

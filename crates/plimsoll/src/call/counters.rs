@@ -1,12 +1,12 @@
 //! What a server counts apart from its table: gauges, refusals by reason, and how long methods run.
 
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::call_table::Outcome;
 use super::{CallError, Died, Overload};
+use crate::inspect::{Metric, Metrics, Unit};
 
 /// What is counted apart from the table.
 #[derive(Debug, Default)]
@@ -147,13 +147,17 @@ impl MethodTimings {
     }
 
     /// `method_<name>_runs`; of those that were timed `method_<name>_timed`, `method_<name>_ns`, `method_<name>_max_ns`.
-    pub(crate) fn describe(&self, counters: &mut BTreeMap<String, u64>) {
+    pub(crate) fn describe(&self, metrics: &mut Metrics) {
         let mut at = self.first.get();
         while let Some(method) = at {
-            for (what, count) in
-                [("runs", &method.runs), ("timed", &method.timed), ("ns", &method.ns), ("max_ns", &method.max_ns)]
-            {
-                counters.insert(format!("method_{}_{what}", method.name), count.load(Ordering::Relaxed));
+            let counted = |count: &AtomicU64| Metric::counter(count.load(Ordering::Relaxed));
+            for (what, metric) in [
+                ("runs", counted(&method.runs)),
+                ("timed", counted(&method.timed)),
+                ("ns", counted(&method.ns).unit(Unit::Nanoseconds)),
+                ("max_ns", Metric::gauge(method.max_ns.load(Ordering::Relaxed)).unit(Unit::Nanoseconds)),
+            ] {
+                metrics.insert(format!("method_{}_{what}", method.name), metric);
             }
             at = method.next.get();
         }
@@ -171,7 +175,7 @@ mod tests {
             drop(timings.begin(Box::leak(format!("m{n}").into_boxed_str())));
         }
         drop(timings.begin("m0"));
-        let mut counters = BTreeMap::new();
+        let mut counters = Metrics::default();
         timings.describe(&mut counters);
         assert_eq!(counters.len(), 4 * (METHODS + 1));
         assert_eq!(counters["method_other_runs"], 68);

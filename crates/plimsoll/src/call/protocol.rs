@@ -1,9 +1,8 @@
 //! The types of the calls to a server, apart from how they are served.
 
-use std::collections::BTreeMap;
-
 use plimsoll_sync::slots::SlotKey;
 
+use crate::inspect::Metrics;
 use crate::supervisor::{CurrentMessage, StopDeadline};
 
 /// The types of a conversation: what a caller sends and what it may get back.
@@ -52,5 +51,5 @@ pub trait Protocol: Sized + Send + Sync + 'static {
 
     /// Adds the host's own counters.
     #[doc(hidden)]
-    fn describe(_host: &Self::Host, _counters: &mut BTreeMap<String, u64>) {}
+    fn describe(_host: &Self::Host, _metrics: &mut Metrics) {}
 }

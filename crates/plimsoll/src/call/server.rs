@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use plimsoll_sync::permits::{Load, MAX_BYTES, MAX_COUNT};
@@ -17,7 +17,7 @@ use super::router::Router;
 use super::service::ServiceHost;
 use super::shared::{Notified, Shared};
 use super::{CallClient, OnCallerExit, Protocol, Service, Worker};
-use crate::inspect::{Details, Inspect};
+use crate::inspect::{Details, Inspect, Metric};
 use crate::supervisor::{Child, StopDeadline};
 
 /// A server that runs each call in a worker of its own.
@@ -279,43 +279,39 @@ impl<P: Protocol> Inspect for Shared<P> {
         let refused = self.refusals.read();
         let refused_in_all: u64 = refused.iter().map(|(_, _, count)| count).sum();
         let mut details = Details::default();
-        let mut put = |name: String, value: u64| details.counters.insert(name, value);
+        let metrics = &mut details.counters;
         for (outcome, name) in Outcome::ALL {
             let at_admission: u64 = refused.iter().filter(|(_, as_, _)| *as_ == outcome).map(|(_, _, n)| n).sum();
-            put(format!("settled_{name}"), tally.settled[outcome as usize] + at_admission);
+            metrics.insert(format!("settled_{name}"), Metric::counter(tally.settled[outcome as usize] + at_admission));
         }
         for (reason, _, count) in refused {
-            put(format!("refused_{reason}"), count);
+            metrics.insert(format!("refused_{reason}"), Metric::counter(count));
         }
         let (used, limit) = (self.gate.used(), self.gate.limit());
-        for (name, value) in [
-            ("started", tally.started + refused_in_all),
-            ("settled", tally.settled_in_all() + refused_in_all),
-            ("in_flight", in_flight),
-            ("timers", timers),
-            ("bound_callers", callers),
-            ("permits_used", u64::from(used.count)),
-            ("permits_limit", u64::from(limit.count)),
-            ("bytes_used", used.bytes),
-            ("waiting", self.gate.waiting() as u64),
-        ] {
-            put(name.to_owned(), value);
-        }
         let gauges = &self.gauges;
-        for (name, value) in [
-            ("workers", &gauges.workers),
-            ("overrunning", &gauges.overrunning),
-            ("late_replies", &gauges.late),
-            ("left_to_finish", &gauges.left_to_finish),
-            ("worker_failures", &gauges.worker_failures),
-            ("casts", &gauges.casts),
-            ("casts_handled", &gauges.casts_handled),
-            ("casts_dropped", &gauges.casts_dropped),
-            ("casts_refused", &gauges.casts_refused),
-        ] {
-            put(name.to_owned(), value.load(Ordering::Relaxed));
-        }
-        P::describe(&self.host, &mut details.counters);
+        let counted = |count: &AtomicU64| Metric::counter(count.load(Ordering::Relaxed));
+        let now = |count: &AtomicU64| Metric::gauge(count.load(Ordering::Relaxed));
+        metrics.extend([
+            ("started", Metric::counter(tally.started + refused_in_all)),
+            ("settled", Metric::counter(tally.settled_in_all() + refused_in_all)),
+            ("in_flight", Metric::gauge(in_flight)),
+            ("timers", Metric::gauge(timers)),
+            ("bound_callers", Metric::gauge(callers)),
+            ("permits_used", Metric::gauge(u64::from(used.count))),
+            ("permits_limit", Metric::gauge(u64::from(limit.count))),
+            ("bytes_used", Metric::gauge(used.bytes).bytes()),
+            ("waiting", Metric::gauge(self.gate.waiting() as u64)),
+            ("workers", now(&gauges.workers)),
+            ("overrunning", now(&gauges.overrunning)),
+            ("late_replies", counted(&gauges.late)),
+            ("left_to_finish", counted(&gauges.left_to_finish)),
+            ("worker_failures", counted(&gauges.worker_failures)),
+            ("casts", counted(&gauges.casts)),
+            ("casts_handled", counted(&gauges.casts_handled)),
+            ("casts_dropped", counted(&gauges.casts_dropped)),
+            ("casts_refused", counted(&gauges.casts_refused)),
+        ]);
+        P::describe(&self.host, metrics);
         details
     }
 }

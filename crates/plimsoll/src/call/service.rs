@@ -1,6 +1,5 @@
 //! What a call server serves, and the context of one call.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 
 use super::counters::MethodTimings;
 use super::{CallClient, Protocol};
+use crate::inspect::Metrics;
 use crate::supervisor::StopDeadline;
 
 /// Work that is done call by call, each call in a worker of its own.
@@ -151,7 +151,7 @@ impl<S: Service> Protocol for S {
         host.stop_deadline.clone()
     }
 
-    fn describe(host: &ServiceHost<S>, counters: &mut BTreeMap<String, u64>) {
-        host.timings.describe(counters);
+    fn describe(host: &ServiceHost<S>, metrics: &mut Metrics) {
+        host.timings.describe(metrics);
     }
 }

@@ -1,7 +1,7 @@
 //! What a mailbox shows of itself.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use plimsoll_sync::mailbox::Traffic;
 use plimsoll_sync::occupancy::OccupancyReading;
@@ -9,7 +9,7 @@ use plimsoll_sync::permits::{Load, PermitGate};
 
 use super::BoundedRef;
 use super::delivery::{Core, Queue, RETURNED, TAKEN, UNSERVED};
-use crate::inspect::{Details, Inspect};
+use crate::inspect::{Details, Inspect, Metric, Metrics, Unit};
 
 impl<M> Core<M> {
     /// What went through it, and the credits that are out.
@@ -49,36 +49,31 @@ impl<M> Core<M> {
 impl<M: Send + 'static> Inspect for Core<M> {
     fn inspect(&self) -> Details {
         let (traffic, credits) = self.traffic();
-        let mut details = Details::default();
-        for (name, value) in [
-            ("sent", traffic.sent),
-            ("taken", traffic.taken),
-            ("depth", traffic.queued),
-            ("high_water", traffic.high_water),
-            ("limit", u64::from(self.limit.count)),
-            ("bytes", credits.bytes),
-            ("bytes_limit", self.limit.bytes),
-            ("credits_used", u64::from(credits.count)),
-            ("waiting", self.waiting_now() as u64),
-            ("dropped_oldest", traffic.dropped_oldest),
-            ("dropped_unserved", traffic.dropped_unserved),
-            ("returned", traffic.returned),
-        ] {
-            details.counters.insert(name.to_owned(), value);
-        }
         let waits = &self.waiting_times;
-        for (name, value) in [
-            ("refused", &self.refused),
-            ("dropped_newest", &self.dropped_newest),
-            ("waited_ms", &waits.ms),
-            ("waited_max_ms", &waits.max_ms),
-            ("waited_timed", &waits.timed),
-            ("waited_ns", &waits.ns),
-            ("waited_max_ns", &waits.max_ns),
-        ] {
-            details.counters.insert(name.to_owned(), value.load(Ordering::Relaxed));
-        }
-        details
+        let counted = |count: &AtomicU64| Metric::counter(count.load(Ordering::Relaxed));
+        let longest = |time: &AtomicU64| Metric::gauge(time.load(Ordering::Relaxed));
+        let counters = Metrics::from([
+            ("sent", Metric::counter(traffic.sent)),
+            ("taken", Metric::counter(traffic.taken)),
+            ("depth", Metric::gauge(traffic.queued)),
+            ("high_water", Metric::gauge(traffic.high_water)),
+            ("limit", Metric::gauge(u64::from(self.limit.count))),
+            ("bytes", Metric::gauge(credits.bytes).bytes()),
+            ("bytes_limit", Metric::gauge(self.limit.bytes).bytes()),
+            ("credits_used", Metric::gauge(u64::from(credits.count))),
+            ("waiting", Metric::gauge(self.waiting_now() as u64)),
+            ("dropped_oldest", Metric::counter(traffic.dropped_oldest)),
+            ("dropped_unserved", Metric::counter(traffic.dropped_unserved)),
+            ("returned", Metric::counter(traffic.returned)),
+            ("refused", counted(&self.refused)),
+            ("dropped_newest", counted(&self.dropped_newest)),
+            ("waited_ms", counted(&waits.ms).unit(Unit::Milliseconds)),
+            ("waited_max_ms", longest(&waits.max_ms).unit(Unit::Milliseconds)),
+            ("waited_timed", counted(&waits.timed)),
+            ("waited_ns", counted(&waits.ns).unit(Unit::Nanoseconds)),
+            ("waited_max_ns", longest(&waits.max_ns).unit(Unit::Nanoseconds)),
+        ]);
+        Details { counters, children: Vec::new() }
     }
 }
 

@@ -1,6 +1,5 @@
 //! How a server uses the call machinery, and what it keeps beside its call table.
 
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -17,6 +16,7 @@ use crate::call::Protocol;
 use crate::call::counters::MethodTimings;
 use crate::call::shared::Shared;
 use crate::exit_monitor::ExitMonitor;
+use crate::inspect::{Metric, Metrics};
 use crate::panics::discard;
 use crate::supervisor::{CurrentMessage, StopDeadline};
 
@@ -48,11 +48,11 @@ impl<S: GenServer> Protocol for ServerProtocol<S> {
         host.stop_deadline.clone()
     }
 
-    fn describe(host: &ServerHost<S>, counters: &mut BTreeMap<String, u64>) {
-        host.timings.describe(counters);
-        counters.insert("own_timers".to_owned(), host.timers.lock().len() as u64);
-        counters.insert("requests".to_owned(), u64::from(host.requests.load(Ordering::Relaxed)));
-        counters.insert("monitors".to_owned(), host.monitors.lock().len() as u64);
+    fn describe(host: &ServerHost<S>, metrics: &mut Metrics) {
+        host.timings.describe(metrics);
+        metrics.insert("own_timers", Metric::gauge(host.timers.lock().len() as u64));
+        metrics.insert("requests", Metric::gauge(u64::from(host.requests.load(Ordering::Relaxed))));
+        metrics.insert("monitors", Metric::gauge(host.monitors.lock().len() as u64));
     }
 }
 

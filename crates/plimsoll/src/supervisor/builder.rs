@@ -84,7 +84,7 @@ impl Supervisor {
     ///     if count == 0 {
     ///         return Err(StartError::Ignored.into());
     ///     }
-    ///     Ok::<_, BoxError>(builder.children((0..count).map(|shard| {
+    ///     Ok(builder.children((0..count).map(|shard| {
     ///         ChildSpec::task(format!("shard-{shard}"), |stop| async move { Ok(stop.cancelled().await) })
     ///     })))
     /// });
@@ -93,14 +93,14 @@ impl Supervisor {
     /// # tree.stop().await?;
     /// # Ok(()) }
     /// ```
-    pub fn init<F, Fut, E>(name: impl Into<Arc<str>>, init: F) -> SupervisorInit
+    pub fn init<F, Fut>(name: impl Into<Arc<str>>, init: F) -> SupervisorInit
     where
         F: FnOnce(SupervisorBuilder) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<SupervisorBuilder, E>> + Send + 'static,
-        E: Into<BoxError>,
+        // Not generic in the error: a plain `Ok` would then need a type annotation.
+        Fut: Future<Output = Result<SupervisorBuilder, BoxError>> + Send + 'static,
     {
         let builder = Self::builder(name);
-        SupervisorInit { run: Box::new(move || Box::pin(async move { init(builder).await.map_err(Into::into) })) }
+        SupervisorInit { run: Box::new(move || Box::pin(init(builder))) }
     }
 }
 

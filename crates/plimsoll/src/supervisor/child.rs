@@ -22,6 +22,33 @@ use crate::inspect::Inspect;
 /// A running, linked actor on its way to its supervisor.
 ///
 /// What `ractor::Actor::spawn_linked` returns converts into it, so that an existing actor needs no change.
+///
+/// ```
+/// use plimsoll::supervisor::{BoxError, Child, ChildSpec, Supervisor};
+/// use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
+///
+/// struct Cache;
+/// impl Actor for Cache {
+///     type Msg = ();
+///     type State = ();
+///     type Arguments = ();
+///     async fn pre_start(&self, _: ActorRef<()>, (): ()) -> Result<(), ActorProcessingErr> {
+///         Ok(())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// let spec = ChildSpec::new("cache", |parent: ActorCell| async move {
+///     let cache = Cache::spawn_linked(None, Cache, (), parent).await?;
+///     Ok::<_, BoxError>(Child::from(cache).value("a value for those who look the child up"))
+/// });
+/// let tree = Supervisor::builder("app").child(spec).start().await?;
+/// assert!(tree.child("cache")?.value::<&str>().is_some());
+/// # tree.stop().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Child {
     pub(crate) actor: ActorCell,
     pub(crate) ended: JoinHandle<()>,

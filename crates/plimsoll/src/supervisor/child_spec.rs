@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use ractor::ActorCell;
+use serde::Serialize;
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 
 use super::child::Child;
@@ -78,7 +79,7 @@ pub struct ChildSpec {
 }
 
 /// What a [`ChildSpec`] says, without its start function.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ChildSettings {
     /// The id, unique within the supervisor.
@@ -201,7 +202,21 @@ impl ChildSpec {
         Self::with_start(id.into(), Kind::Worker, start)
     }
 
-    /// The same for a function with a configuration, which is cloned for each start.
+    /// The same for a function with a configuration, which is cloned for each start. A closure for [`task`](Self::task) that
+    /// moved its configuration into the future could run only once, which the compiler rejects as E0507:
+    ///
+    /// ```compile_fail,E0507
+    /// use plimsoll::supervisor::ChildSpec;
+    ///
+    /// let paths = vec!["a".to_owned(), "b".to_owned()];
+    /// ChildSpec::task("sweeper", move |stop| async move {
+    ///     drop(paths);
+    ///     stop.cancelled().await;
+    ///     Ok(())
+    /// });
+    /// ```
+    ///
+    /// With the configuration as an argument it compiles:
     ///
     /// ```
     /// use plimsoll::supervisor::ChildSpec;

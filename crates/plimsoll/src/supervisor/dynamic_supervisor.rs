@@ -117,6 +117,25 @@ where
 /// | intensity | 1 in 5 s, of all children together |
 /// | backoff | 50 ms doubling to 30 s, full jitter |
 /// | significant, auto_shutdown | no, never |
+///
+/// ```
+/// use std::time::Duration;
+/// use plimsoll::supervisor::{BoxError, Child, DynamicSupervisor};
+/// use ractor::ActorCell;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), BoxError> {
+/// # async fn connect(parent: ActorCell, address: String) -> Result<Child, BoxError> { Err("no".into()) }
+/// let connections = DynamicSupervisor::temporary("connections", connect)
+///     .max_children(1_000)
+///     .shutdown(Duration::from_secs(1))
+///     .start()
+///     .await?;
+/// assert!(connections.start_child("203.0.113.9:443".to_owned()).await.is_err());
+/// # connections.stop().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a supervisor does nothing until it is started"]
 pub struct DynamicBuilder<A> {
     name: Arc<str>,

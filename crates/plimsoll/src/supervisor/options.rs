@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 /// Which siblings a restart includes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// Only the child that failed is started again.
     #[default]
@@ -15,7 +18,8 @@ pub enum Strategy {
 }
 
 /// When a child that exited is started again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Restart {
     /// Always, also after a normal end.
     #[default]
@@ -27,7 +31,8 @@ pub enum Restart {
 }
 
 /// How long a child may take to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Shutdown {
     /// Killed at once; no stop hook runs. Given to a supervisor child it leaves that supervisor no time to stop its
     /// own children in order: they are killed too.
@@ -45,7 +50,8 @@ impl From<Duration> for Shutdown {
 }
 
 /// How a child is asked to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StopMode {
     /// ractor's `stop`: it overtakes the queue; messages still queued are dropped.
     #[default]
@@ -55,7 +61,8 @@ pub enum StopMode {
 }
 
 /// Whether the end of significant children ends the supervisor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AutoShutdown {
     /// It does not; a significant child is then an error in the specification.
     #[default]
@@ -70,7 +77,16 @@ pub enum AutoShutdown {
 /// period.
 ///
 /// The n-th restart in a row waits a random time between nothing and `min * factor^n`, and never more than `max`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+///
+/// ```
+/// use std::time::Duration;
+/// use plimsoll::supervisor::{Backoff, ChildSpec};
+///
+/// let backoff = Backoff::exponential(Duration::from_millis(10), Duration::from_secs(5)).factor(1.5);
+/// let spec = ChildSpec::task("sweeper", |stop| async move { Ok(stop.cancelled().await) }).backoff(backoff);
+/// assert_eq!(spec.settings().backoff, backoff);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Backoff {
     pub(crate) min: Duration,
     pub(crate) max: Duration,

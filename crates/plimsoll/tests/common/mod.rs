@@ -82,7 +82,7 @@ pub fn server() -> CallServerBuilder<Obedient> {
 pub fn counters<P: Protocol>(server: &StartedServer<P>) -> BTreeMap<String, u64> {
     let counters = server.inspector().inspect().counters;
     calls_balance(&counters);
-    counters
+    counters.into()
 }
 
 /// Every call has settled in one way or is in flight, and has a timer while it is.

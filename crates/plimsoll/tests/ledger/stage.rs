@@ -166,7 +166,7 @@ impl Stage {
             let counters = inspector.inspect().counters;
             assert_nothing_left(&counters);
             for (name, count) in counters {
-                *sums.entry(name).or_default() += count;
+                *sums.entry(name).or_default() += count.value;
             }
         }
         sums

@@ -54,7 +54,7 @@ async fn otp_start_timeout_of_a_running_actor_leaves_nothing() {
     let spec = half_started(&stage, "attack timeout", Then::Hang).start_timeout(Duration::from_secs(1));
     assert_eq!(tree.start_child(spec.clone()).await, Err(StartError::Timeout(Duration::from_secs(1))));
     assert!(where_is("attack timeout").is_none(), "the name is free when the error is returned");
-    assert!(matches!(tree.start_child(spec).await, Ok(_)));
+    tree.start_child(spec).await.unwrap();
     tree.stop().await.unwrap();
 }
 
@@ -66,7 +66,7 @@ async fn otp_start_that_fails_or_panics_after_its_actor_runs_leaves_nothing() {
         let spec = half_started(&stage, name, then);
         assert!(matches!(tree.start_child(spec.clone()).await, Err(StartError::Failed(_))));
         assert!(where_is(name).is_none());
-        assert!(matches!(tree.start_child(spec).await, Ok(_)));
+        tree.start_child(spec).await.unwrap();
         tree.stop().await.unwrap();
     }
 }
@@ -81,7 +81,7 @@ async fn otp_start_terminated_after_its_actor_runs_leaves_nothing() {
     assert_eq!(tree.terminate_child("attack terminated").await, Ok(()));
     assert!(where_is("attack terminated").is_none());
     assert_eq!(starting.await.unwrap(), Err(StartError::Terminated));
-    assert!(matches!(tree.restart_child("attack terminated").await, Ok(_)));
+    tree.restart_child("attack terminated").await.unwrap();
     tree.stop().await.unwrap();
 }
 
@@ -98,7 +98,7 @@ async fn otp_start_that_fails_late_while_another_start_hangs_leaves_nothing() {
     hanging.await.unwrap().unwrap_err();
     quiet().await;
     assert!(where_is("attack beside").is_none());
-    assert!(matches!(tree.start_child(spec).await, Ok(_)));
+    tree.start_child(spec).await.unwrap();
     tree.stop().await.unwrap();
 }
 
@@ -127,7 +127,7 @@ async fn otp_start_timeout_of_a_nested_supervisor_leaves_nothing() {
     assert_eq!(tree.start_child(spec.clone()).await, Err(StartError::Timeout(Duration::from_secs(1))));
     assert!(where_is("attack nested timeout").is_none());
     assert_eq!(stage.diary.take(), ["start first", "drop first"]);
-    assert!(matches!(tree.start_child(spec).await, Ok(_)));
+    tree.start_child(spec).await.unwrap();
     tree.stop().await.unwrap();
 }
 
@@ -163,7 +163,7 @@ async fn otp_terminate_of_a_nested_supervisor_that_starts_leaves_nothing() {
     assert_eq!(tree.terminate_child("nested").await, Ok(()));
     assert!(where_is("attack nested terminated").is_none());
     starting.await.unwrap().unwrap_err();
-    assert!(matches!(tree.restart_child("nested").await, Ok(_)));
+    tree.restart_child("nested").await.unwrap();
     tree.stop().await.unwrap();
 }
 
@@ -207,7 +207,7 @@ async fn otp_simple_start_timeout_of_a_running_actor_leaves_nothing() {
     let dynamic = dynamic.await.unwrap();
     assert_eq!(dynamic.start_child(()).await, Err(StartError::Timeout(Duration::from_secs(1))));
     assert!(where_is("attack dynamic timeout").is_none());
-    assert!(matches!(dynamic.start_child(()).await, Ok(_)));
+    dynamic.start_child(()).await.unwrap();
     dynamic.stop().await.unwrap();
 }
 
@@ -218,7 +218,7 @@ async fn otp_simple_start_that_fails_or_panics_after_its_actor_runs_leaves_nothi
         let dynamic = dynamic_half(&stage, name, then).start().await.unwrap();
         assert!(matches!(dynamic.start_child(()).await, Err(StartError::Failed(_))));
         assert!(where_is(name).is_none());
-        assert!(matches!(dynamic.start_child(()).await, Ok(_)));
+        dynamic.start_child(()).await.unwrap();
         dynamic.stop().await.unwrap();
     }
 }
@@ -230,6 +230,6 @@ async fn otp_simple_start_dropped_by_its_caller_leaves_nothing() {
     assert!(tokio::time::timeout(Duration::from_secs(1), dynamic.start_child(())).await.is_err());
     quiet().await;
     assert!(where_is("attack dynamic drop").is_none());
-    assert!(matches!(dynamic.start_child(()).await, Ok(_)));
+    dynamic.start_child(()).await.unwrap();
     dynamic.stop().await.unwrap();
 }

@@ -4,6 +4,14 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An address prefix. One user can have many addresses, but hardly many prefixes.
+///
+/// ```
+/// use plimsoll::bounded::Origin;
+///
+/// let origin = Origin::of("203.0.113.9".parse()?, 24, 56);
+/// assert_eq!(origin.to_string(), "203.0.113.0/24");
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {
     network: IpAddr,

@@ -19,7 +19,7 @@ use super::start::{attempt, end_orphans};
 use super::static_table::with_children;
 use super::{Config, DynamicRuntime, Inner, Response, Runtime};
 use crate::exit::Failure;
-use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
+use crate::inspect::{Details, Inspect, Kind, Metric, Status, TreeNode};
 use crate::panics::{discard, guarded};
 use crate::supervisor::child::Presence;
 use crate::supervisor::child::{Child, ChildRef};
@@ -413,16 +413,14 @@ impl<A: Send + 'static> Inner<DynamicState, DynamicTable<A>> {
             shown.push(slot.child.as_ref().and_then(LiveChild::inspect));
         }
         details.counters = [
-            ("children", table.slots.len() as u64),
-            ("max_children", u64::from(table.slots.limit())),
-            ("started", table.started),
-            ("restarts", self.restarts),
-            ("refused_max_children", table.refused),
-            ("kill_timed_out", self.own_exit.abandoned_children()),
+            ("children", Metric::gauge(table.slots.len() as u64)),
+            ("max_children", Metric::gauge(u64::from(table.slots.limit()))),
+            ("started", Metric::counter(table.started)),
+            ("restarts", Metric::counter(self.restarts)),
+            ("refused_max_children", Metric::counter(table.refused)),
+            ("kill_timed_out", Metric::counter(self.own_exit.abandoned_children())),
         ]
-        .into_iter()
-        .map(|(name, count)| (name.to_owned(), count))
-        .collect();
+        .into();
         (details, shown)
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::Id;
 
 use super::{Config, Inner, Response, Runtime, StaticRuntime};
 use crate::exit::Failure;
-use crate::inspect::{Details, Inspect, Kind, Status, TreeNode};
+use crate::inspect::{Details, Inspect, Kind, Metric, Status, TreeNode};
 use crate::supervisor::child::{Caller, Presence};
 use crate::supervisor::child_spec::{ChildSettings, ChildSpec, StartFn};
 use crate::supervisor::error::{Deadlock, StartError};
@@ -243,14 +243,12 @@ impl Inner<StaticState, StaticTable> {
             shown.push(child.and_then(LiveChild::inspect));
         }
         details.counters = [
-            ("restarts", self.restarts),
-            ("kill_timed_out", self.own_exit.abandoned_children()),
-            ("children", details.children.len() as u64),
-            ("active", self.table.children.len() as u64),
+            ("restarts", Metric::counter(self.restarts)),
+            ("kill_timed_out", Metric::counter(self.own_exit.abandoned_children())),
+            ("children", Metric::gauge(details.children.len() as u64)),
+            ("active", Metric::gauge(self.table.children.len() as u64)),
         ]
-        .into_iter()
-        .map(|(name, count)| (name.to_owned(), count))
-        .collect();
+        .into();
         (details, shown)
     }
 }
