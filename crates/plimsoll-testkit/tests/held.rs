@@ -52,6 +52,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("Calls", "queue", "every item holds a permit of the server's cap, or a place of its bounded mailbox"),
     ("Details", "children", "one look at the tree"),
     ("Metrics", "types", "one look at an actor"),
+    ("Target", "associated", "the map of Metrics: one look at an actor"),
     ("Metrics", "values", "one look at an actor"),
     ("NodeRecords", "services", "1,000 a node"),
     ("NodeRecords", "values", "one for each of the node's keys, of which validation admits 4,096"),

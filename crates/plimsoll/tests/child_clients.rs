@@ -258,7 +258,7 @@ async fn a_client_of_a_dynamic_child_survives_its_restarts() {
     let builder = DynamicSupervisor::builder("many", move |parent, ()| start(parent, starts.clone()));
     let builder = builder.intensity(u32::MAX, Duration::from_secs(1)).restart(Restart::Transient);
     let tree = builder.backoff(Backoff::constant(Duration::from_millis(50))).start().await.unwrap();
-    let child = tree.start_child(()).await.unwrap().child().unwrap();
+    let child = tree.start_child(()).await.unwrap();
     tree.start_child(()).await.unwrap();
     let client = tree.server_ref::<Counts>(child.actor().get_id()).unwrap();
     assert_eq!(client.call(Do::Handle(1)).await, Ok(1));

@@ -182,7 +182,7 @@ proptest! {
 
 /// M-7: the refusal at the cap says `max_clients_reached`, the cap and when to try again.
 #[test]
-fn a_client_over_the_cap_is_told_so() {
+fn a_client_over_the_cap_is_refused_with_the_reason() {
     let settings = AdmissionSettings { clients: Cap::of::<1>(), ..AdmissionSettings::default() };
     let admission = Admission::<()>::new(settings);
     let permit = admission.admit(address(0), None, Instant::now()).unwrap();
