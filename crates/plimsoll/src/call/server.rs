@@ -18,7 +18,7 @@ use super::service::ServiceHost;
 use super::shared::{Notified, Shared};
 use super::{CallClient, OnCallerExit, Protocol, Service, Worker};
 use crate::inspect::{Details, Inspect, Metric};
-use crate::supervisor::{Child, StopDeadline};
+use crate::supervisor::{Child, StopDeadline, child_span};
 
 /// A server that runs each call in a worker of its own.
 ///
@@ -186,6 +186,7 @@ impl<S: Service> CallServerBuilder<S> {
             service: self.service,
             timings: MethodTimings::default(),
             stop_deadline: StopDeadline::default(),
+            span: child_span(),
         };
         let router = Router {
             shared: Arc::new(Shared::new(host, limits)),

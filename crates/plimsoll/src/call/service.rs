@@ -137,6 +137,8 @@ pub struct ServiceHost<S> {
     pub(crate) service: S,
     pub(crate) timings: MethodTimings,
     pub(crate) stop_deadline: StopDeadline,
+    /// Each call runs in it: it carries the server's path in its tree.
+    pub(crate) span: tracing::Span,
 }
 
 impl<S: Service> Protocol for S {

@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use parking_lot::Mutex;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef};
+use tracing::Instrument;
 
 use super::call_table::Outcome;
 use super::shared::BegunCall;
@@ -50,7 +51,7 @@ impl<S: Service> BegunCall<S> {
         let running = shared.host.timings.begin(S::method(&request));
         let serving = shared.host.service.call(ctx, request);
         let server = shared.actor().map_or(ActorId::Local(0), |actor| actor.get_id());
-        let mut serving = pin!(current_server::within(server, serving));
+        let mut serving = pin!(current_server::within(server, serving.instrument(shared.host.span.clone())));
         let served = poll_fn(|cx| {
             if call.cell.is_settled() {
                 return Poll::Ready(None);

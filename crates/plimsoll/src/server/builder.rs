@@ -16,6 +16,7 @@ use crate::call::deadline::DeadlineTask;
 use crate::call::limits::{Limits, Weigh};
 use crate::call::shared::Shared;
 use crate::call::{OnCallerExit, StartedServer};
+use crate::supervisor::child_path;
 
 /// A server with the initial state `server`, not started yet.
 ///
@@ -191,9 +192,10 @@ impl<S: GenServer> ServerBuilder<S> {
             unreachable!("an actor that has started has initialized its server")
         };
         event_loop.idle = self.idle;
-        let span = tracing::info_span!("Actor", id = %actor.get_id(), name = actor.get_name());
+        let child = child_path::span_of(actor.get_id());
+        let span = child.in_scope(|| tracing::info_span!("Actor", id = %actor.get_id(), name = actor.get_name()));
         // The loop ends after the actor, so that its handle says when everything is gone.
-        let ended = tokio::spawn(event_loop.run(ended).instrument(span));
+        let ended = tokio::spawn(event_loop.run(ended).instrument(span).instrument(child));
         shared.host.event_loop_started(ended.abort_handle());
         Ok(StartedServer { actor, ended, shared })
     }

@@ -86,6 +86,8 @@ pub(crate) trait Nested: Send + Sync {
     fn observe(&self);
     /// Whether the caller is a child below it, or a worker of one.
     fn contains(&self, caller: Caller) -> bool;
+    /// Whether the caller is a start of it, or of a supervisor that it is starting.
+    fn starts(&self, caller: Caller) -> bool;
     /// Where its child with this id is published; `None` when there is none, and for dynamic supervisors.
     fn slot(&self, id: &str) -> Option<Arc<ChildSlot>>;
 }

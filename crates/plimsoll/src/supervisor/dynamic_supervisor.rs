@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use ractor::concurrency::JoinHandle;
 use ractor::{ActorCell, ActorId, ActorStatus};
-use tokio::sync::oneshot;
 
 use super::builder::{DEFAULT_INTENSITY, DEFAULT_KILL_TIMEOUT, DEFAULT_PERIOD};
 use super::child::{Child, ChildRef};
@@ -363,24 +362,20 @@ impl<A: Send + 'static> DynamicSupervisorRef<A> {
     /// last actor. An actor that is dead is not an error, whosever child it was.
     ///
     /// # Errors
-    /// [`ChildError::NotFound`] for a living actor that is not a child; [`ChildError::KillTimedOut`] when not even a kill
-    /// ended it; [`ChildError::ShuttingDown`].
+    /// [`ChildError::NotFound`] for a living actor that is not a child; [`ChildError::Deadlock`] when the caller runs in or
+    /// below that child, or is waited for from there; [`ChildError::KillTimedOut`] when not even a kill ended it;
+    /// [`ChildError::ShuttingDown`].
     ///
     /// Cancel safe: the stop goes on.
     pub async fn terminate_child(&self, actor: &ActorCell) -> Result<(), ChildError> {
         let child = self.runtime.read(|inner| inner.child_of(actor.get_id()));
         let _wait = child.map(wait_for).transpose()?;
-        let (sender, response) = oneshot::channel();
-        if !self.runtime.update(|inner, now| inner.terminate_child(actor.get_id(), sender, now)) {
-            return match actor.get_status() {
-                ActorStatus::Stopped => Ok(()),
-                _ => Err(ChildError::NotFound),
-            };
-        }
-        match response.await {
-            Ok(Response::Done) => Ok(()),
-            Ok(Response::Refused(Refusal::KillTimedOut)) => Err(ChildError::KillTimedOut),
-            Ok(_) | Err(_) => Err(ChildError::ShuttingDown),
+        match self.runtime.terminate_child(actor.get_id()).await {
+            None if actor.get_status() == ActorStatus::Stopped => Ok(()),
+            None => Err(ChildError::NotFound),
+            Some(Response::Done) => Ok(()),
+            Some(Response::Refused(Refusal::KillTimedOut)) => Err(ChildError::KillTimedOut),
+            Some(_) => Err(ChildError::ShuttingDown),
         }
     }
 

@@ -95,6 +95,9 @@ pub enum StartError {
     /// The child was terminated before its start was over.
     #[error("the child was terminated while it started")]
     Terminated,
+    /// The child's last incarnation was killed and is still there: it blocks its thread.
+    #[error("the child was killed but does not end: it blocks its thread")]
+    KillTimedOut,
     /// The supervisor is stopping, or is gone.
     #[error("the supervisor is shutting down")]
     ShuttingDown,

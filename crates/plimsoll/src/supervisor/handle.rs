@@ -77,10 +77,13 @@ impl SupervisorRef {
     ///
     /// # Errors
     /// [`StartError::Ignored`] when its start function returns it, which is no failure: the spec is kept unless the child is
-    /// temporary. Otherwise the spec is not kept: [`StartError::Spec`], [`StartError::AlreadyStarted`] with the running
-    /// child, [`StartError::AlreadyPresent`], [`StartError::Starting`], or why the start failed.
+    /// temporary. [`StartError::Spec`]. When there is a spec of this id, which stays as it is: [`StartError::AlreadyStarted`] with the
+    /// running child, [`StartError::Starting`], or [`StartError::AlreadyPresent`]. [`StartError::Deadlock`] when the caller
+    /// is a start, or a child being stopped, that this start would wait for. [`StartError::Terminated`] when the child was
+    /// terminated before it had started: its spec is kept then, but for a temporary child. [`StartError::ShuttingDown`].
+    /// Else why the start failed; the spec is dropped then.
     ///
-    /// Cancel safe: a caller that gives up leaves the start to the supervisor.
+    /// Cancel safe: a start that has begun is left to the supervisor; one that waits for its turn is withdrawn.
     pub async fn start_child(&self, spec: ChildSpec) -> Result<ChildRef, StartError> {
         self.start(spec, StaticState::start_child).await
     }
@@ -89,9 +92,10 @@ impl SupervisorRef {
     /// is in progress. The spec is used only when there is no child of this id.
     ///
     /// # Errors
-    /// As [`start_child`](Self::start_child), but for `AlreadyStarted`, `AlreadyPresent` and `Starting`.
+    /// As [`start_child`](Self::start_child), but for `AlreadyStarted`, `AlreadyPresent` and `Starting`; a spec that was
+    /// there is kept. [`StartError::KillTimedOut`] while the last incarnation of the child blocks its thread.
     ///
-    /// Cancel safe: a caller that gives up leaves the start to the supervisor.
+    /// Cancel safe: a start that has begun is left to the supervisor; a caller that waits for its turn is forgotten.
     pub async fn start_or_get_child(&self, spec: ChildSpec) -> Result<ChildRef, StartError> {
         self.start(spec, StaticState::start_or_get_child).await
     }
@@ -100,22 +104,24 @@ impl SupervisorRef {
     /// but for a temporary child. A child that does not run is not an error.
     ///
     /// # Errors
-    /// [`ChildError::NotFound`]; [`ChildError::KillTimedOut`] when not even a kill ended it.
+    /// [`ChildError::NotFound`]; [`ChildError::Deadlock`] when the caller runs in or below that child, or is waited for from
+    /// there; [`ChildError::KillTimedOut`] when not even a kill ended it; [`ChildError::ShuttingDown`].
     ///
     /// Cancel safe: a caller that gives up leaves the stop to the supervisor.
     pub async fn terminate_child(&self, id: &str) -> Result<(), ChildError> {
         let _wait = self.runtime.read(|inner| inner.target(id)).map(wait_for).transpose()?;
-        done(self.runtime.request(|inner, request, now| inner.state.terminate_child(id, request, now)).await)
+        done(self.runtime.terminate_child(id).await)
     }
 
     /// Starts the child of a spec that is kept.
     ///
     /// # Errors
-    /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`]; [`ChildError::KillTimedOut`] while its
-    /// last incarnation blocks its thread; [`ChildError::Start`] when it does not start or is
-    /// ignored, the spec being kept.
+    /// [`ChildError::NotFound`]; [`ChildError::Running`], [`ChildError::Starting`] or [`ChildError::Restarting`] when it does
+    /// not need it; [`ChildError::KillTimedOut`] while its last incarnation blocks its thread; [`ChildError::Deadlock`] when
+    /// the caller is a start, or a child being stopped, that this start would wait for; [`ChildError::Start`] when it does
+    /// not start or is ignored, the spec being kept; [`ChildError::ShuttingDown`].
     ///
-    /// Cancel safe: a caller that gives up leaves the start to the supervisor.
+    /// Cancel safe: a start that has begun is left to the supervisor; one that waits for its turn is withdrawn.
     pub async fn restart_child(&self, id: &str) -> Result<ChildRef, ChildError> {
         match self.runtime.request_in_turn(|inner, request, now| inner.state.restart_child(id, request, now)).await? {
             Some(Response::Started(child)) => Ok(child),
@@ -127,9 +133,10 @@ impl SupervisorRef {
     /// Drops the spec of a child that does not run.
     ///
     /// # Errors
-    /// [`ChildError::Running`], [`ChildError::Restarting`], [`ChildError::NotFound`], [`ChildError::KillTimedOut`].
+    /// [`ChildError::NotFound`], [`ChildError::Running`], [`ChildError::Starting`], [`ChildError::Restarting`],
+    /// [`ChildError::KillTimedOut`], [`ChildError::ShuttingDown`]; [`ChildError::Deadlock`] when it would wait for its caller.
     ///
-    /// Cancel safe: it happens before the first await, or waits for a stop that is under way and happens then.
+    /// Cancel safe: it happens before the first await, or waits for a stop that is under way and is withdrawn.
     pub async fn delete_child(&self, id: &str) -> Result<(), ChildError> {
         done(self.runtime.request_in_turn(|inner, request, now| inner.state.delete_child(id, request, now)).await?)
     }
@@ -159,8 +166,8 @@ impl SupervisorRef {
     /// The running child with this id.
     ///
     /// # Errors
-    /// [`ChildError::NotFound`] when there is no such spec or it has no running child, [`ChildError::Restarting`],
-    /// [`ChildError::ShuttingDown`].
+    /// [`ChildError::NotFound`] when there is no such spec or it has no running child, [`ChildError::Starting`],
+    /// [`ChildError::Restarting`], [`ChildError::ShuttingDown`].
     pub fn child(&self, id: &str) -> Result<ChildRef, ChildError> {
         self.read(|inner| {
             let key = inner.state.key_of(id).ok_or(ChildError::NotFound)?;
@@ -317,6 +324,7 @@ fn started(reply: Option<Response>) -> Result<ChildRef, StartError> {
         Some(Response::Refused(Refusal::Starting)) => Err(StartError::Starting),
         Some(Response::Refused(Refusal::Restarting)) => Err(StartError::AlreadyPresent),
         Some(Response::Refused(Refusal::Terminated)) => Err(StartError::Terminated),
+        Some(Response::Refused(Refusal::KillTimedOut)) => Err(StartError::KillTimedOut),
         Some(Response::Refused(Refusal::Start(failure))) => Err(failure.into()),
         _ => Err(StartError::ShuttingDown),
     }

@@ -19,6 +19,7 @@ mod own_exit;
 mod start;
 mod static_table;
 mod termination;
+mod unclaimed;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -40,10 +41,12 @@ pub(crate) use self::dynamic_table::{DynamicLaunch, DynamicTable, KeepArgs, Temp
 use self::effects::{Effect, Effects};
 pub(crate) use self::lifecycle::Observer;
 use self::own_exit::OwnExit;
-use self::start::{NextStart, StartTask, Unclaimed};
+use self::start::StartTask;
 pub(crate) use self::start::{describe, guarded_start};
 pub(crate) use self::static_table::{StaticLaunch, StaticTable, launch_static};
+use self::unclaimed::Unclaimed;
 use super::child::{BoxFuture, Caller, ChildRef, ChildSlot, Nested};
+use super::child_path;
 use super::error::StartError;
 use super::event_queue::{EventObserver, Events};
 use super::log::{self, Line};
@@ -56,6 +59,8 @@ use crate::panics::guarded;
 /// One running supervisor.
 pub(crate) struct Runtime<S: SupervisorState, T> {
     pub(crate) name: Arc<str>,
+    /// Its path below the supervisor that is nobody's child; empty for that one.
+    path: Arc<str>,
     /// How long a killed child is waited for.
     kill_timeout: Duration,
     /// Where its tasks run.
@@ -103,10 +108,9 @@ pub(crate) struct Inner<S: SupervisorState, T> {
     starts: Numbered<S::Run, StartTask<S::Spec>>,
     /// The start task that has just finished a start, and what it is to start next.
     free_task: Option<tokio::task::AbortHandle>,
-    next_start: Option<NextStart<S::Run>>,
+    next_start: Option<S::Run>,
     early_exits: EarlyExits,
-    /// Actors that are linked to the monitor and in no table: which starts may still return them.
-    unclaimed: Vec<Unclaimed<S::Run>>,
+    unclaimed: Unclaimed,
     /// Notified when the supervisor's own start is over.
     booted: Option<oneshot::Sender<Result<(), StartError>>>,
     pub(crate) restarts: u64,
@@ -147,6 +151,7 @@ impl<T: ChildTable> Runtime<T::State, T> {
         let events = Arc::new(Events::new(name.clone(), on_event, T::ONE_KIND));
         Arc::new(Self {
             name,
+            path: if has_parent { child_path::current() } else { "".into() },
             kill_timeout,
             tokio: Handle::current(),
             epoch: Instant::now(),
@@ -327,6 +332,10 @@ impl<T: ChildTable> Nested for Runtime<T::State, T> {
     fn contains(&self, caller: Caller) -> bool {
         self.contains_caller(caller)
     }
+
+    fn starts(&self, caller: Caller) -> bool {
+        self.is_start(caller)
+    }
 }
 
 impl<T: ChildTable> Inner<T::State, T> {
@@ -340,7 +349,7 @@ impl<T: ChildTable> Inner<T::State, T> {
             free_task: None,
             next_start: None,
             early_exits: EarlyExits::default(),
-            unclaimed: Vec::new(),
+            unclaimed: Unclaimed::default(),
             booted: None,
             restarts: 0,
             own_exit: OwnExit::default(),
@@ -412,7 +421,7 @@ impl<T: ChildTable> Inner<T::State, T> {
 
     fn boot_is_over(&mut self, result: Result<(), StartError>) {
         if let Some(booted) = self.booted.take() {
-            let _ = booted.send(result);
+            self.effects.push(Effect::Booted(booted, result));
         }
     }
 
@@ -438,13 +447,18 @@ impl<T: ChildTable> Inner<T::State, T> {
         self.abandoned = true;
         self.state.abandon();
         self.free_task = None;
-        if let Some(next) = self.next_start.take() {
-            self.starts.remove(&next.run);
-            self.effects.push(Effect::Drop(Box::new(next)));
+        if let Some(next) = self.next_start.take()
+            && let Some(start) = self.starts.get_mut(&next)
+        {
+            start.begun = false;
         }
-        self.starts.values_mut().for_each(StartTask::abort);
         // Those that have not begun will not report.
-        self.starts.retain(|_, start| start.begun);
+        for (_, mut start) in self.starts.extract_if(|_, start| {
+            start.abort();
+            !start.begun
+        }) {
+            self.effects.push(Effect::Drop(Box::new(start.take_prepared())));
+        }
         for (_, child) in self.table.live() {
             child.actor.kill();
         }

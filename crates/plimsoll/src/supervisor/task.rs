@@ -2,8 +2,10 @@
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::child::Child;
+use super::child_path;
 use super::error::BoxError;
 use std::future::Future;
 use std::pin::Pin;
@@ -38,7 +40,8 @@ impl Actor for TaskActor {
 
 pub(crate) async fn start(parent: ActorCell, token: CancellationToken, work: Work) -> Result<Child, BoxError> {
     let (actor, ended) = TaskActor::spawn_linked(None, TaskActor { token: token.clone() }, (), parent).await?;
-    actor.cast(Run(work))?;
+    let span = child_path::span_of(actor.get_id());
+    actor.cast(Run(if span.is_disabled() { work } else { Box::pin(work.instrument(span)) }))?;
     let mut child = Child::from((actor, ended));
     child.token = Some(token);
     Ok(child)

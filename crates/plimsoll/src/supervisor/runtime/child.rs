@@ -78,9 +78,9 @@ impl LiveChild {
         self.extras.as_ref()?.inspect.clone()
     }
 
-    /// Whether it can be dropped under the lock.
+    /// Whether it can be dropped under the lock. The handle of its task may contain the payload of a panic.
     pub(super) fn is_plain(&self) -> bool {
-        self.extras.is_none()
+        self.extras.is_none() && self.join.is_none()
     }
 
     /// Sets how long the child may take to stop.
@@ -213,6 +213,8 @@ pub(crate) struct PreparedStart {
     pub(super) start: StartCall,
     pub(super) timeout: Option<Duration>,
     pub(super) stop: StopPolicy,
+    /// The child's id; none for a dynamic child.
+    pub(super) id: Option<Arc<str>>,
 }
 
 /// A start function with its arguments.
@@ -221,8 +223,9 @@ pub(super) enum StartCall {
     Template(TemplateCall),
 }
 
-/// The template of a dynamic supervisor with the arguments of one child.
-pub(super) type TemplateCall = Box<dyn FnOnce(ActorCell, &mut Option<StartBox>) + Send>;
+/// The template of a dynamic supervisor with the arguments of one child. It copies them for the start and puts the
+/// originals into the last place, also when copying panics.
+pub(super) type TemplateCall = Box<dyn FnOnce(ActorCell, &mut Option<StartBox>, &mut Option<Dropped>) + Send>;
 
 /// The children of one supervisor, and their specs.
 pub(crate) trait ChildTable: Sized + Send + 'static {
@@ -252,11 +255,11 @@ pub(crate) trait ChildTable: Sized + Send + 'static {
     fn name(&self, spec: SpecOf<Self>) -> Arc<str>;
     fn name_of_run(&self, run: RunOf<Self>) -> Arc<str>;
     /// What a start needs; `None` when the spec is gone.
-    fn prepare_start(&mut self, spec: SpecOf<Self>) -> Option<Result<PreparedStart, Failure>>;
+    fn prepare_start(&mut self, spec: SpecOf<Self>) -> Option<PreparedStart>;
+    /// The arguments of a dynamic child that a start has used; returned when there is no such child any more.
+    fn give_back(&mut self, spec: SpecOf<Self>, args: Dropped) -> Option<Dropped>;
     /// How many starts are in progress in callers' tasks.
     fn callers(&self) -> usize;
-    /// Those starts. O(n).
-    fn callers_starts(&self) -> Vec<RunOf<Self>>;
     /// Changes the specs; returns what has to be dropped outside the lock.
     fn change_specs(&mut self, change: SpecCommand<SpecOf<Self>>) -> Option<Dropped>;
     /// The reply to this request was sent.

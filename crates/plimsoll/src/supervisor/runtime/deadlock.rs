@@ -6,7 +6,8 @@
 //! as that server. Callers outside of any task of a supervised actor are part of no circle. A caller that waits in one
 //! task for work in another, such as one it spawned, is not recognised.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -16,16 +17,24 @@ use tokio::task::Id;
 
 use super::Runtime;
 use super::child::{ChildTable, LiveChild};
+use super::start::StartTask;
 use crate::supervisor::child::{Caller, Nested};
 use crate::supervisor::error::Deadlock;
 
-static WAITS: Mutex<Waits> = Mutex::new(Waits { by_task: HashMap::with_hasher(FxBuildHasher), workers: 0, next: 0 });
+static WAITS: Mutex<Waits> = Mutex::new(Waits {
+    by_task: HashMap::with_hasher(FxBuildHasher),
+    by_server: HashMap::with_hasher(FxBuildHasher),
+    next: 0,
+});
+
+/// Supervisors that are being started below another, by the task in which they are started.
+static BOOTS: Mutex<HashMap<Id, Vec<Arc<dyn Nested>>, FxBuildHasher>> = Mutex::new(HashMap::with_hasher(FxBuildHasher));
 
 /// The callers that wait.
 struct Waits {
     by_task: HashMap<Id, Waiter, FxBuildHasher>,
-    /// How many of them are workers of call servers.
-    workers: usize,
+    /// Those that are workers of a call server, by that server.
+    by_server: HashMap<ActorId, HashSet<Id, FxBuildHasher>, FxBuildHasher>,
     /// Numbers the waits.
     next: u64,
 }
@@ -59,7 +68,7 @@ impl Target {
                     || Some(*actor) == caller.server
                     || nested.as_ref().is_some_and(|nested| nested.contains(caller))
             }
-            Self::Start(task) => *task == caller.task,
+            Self::Start(task) => *task == caller.task || booted_by(*task).iter().any(|nested| nested.contains(caller)),
             Self::Supervisor(nested) => nested.contains(caller),
         }
     }
@@ -67,14 +76,19 @@ impl Target {
     /// The callers in it that wait themselves.
     fn waiters(&self) -> Vec<Waiter> {
         let waits = WAITS.lock();
-        if let Self::Child(task, _, None) | Self::Start(task) = self
-            && waits.workers == 0
-        {
-            return waits.by_task.get(task).cloned().into_iter().collect();
+        match self {
+            Self::Start(task) if !boots(*task) => waits.by_task.get(task).cloned().into_iter().collect(),
+            Self::Child(task, actor, None) => {
+                let workers = waits.by_server.get(actor).into_iter().flatten();
+                let tasks = workers.chain(std::iter::once(task));
+                tasks.filter_map(|task| waits.by_task.get(task).cloned()).collect()
+            }
+            _ => {
+                let all: Vec<Waiter> = waits.by_task.values().cloned().collect();
+                drop(waits);
+                all.into_iter().filter(|waiter| self.contains(waiter.caller)).collect()
+            }
         }
-        let all: Vec<Waiter> = waits.by_task.values().cloned().collect();
-        drop(waits);
-        all.into_iter().filter(|waiter| self.contains(waiter.caller)).collect()
     }
 }
 
@@ -108,7 +122,9 @@ impl Wait {
     /// Before the entries are looked at: of two that come at once at least one sees the other.
     fn enter(caller: Caller, target: Target) -> Self {
         let mut waits = WAITS.lock();
-        waits.workers += usize::from(caller.server.is_some());
+        if let Some(server) = caller.server {
+            waits.by_server.entry(server).or_default().insert(caller.task);
+        }
         let number = waits.next;
         waits.next += 1;
         let waiter = waits.by_task.entry(caller.task).or_insert_with(|| Waiter { caller, targets: Vec::new() });
@@ -121,29 +137,79 @@ impl Drop for Wait {
     fn drop(&mut self) {
         let Some((caller, number)) = self.0 else { return };
         let mut waits = WAITS.lock();
-        waits.workers -= usize::from(caller.server.is_some());
         let Some(waiter) = waits.by_task.get_mut(&caller.task) else { return };
         let index = waiter.targets.iter().position(|(own, _)| *own == number);
         let removed = index.map(|index| waiter.targets.swap_remove(index));
         if waiter.targets.is_empty() {
             waits.by_task.remove(&caller.task);
+            if let Some(Entry::Occupied(mut workers)) = caller.server.map(|server| waits.by_server.entry(server)) {
+                workers.get_mut().remove(&caller.task);
+                if workers.get().is_empty() {
+                    workers.remove();
+                }
+            }
         }
         drop(waits);
         drop(removed);
     }
 }
 
+/// A supervisor is being started in the current task, as a part of the start of another's child.
+pub(super) struct Boot(Option<Id>);
+
+impl Boot {
+    pub(super) fn begin(nested: Arc<dyn Nested>) -> Self {
+        let task = tokio::task::try_id();
+        if let Some(task) = task {
+            BOOTS.lock().entry(task).or_default().push(nested);
+        }
+        Self(task)
+    }
+}
+
+impl Drop for Boot {
+    fn drop(&mut self) {
+        let Some(task) = self.0 else { return };
+        let mut boots = BOOTS.lock();
+        // One task starts one after the other: what it began last ends first.
+        let ended = boots.get_mut(&task).and_then(Vec::pop);
+        if boots.get(&task).is_some_and(Vec::is_empty) {
+            boots.remove(&task);
+        }
+        drop(boots);
+        drop(ended);
+    }
+}
+
+fn boots(task: Id) -> bool {
+    BOOTS.lock().contains_key(&task)
+}
+
+/// The supervisors that are being started in this task.
+fn booted_by(task: Id) -> Vec<Arc<dyn Nested>> {
+    BOOTS.lock().get(&task).cloned().unwrap_or_default()
+}
+
 impl<T: ChildTable> Runtime<T::State, T> {
+    /// Whether the caller is a start of this supervisor, or of one that it is starting.
+    pub(super) fn is_start(&self, caller: Caller) -> bool {
+        let tasks = self.start_tasks();
+        tasks.contains(&caller.task) || tasks.into_iter().flat_map(booted_by).any(|nested| nested.starts(caller))
+    }
+
+    fn start_tasks(&self) -> Vec<Id> {
+        self.read(|inner| inner.starts.values().map(StartTask::id).collect())
+    }
+
     /// Whether the caller is a child, a worker of a child, or the start of a child, of this supervisor or of one below it.
     pub(super) fn contains_caller(&self, caller: Caller) -> bool {
         let nested = self.read(|inner| {
-            let starts = inner.starts.values().any(|start| start.id() == caller.task);
-            if starts || inner.table.live().any(|(_, child)| child.is(caller)) {
+            if inner.table.live().any(|(_, child)| child.is(caller)) {
                 return None;
             }
             Some(inner.table.live().filter_map(|(_, child)| child.nested().cloned()).collect::<Vec<_>>())
         });
-        nested.is_none_or(|nested| nested.iter().any(|nested| nested.contains(caller)))
+        nested.is_none_or(|nested| nested.iter().any(|nested| nested.contains(caller))) || self.is_start(caller)
     }
 
     /// Enters the current task as waiting for this supervisor's end.

@@ -14,16 +14,18 @@ use tokio::sync::oneshot;
 
 use super::child::{ChildTable, Dropped, LiveChild, PreparedStart, StartCall, StopPolicy};
 use super::deadlock::Target;
+use super::effects::Effect;
 use super::lifecycle::Observer;
 use super::start::{attempt, end_orphans};
 use super::static_table::with_children;
+use super::unclaimed::StartNumber;
 use super::{Config, DynamicRuntime, Inner, Response, Runtime};
-use crate::exit::Failure;
 use crate::inspect::{Details, Inspect, Kind, Metric, Status, TreeNode};
-use crate::panics::{discard, guarded};
+use crate::panics::discard;
 use crate::supervisor::child::Presence;
 use crate::supervisor::child::{Child, ChildRef};
 use crate::supervisor::child_entry::{ChildCount, ChildEntry, ChildState};
+use crate::supervisor::child_path::{ChildPath, within};
 use crate::supervisor::child_spec::{ChildSettings, StartBox, placed};
 use crate::supervisor::error::StartError;
 use crate::supervisor::event_queue::EventObserver;
@@ -171,24 +173,33 @@ impl<A: Send + 'static> ChildTable for DynamicTable<A> {
         self.name(key)
     }
 
-    fn prepare_start(&mut self, key: SlotKey) -> Option<Result<PreparedStart, Failure>> {
+    fn prepare_start(&mut self, key: SlotKey) -> Option<PreparedStart> {
         let keep = self.keep?;
-        let args = self.slots.get(key)?.args.as_ref()?;
-        let args = match guarded(|| keep(args)) {
-            Ok(args) => args,
-            Err(failure) => return Some(Err(failure)),
-        };
+        let args = self.slots.get_mut(key)?.args.take()?;
         let template = self.template.clone();
-        let start = StartCall::Template(Box::new(move |parent, place| template(parent, args, place)));
-        Some(Ok(PreparedStart { start, timeout: self.settings.start_timeout, stop: self.stop_policy() }))
+        let start = move |parent, place: &mut _, kept: &mut Option<Dropped>| {
+            let kept = kept.insert(Box::new(args));
+            if let Some(args) = kept.downcast_ref() {
+                template(parent, keep(args), place);
+            }
+        };
+        let start = StartCall::Template(Box::new(start));
+        Some(PreparedStart { start, timeout: self.settings.start_timeout, stop: self.stop_policy(), id: None })
+    }
+
+    fn give_back(&mut self, key: SlotKey, args: Dropped) -> Option<Dropped> {
+        let Some(slot) = self.slots.get_mut(key) else { return Some(args) };
+        match args.downcast::<A>() {
+            Ok(args) => {
+                slot.args = Some(*args);
+                None
+            }
+            Err(other) => Some(other),
+        }
     }
 
     fn callers(&self) -> usize {
         self.callers
-    }
-
-    fn callers_starts(&self) -> Vec<SlotKey> {
-        self.slots.iter().filter(|(_, slot)| slot.child.is_none()).map(|(key, _)| key).collect()
     }
 
     fn change_specs(&mut self, _: SpecCommand<SlotKey>) -> Option<Dropped> {
@@ -230,10 +241,20 @@ pub(crate) async fn launch_dynamic<A: Send + 'static>(
 }
 
 impl<A: Send + 'static> DynamicRuntime<A> {
+    /// Requests the stop of a child and waits for it; `None` when there is no such child.
+    pub(crate) async fn terminate_child(self: &Arc<Self>, actor: ActorId) -> Option<Response> {
+        let (sender, response) = oneshot::channel();
+        let request = self.update(|inner, now| inner.terminate_child(actor, sender, now))?;
+        let waits = LeaveOnDrop { runtime: self, actor, request };
+        let response = response.await;
+        std::mem::forget(waits);
+        Some(response.unwrap_or(Response::Refused(Refusal::ShuttingDown)))
+    }
+
     /// Starts a child in the calling task.
     pub(crate) async fn start_child(self: &Arc<Self>, args: A) -> Result<ChildRef, StartError> {
-        let Reserved { key, used, template, keep, timeout } = self.inner.lock().reserve()?;
-        let mut slot = ReservedSlot { runtime: self, key: Some(key), loose: AtomicBool::new(false) };
+        let Reserved { key, number, used, template, keep, timeout } = self.inner.lock().reserve()?;
+        let mut slot = ReservedSlot { runtime: self, key: Some(key), number, loose: AtomicBool::new(false) };
         // Declared later, to be dropped earlier: what is given up has to be gone when the slot is given back.
         let mut place = used;
         let kept = keep.map(|keep| keep(&args));
@@ -243,7 +264,8 @@ impl<A: Send + 'static> DynamicRuntime<A> {
             placed(&mut place)
         };
         let outcome = {
-            let mut attempt = pin!(attempt(start, &monitor, timeout, &slot.loose));
+            let path = ChildPath::new(&self.path, None);
+            let mut attempt = pin!(within(path, attempt(start, &monitor, timeout, &slot.loose)));
             match futures::poll!(&mut attempt) {
                 // Most starts are over at the first poll.
                 Poll::Ready(outcome) => outcome,
@@ -276,9 +298,28 @@ impl<A: Send + 'static> DynamicRuntime<A> {
     }
 }
 
+/// Forgets a caller that does not wait for the end of a child any longer. The stop goes on.
+struct LeaveOnDrop<'a, A: Send + 'static> {
+    runtime: &'a Arc<DynamicRuntime<A>>,
+    actor: ActorId,
+    request: RequestId,
+}
+
+impl<A: Send + 'static> Drop for LeaveOnDrop<'_, A> {
+    fn drop(&mut self) {
+        self.runtime.update(|inner, _| {
+            if let Some(key) = inner.table.find(self.actor) {
+                inner.state.forget_waiter(key, self.request);
+            }
+            inner.requests.remove(&self.request);
+        });
+    }
+}
+
 /// What a start in its caller's task needs.
 struct Reserved<A> {
     key: SlotKey,
+    number: StartNumber,
     used: Option<StartBox>,
     template: TemplateFn<A>,
     keep: Option<KeepArgs<A>>,
@@ -299,6 +340,7 @@ impl<A: Send + 'static> Inner<DynamicState, DynamicTable<A>> {
         self.state.reserve();
         Ok(Reserved {
             key,
+            number: self.unclaimed.begin(),
             used: table.used.pop(),
             template: table.template.clone(),
             keep: table.keep,
@@ -307,8 +349,9 @@ impl<A: Send + 'static> Inner<DynamicState, DynamicTable<A>> {
     }
 
     /// A start in its caller's task came to nothing.
-    fn release_slot(&mut self, key: SlotKey) {
+    fn release_slot(&mut self, key: SlotKey, number: StartNumber) {
         self.table.slots.remove(key);
+        self.unclaimed.end(number).iter().for_each(ActorCell::kill);
         self.caller_is_done();
     }
 
@@ -322,20 +365,23 @@ impl<A: Send + 'static> Inner<DynamicState, DynamicTable<A>> {
     fn fill(
         &mut self,
         runtime: &Arc<DynamicRuntime<A>>,
-        key: SlotKey,
+        (key, number): (SlotKey, StartNumber),
         child: Child,
         args: Option<A>,
         used: Option<StartBox>,
         now: Duration,
     ) -> Option<Child> {
         if self.state.is_shutting_down() {
+            self.effects.push(Effect::Drop(Box::new((args, used))));
             return Some(child);
         }
         if self.table.used.len() < USED_BOXES {
             self.table.used.extend(used);
+        } else if let Some(used) = used {
+            self.effects.push(Effect::Drop(Box::new(used)));
         }
         self.table.started += 1;
-        let early = self.adopt(runtime, key, key, child, self.table.stop_policy(), now);
+        let early = self.adopt(runtime, key, key, child, (self.table.stop_policy(), number), now);
         if let Some(slot) = self.table.slots.get_mut(key) {
             slot.args = args;
         }
@@ -349,16 +395,16 @@ impl<A: Send + 'static> Inner<DynamicState, DynamicTable<A>> {
         self.table.get(self.table.find(actor)?).map(Target::child)
     }
 
-    /// Begins to stop a child; returns whether there is such a child.
-    pub(crate) fn terminate_child(
+    /// Begins to stop a child; `None` when there is no such child.
+    fn terminate_child(
         &mut self,
         actor: ActorId,
         waiting: oneshot::Sender<Response>,
         now: Duration,
-    ) -> bool {
+    ) -> Option<RequestId> {
         let key = self.table.find(actor);
         if key.is_none() && !self.state.is_shutting_down() {
-            return false;
+            return None;
         }
         let request = self.new_request(waiting);
         match key {
@@ -368,7 +414,7 @@ impl<A: Send + 'static> Inner<DynamicState, DynamicTable<A>> {
             }
             None => self.reply(request, Reply::Refused(Refusal::ShuttingDown)),
         }
-        true
+        Some(request)
     }
 
     pub(crate) fn which_children(&self) -> Vec<ChildEntry> {
@@ -436,6 +482,7 @@ impl<A: Send + 'static> Inspect for DynamicRuntime<A> {
 struct ReservedSlot<'a, A: Send + 'static> {
     runtime: &'a Arc<DynamicRuntime<A>>,
     key: Option<SlotKey>,
+    number: StartNumber,
     /// The start may have left an actor that runs, or leave one later.
     loose: AtomicBool,
 }
@@ -445,7 +492,7 @@ impl<A: Send + 'static> ReservedSlot<'_, A> {
     fn fill(&mut self, child: Child, args: Option<A>, used: Option<StartBox>) -> Result<ChildRef, Child> {
         let Some(key) = self.key else { return Err(child) };
         let reference = child.reference();
-        match self.runtime.update(|inner, now| inner.fill(self.runtime, key, child, args, used, now)) {
+        match self.runtime.update(|inner, now| inner.fill(self.runtime, (key, self.number), child, args, used, now)) {
             None => {
                 self.key = None;
                 Ok(reference)
@@ -455,10 +502,9 @@ impl<A: Send + 'static> ReservedSlot<'_, A> {
     }
 
     fn orphans(&self) -> Vec<ActorCell> {
-        let Some(key) = self.key else { return Vec::new() };
         let loose = self.loose.load(Ordering::Relaxed);
         let mut inner = self.runtime.inner.lock();
-        if loose || inner.has_unclaimed() { inner.orphans(self.runtime, key, loose) } else { Vec::new() }
+        if self.key.is_some() { inner.orphans(self.runtime, self.number, loose) } else { Vec::new() }
     }
 }
 
@@ -466,7 +512,7 @@ impl<A: Send + 'static> Drop for ReservedSlot<'_, A> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.orphans().iter().for_each(ActorCell::kill);
-            self.runtime.update(|inner, _| inner.release_slot(key));
+            self.runtime.update(|inner, _| inner.release_slot(key, self.number));
         }
     }
 }

@@ -13,12 +13,14 @@ use super::Response;
 use super::child::Dropped;
 use crate::panics::discard;
 use crate::supervisor::child::ChildSlot;
+use crate::supervisor::error::StartError;
 
 pub(super) enum Effect {
     Stop(ActorCell),
     Drain(ActorCell),
     Cancel(CancellationToken),
     Respond(oneshot::Sender<Response>, Response),
+    Booted(oneshot::Sender<Result<(), StartError>>, Result<(), StartError>),
     Wake(Arc<ChildSlot>),
     Drop(Dropped),
 }
@@ -60,6 +62,7 @@ impl Effect {
                     discard(unheard);
                 }
             }
+            Self::Booted(waiting, result) => discard(waiting.send(result)),
             Self::Wake(slot) => slot.wake(),
             Self::Drop(value) => discard(value),
         }

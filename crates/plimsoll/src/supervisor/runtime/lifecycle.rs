@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::actors::{ChildMonitor, SupervisorActor};
 use super::child::ChildTable;
+use super::deadlock::Boot;
 use super::monitor_check::{MonitorCheck, PATIENCE, ReplacedMonitor};
 use super::{Runtime, RuntimeOf};
 use crate::supervisor::error::StartError;
@@ -32,6 +33,7 @@ impl<T: ChildTable> Runtime<T::State, T> {
         parent: Option<ActorCell>,
         boot: impl Future<Output = Result<(), StartError>>,
     ) -> Result<JoinHandle<()>, StartError> {
+        let _boot = parent.is_some().then(|| Boot::begin(self.clone()));
         let spawned = match parent {
             None => SupervisorActor::spawn(None, SupervisorActor(self.clone()), ()).await,
             Some(parent) => SupervisorActor::spawn_linked(None, SupervisorActor(self.clone()), (), parent).await,
@@ -165,6 +167,7 @@ impl<T: ChildTable> Drop for Lifecycle<T> {
         let runtime = &self.runtime;
         let mut inner = runtime.inner.lock();
         inner.abandon();
+        inner.publish_slots();
         let effects = std::mem::take(&mut inner.effects);
         drop(inner);
         effects.run();

@@ -14,13 +14,15 @@ use futures::FutureExt;
 use ractor::{ActorCell, ActorStatus, SpawnErr};
 use tokio::task::AbortHandle;
 
-use super::child::{ChildTable, ExitEvent, LiveChild, PreparedStart, RunOf, SpecOf, StartCall, StopPolicy};
+use super::child::{ChildTable, Dropped, ExitEvent, LiveChild, PreparedStart, RunOf, SpecOf, StartCall, StopPolicy};
 use super::effects::Effect;
 use super::termination::is_exiting;
-use super::{Inner, Runtime, RuntimeOf};
+use super::unclaimed::StartNumber;
+use super::{Inner, RuntimeOf};
 use crate::exit::Failure;
 use crate::panics::{self, discard};
 use crate::supervisor::child::Child;
+use crate::supervisor::child_path::{ChildPath, within};
 use crate::supervisor::child_spec::{StartBox, placed};
 use crate::supervisor::error::{BoxError, StartError};
 use crate::supervisor::event::SupervisorEvent;
@@ -32,33 +34,30 @@ const SLOW_START: Duration = Duration::from_millis(1);
 /// How long a child that is not linked is waited for after its kill.
 const UNLINKED_KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A start that is to be performed.
-pub(super) struct NextStart<R> {
-    pub(super) run: R,
-    prepared: PreparedStart,
-}
-
 /// The task of a start.
 pub(super) struct StartTask<S> {
     spec: S,
     stop: StopPolicy,
+    number: StartNumber,
     task: AbortHandle,
+    /// What it starts, until it has taken that. It is kept here because a task that is spawned while the tokio runtime ends
+    /// is dropped at once: under the lock, where a user's value must not be dropped.
+    prepared: Option<PreparedStart>,
     /// It has run: when it is aborted it reports so itself.
     pub(super) begun: bool,
     /// It was aborted, and may end at any `await` that follows.
     aborted: bool,
 }
 
-/// An actor that is linked to the monitor and in no table, with the starts in progress that may still return it.
-pub(super) struct Unclaimed<R> {
-    actor: ActorCell,
-    candidates: Vec<R>,
-}
-
 impl<S> StartTask<S> {
     pub(super) fn abort(&mut self) {
         self.aborted = true;
         self.task.abort();
+    }
+
+    /// What it would have started, to be dropped outside the lock.
+    pub(super) fn take_prepared(&mut self) -> Option<PreparedStart> {
+        self.prepared.take()
     }
 
     pub(super) fn spec(&self) -> S
@@ -75,39 +74,42 @@ impl<S> StartTask<S> {
 
 impl<T: ChildTable> Inner<T::State, T> {
     pub(super) fn start(&mut self, runtime: &Arc<RuntimeOf<T>>, spec: SpecOf<T>, run: RunOf<T>) {
-        let prepared = match self.table.prepare_start(spec) {
-            None => return,
-            Some(Ok(prepared)) => prepared,
-            Some(Err(failure)) => {
-                let failure = StartFailure::Failed(failure);
-                return self.state.apply(Event::StartFailed { run, failure }, runtime.now());
-            }
-        };
-        let stop = prepared.stop;
-        let next = NextStart { run, prepared };
+        let Some(prepared) = self.table.prepare_start(spec) else { return };
+        let (stop, number) = (prepared.stop, self.unclaimed.begin());
         let (task, begun) = match self.free_task.take() {
             Some(task) => {
-                self.next_start = Some(next);
+                self.next_start = Some(run);
                 (task, true)
             }
-            None => (runtime.tokio.spawn(run_starts(runtime.clone(), next)).abort_handle(), false),
+            None => (runtime.tokio.spawn(run_starts(runtime.clone(), run)).abort_handle(), false),
         };
-        self.starts.insert(run, StartTask { spec, stop, task, begun, aborted: false });
+        let prepared = Some(prepared);
+        self.starts.insert(run, StartTask { spec, stop, number, task, prepared, begun, aborted: false });
     }
 
     pub(super) fn cancel_start(&mut self, run: RunOf<T>, now: Duration) {
         let Some(start) = self.starts.get_mut(&run) else { return };
         start.abort();
         if !start.begun {
-            self.starts.remove(&run);
+            self.remove_start(run);
             self.state.apply(Event::StartFailed { run, failure: StartFailure::Cancelled }, now);
         }
     }
 
-    /// The task of a start runs for the first time; returns whether the start is still wanted.
-    fn start_begins(&mut self, run: RunOf<T>) -> bool {
-        let start = self.starts.get_mut(&run);
-        start.map(|start| start.begun = true).is_some()
+    /// Forgets a start whose task will not report.
+    fn remove_start(&mut self, run: RunOf<T>) {
+        let Some(mut start) = self.starts.remove(&run) else { return };
+        self.unclaimed.end(start.number).iter().for_each(ActorCell::kill);
+        if let Some(prepared) = start.take_prepared() {
+            self.effects.push(Effect::Drop(Box::new(prepared)));
+        }
+    }
+
+    /// The task of a start begins it; returns what it starts, if the start is still wanted.
+    fn start_begins(&mut self, run: RunOf<T>) -> Option<(StartNumber, PreparedStart)> {
+        let start = self.starts.get_mut(&run)?;
+        start.begun = true;
+        Some((start.number, start.take_prepared()?))
     }
 
     fn start_is_over(
@@ -115,19 +117,28 @@ impl<T: ChildTable> Inner<T::State, T> {
         runtime: &Arc<RuntimeOf<T>>,
         run: RunOf<T>,
         outcome: Result<Option<Child>, StartFailure>,
+        args: Option<Dropped>,
         now: Duration,
     ) {
-        let Some(start) = self.starts.remove(&run) else { return };
+        let Some(start) = self.starts.remove(&run) else {
+            return self.effects.push(Effect::Drop(Box::new((outcome, args))));
+        };
+        if let Some(args) = args
+            && let Some(dropped) = self.table.give_back(start.spec, args)
+        {
+            self.effects.push(Effect::Drop(dropped));
+        }
         match outcome {
             Ok(Some(child)) => {
                 let nested = child.nested.is_some();
-                let early = self.adopt(runtime, start.spec, run, child, start.stop, now);
+                let early = self.adopt(runtime, start.spec, run, child, (start.stop, start.number), now);
                 self.state.apply(Event::Started { run, nested }, now);
                 self.early_exit(runtime, run, early, now);
             }
             Ok(None) => self.state.apply(Event::Ignored { run }, now),
             Err(failure) => self.state.apply(Event::StartFailed { run, failure }, now),
         }
+        self.unclaimed.end(start.number).iter().for_each(ActorCell::kill);
         // The task of one start performs the next, unless it was told to end.
         self.free_task = Some(start).filter(|start| !start.aborted).map(|start| start.task);
         self.drop_early_exits();
@@ -140,7 +151,7 @@ impl<T: ChildTable> Inner<T::State, T> {
         spec: SpecOf<T>,
         run: RunOf<T>,
         child: Child,
-        stop: StopPolicy,
+        (stop, number): (StopPolicy, StartNumber),
         now: Duration,
     ) -> Option<ExitEvent> {
         if runtime.monitor_replaced.load(Ordering::Acquire) {
@@ -167,10 +178,10 @@ impl<T: ChildTable> Inner<T::State, T> {
             let (child, actor) = (self.table.name_of_run(run), id.to_string().into());
             self.events.push(SupervisorEvent::ChildStarted { child, actor }, now);
         }
-        if !self.unclaimed.is_empty() {
-            self.unclaimed.retain(|unclaimed| unclaimed.actor.get_id() != id);
-            self.no_longer_candidate(run).iter().for_each(ActorCell::kill);
+        if let Some(child) = self.table.get(run).filter(|_| !self.unclaimed.is_empty()) {
+            self.unclaimed.claim(&child.actor);
         }
+        self.unclaimed.end(number).iter().for_each(ActorCell::kill);
         self.early_exits.take(id)
     }
 
@@ -198,96 +209,29 @@ impl<T: ChildTable> Inner<T::State, T> {
     pub(super) fn is_starting(&self) -> bool {
         !self.starts.is_empty() || self.table.callers() > 0
     }
-
-    pub(super) fn starts_in_progress(&self) -> Vec<RunOf<T>> {
-        let mut starts: Vec<_> = self.starts.keys().copied().collect();
-        if self.table.callers() > 0 {
-            starts.extend(self.table.callers_starts());
-        }
-        starts
-    }
-
-    /// A start is over without a child. Returns the actors that it linked, as far as no other start may return them. O(n)
-    /// in the children, for starts that may have linked any.
-    pub(super) fn orphans(&mut self, runtime: &RuntimeOf<T>, run: RunOf<T>, loose: bool) -> Vec<ActorCell> {
-        if loose {
-            // Set before the look: what is linked after it is reported, and then found.
-            runtime.late_links.store(true, Ordering::SeqCst);
-            for actor in runtime.monitors().iter().flat_map(ActorCell::get_children) {
-                self.add_unclaimed(actor);
-            }
-        }
-        self.no_longer_candidate(run)
-    }
-
-    pub(super) fn has_unclaimed(&self) -> bool {
-        !self.unclaimed.is_empty()
-    }
-
-    fn add_unclaimed(&mut self, actor: ActorCell) {
-        let id = actor.get_id();
-        if self.table.find(id).is_none() && self.unclaimed.iter().all(|unclaimed| unclaimed.actor.get_id() != id) {
-            let candidates = self.starts_in_progress();
-            self.unclaimed.push(Unclaimed { actor, candidates });
-        }
-    }
-
-    /// This start does not return any of the unclaimed actors. Returns those that no start can return any more.
-    fn no_longer_candidate(&mut self, run: RunOf<T>) -> Vec<ActorCell> {
-        let mut orphans = Vec::new();
-        self.unclaimed.retain_mut(|unclaimed| {
-            unclaimed.candidates.retain(|candidate| *candidate != run);
-            let claimed = !unclaimed.candidates.is_empty();
-            if !claimed {
-                orphans.push(unclaimed.actor.clone());
-            }
-            claimed
-        });
-        orphans
-    }
-}
-
-impl<T: ChildTable> Runtime<T::State, T> {
-    /// An actor was linked to the monitor. Where starts have been given up it may be what one of them started too late:
-    /// it is killed, unless a start in progress may still return it.
-    pub(super) fn linked(self: &Arc<Self>, actor: ActorCell) {
-        if !self.late_links.load(Ordering::SeqCst) {
-            return;
-        }
-        let orphan = self.update(|inner, _| {
-            let starting = inner.is_starting();
-            if starting {
-                inner.add_unclaimed(actor.clone());
-            }
-            !starting && inner.table.find(actor.get_id()).is_none()
-        });
-        if orphan {
-            actor.kill();
-        }
-    }
 }
 
 /// The task of one start, and of those that follow from it one after the other.
-async fn run_starts<T: ChildTable>(runtime: Arc<RuntimeOf<T>>, first: NextStart<RunOf<T>>) {
-    if !runtime.update(|inner, _| inner.start_begins(first.run)) {
-        return;
-    }
+async fn run_starts<T: ChildTable>(runtime: Arc<RuntimeOf<T>>, first: RunOf<T>) {
     let mut next = (Some(first), None);
-    while let (Some(start), used) = next {
-        next = perform_start(&runtime, start, used).await;
+    while let (Some(run), used) = next {
+        let Some((number, prepared)) = runtime.update(|inner, _| inner.start_begins(run)) else { return };
+        next = perform_start(&runtime, (run, number), prepared, used).await;
     }
 }
 
 /// Performs one start and reports it. Returns the next, and the box of this one for it.
 async fn perform_start<T: ChildTable>(
     runtime: &Arc<RuntimeOf<T>>,
-    NextStart { run, prepared }: NextStart<RunOf<T>>,
+    (run, number): (RunOf<T>, StartNumber),
+    PreparedStart { start, timeout, id, .. }: PreparedStart,
     used: Option<StartBox>,
-) -> (Option<NextStart<RunOf<T>>>, Option<StartBox>) {
-    let PreparedStart { start, timeout, .. } = prepared;
-    let mut report = ReportOnDrop { runtime: runtime.clone(), run, loose: AtomicBool::new(false), reported: false };
+) -> (Option<RunOf<T>>, Option<StartBox>) {
+    let mut report =
+        ReportOnDrop { runtime: runtime.clone(), run, number, loose: AtomicBool::new(false), reported: false };
     // Declared later, to be dropped earlier: what is given up has to be gone when that is reported.
     let mut place = used;
+    let mut args = None;
     // A long row of quick starts lets others have their turn, too.
     tokio::task::coop::consume_budget().await;
     let monitor = runtime.monitor();
@@ -299,12 +243,13 @@ async fn perform_start<T: ChildTable>(
         let call = |parent: ActorCell| {
             match (&function, template) {
                 (Some(function), _) => function(parent, &mut place),
-                (None, Some(template)) => template(parent, &mut place),
+                (None, Some(template)) => template(parent, &mut place, &mut args),
                 (None, None) => {}
             }
             placed(&mut place)
         };
-        let mut attempt = pin!(attempt(call, &monitor, timeout, &report.loose));
+        let path = ChildPath::new(&runtime.path, id);
+        let mut attempt = pin!(within(path, attempt(call, &monitor, timeout, &report.loose)));
         // Most starts are over at the first poll, which costs no timer.
         match futures::poll!(&mut attempt) {
             Poll::Ready(outcome) => outcome,
@@ -327,7 +272,7 @@ async fn perform_start<T: ChildTable>(
     }
     report.reported = true;
     let next = runtime.update_then(
-        |inner, now| inner.start_is_over(runtime, run, outcome, now),
+        |inner, now| inner.start_is_over(runtime, run, outcome, args, now),
         |inner, ()| {
             inner.free_task = None;
             inner.next_start.take()
@@ -341,6 +286,7 @@ async fn perform_start<T: ChildTable>(
 struct ReportOnDrop<T: ChildTable> {
     runtime: Arc<RuntimeOf<T>>,
     run: RunOf<T>,
+    number: StartNumber,
     /// The start may have left an actor that runs, or leave one later.
     loose: AtomicBool,
     reported: bool,
@@ -349,10 +295,10 @@ struct ReportOnDrop<T: ChildTable> {
 impl<T: ChildTable> ReportOnDrop<T> {
     fn orphans(&self, failed: bool) -> Vec<ActorCell> {
         let loose = self.loose.load(Ordering::Relaxed);
-        if !failed || (!loose && !self.runtime.read(Inner::has_unclaimed)) {
+        if !failed || (!loose && self.runtime.read(|inner| inner.unclaimed.is_empty())) {
             return Vec::new();
         }
-        self.runtime.update(|inner, _| inner.orphans(&self.runtime, self.run, loose))
+        self.runtime.update(|inner, _| inner.orphans(&self.runtime, self.number, loose))
     }
 }
 
@@ -364,7 +310,7 @@ impl<T: ChildTable> Drop for ReportOnDrop<T> {
         let (runtime, run) = (self.runtime.clone(), self.run);
         let orphans = self.orphans(true);
         let report = move || {
-            runtime.update(|inner, now| inner.start_is_over(&runtime, run, Err(StartFailure::Cancelled), now));
+            runtime.update(|inner, now| inner.start_is_over(&runtime, run, Err(StartFailure::Cancelled), None, now));
         };
         if orphans.is_empty() {
             return report();

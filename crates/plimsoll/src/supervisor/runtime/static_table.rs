@@ -10,10 +10,7 @@ use tokio::sync::oneshot;
 use super::child::{ChildTable, Dropped, LiveChild, PreparedStart, StartCall, StopPolicy};
 use super::deadlock::Target;
 use super::lifecycle::Observer;
-use tokio::task::Id;
-
 use super::{Config, Inner, Response, Runtime, StaticRuntime};
-use crate::exit::Failure;
 use crate::inspect::{Details, Inspect, Kind, Metric, Status, TreeNode};
 use crate::supervisor::child::{Caller, Presence};
 use crate::supervisor::child_spec::{ChildSettings, ChildSpec, StartFn};
@@ -129,19 +126,20 @@ impl ChildTable for StaticTable {
         self.children.get(&run).map_or_else(|| "".into(), |(spec, _)| self.name(*spec))
     }
 
-    fn prepare_start(&mut self, spec: Key) -> Option<Result<PreparedStart, Failure>> {
+    fn prepare_start(&mut self, spec: Key) -> Option<PreparedStart> {
         let Spec { settings, start } = self.specs.get_mut(&spec)?;
         let start = if settings.restart == Restart::Temporary { start.take() } else { start.clone() };
         let stop = StopPolicy { mode: settings.stop_mode, shutdown: settings.shutdown };
-        Some(Ok(PreparedStart { start: StartCall::Spec(start?), timeout: settings.start_timeout, stop }))
+        let (timeout, id) = (settings.start_timeout, Some(settings.id.clone()));
+        Some(PreparedStart { start: StartCall::Spec(start?), timeout, stop, id })
+    }
+
+    fn give_back(&mut self, _: Key, args: Dropped) -> Option<Dropped> {
+        Some(args)
     }
 
     fn callers(&self) -> usize {
         0
-    }
-
-    fn callers_starts(&self) -> Vec<Run> {
-        Vec::new()
     }
 
     fn change_specs(&mut self, change: SpecCommand<Key>) -> Option<Dropped> {
@@ -214,11 +212,6 @@ impl Inner<StaticState, StaticTable> {
         withdrawn
     }
 
-    /// Whether this task performs a start of this supervisor.
-    fn is_start(&self, task: Id) -> bool {
-        self.starts.values().any(|start| start.id() == task)
-    }
-
     /// What the snapshot shows, and what its children add themselves.
     fn details(&self) -> (Details, Vec<Option<Arc<dyn Inspect>>>) {
         let mut details = Details::default();
@@ -263,13 +256,15 @@ impl StaticRuntime {
         operation: impl FnOnce(&mut Inner<StaticState, StaticTable>, RequestId, Duration),
     ) -> Result<Option<Response>, Deadlock> {
         let (request, response) = self.submit(operation);
-        if self.read(|inner| inner.state.is_queued(request))
-            && let Some(caller) = Caller::current()
-        {
+        if !self.read(|inner| inner.state.is_queued(request)) {
+            return Ok(response.await.ok());
+        }
+        let waits = WithdrawOnDrop { runtime: self, request };
+        if let Some(caller) = Caller::current() {
             // The caller may hand the future to another task, which may wait.
             tokio::task::yield_now().await;
             if tokio::task::try_id() == Some(caller.task) {
-                if self.read(|inner| inner.is_start(caller.task)) && self.update(|inner, _| inner.withdraw(request)) {
+                if self.is_start(caller) && self.update(|inner, _| inner.withdraw(request)) {
                     return Err(Deadlock);
                 }
                 if let Some(child) = self.child_of(caller) {
@@ -277,10 +272,21 @@ impl StaticRuntime {
                 }
             }
         }
-        match response.await.ok() {
+        let response = response.await.ok();
+        drop(waits);
+        match response {
             Some(Response::Refused(Refusal::Deadlock)) => Err(Deadlock),
             response => Ok(response),
         }
+    }
+
+    /// Requests the stop of a child and waits for it.
+    pub(crate) async fn terminate_child(self: &Arc<Self>, id: &str) -> Option<Response> {
+        let (request, response) = self.submit(|inner, request, now| inner.state.terminate_child(id, request, now));
+        let waits = LeaveOnDrop { runtime: self, id, request };
+        let response = response.await.ok();
+        std::mem::forget(waits);
+        response
     }
 
     /// The child that the caller is, or is below.
@@ -288,6 +294,34 @@ impl StaticRuntime {
         let children: Vec<_> =
             self.read(|inner| inner.table.children.values().map(|(key, child)| (*key, Target::child(child))).collect());
         children.into_iter().find(|(_, child)| child.contains(caller)).map(|(key, _)| key)
+    }
+}
+
+/// Takes back an operation whose caller does not wait any longer.
+struct WithdrawOnDrop<'a> {
+    runtime: &'a Arc<StaticRuntime>,
+    request: RequestId,
+}
+
+impl Drop for WithdrawOnDrop<'_> {
+    fn drop(&mut self) {
+        self.runtime.update(|inner, _| inner.withdraw(self.request));
+    }
+}
+
+/// Forgets a caller that does not wait for the end of a child any longer. The stop goes on.
+struct LeaveOnDrop<'a> {
+    runtime: &'a Arc<StaticRuntime>,
+    id: &'a str,
+    request: RequestId,
+}
+
+impl Drop for LeaveOnDrop<'_> {
+    fn drop(&mut self) {
+        self.runtime.update(|inner, _| {
+            inner.state.forget_waiter(self.id, self.request);
+            inner.requests.remove(&self.request);
+        });
     }
 }
 

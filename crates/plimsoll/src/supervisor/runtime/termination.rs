@@ -9,8 +9,8 @@ use ractor::{ActorCell, ActorId, ActorStatus};
 use tokio::task::JoinError;
 
 use super::actors::ping;
-use super::child::{ChildTable, ExitEvent, ExitStep, RunOf};
-use super::effects::Effect;
+use super::child::{ChildTable, Dropped, ExitEvent, ExitStep, RunOf};
+use super::effects::{Effect, Effects};
 use super::monitor_check::PATIENCE;
 use super::{Inner, Runtime, RuntimeOf};
 use crate::exit::{ExitReason, Failure};
@@ -59,7 +59,12 @@ impl<T: ChildTable> Runtime<T::State, T> {
     }
 
     async fn task_ended(self: &Arc<Self>, run: RunOf<T>, error: Option<JoinError>) {
-        if self.update(|inner, now| inner.task_ended(run, error.and_then(panic_of), now)) {
+        // The payload of a panic is a user's value: it is dropped outside the lock.
+        let panic = error.and_then(panic_of).map(|(failure, payload)| {
+            discard(payload);
+            failure
+        });
+        if self.update(|inner, now| inner.task_ended(run, panic, now)) {
             self.flush_monitors().await;
             self.update(|inner, now| inner.no_reason_for(run, now));
         }
@@ -141,7 +146,7 @@ impl<T: ChildTable> Inner<T::State, T> {
         let child = self.table.get_mut(run)?;
         let reason = exit.reason(child.task);
         if let Some(join) = &mut child.join {
-            let Some(panic) = outcome(join) else {
+            let Some(panic) = outcome(join, &mut self.effects) else {
                 child.exit().set_reason(reason);
                 return Some(run);
             };
@@ -159,7 +164,7 @@ impl<T: ChildTable> Inner<T::State, T> {
         let Some(child) = self.table.get_mut(run) else { return };
         // Something waits for it already, where there is no handle.
         let Some(mut join) = child.join.take() else { return };
-        match outcome(&mut join) {
+        match outcome(&mut join, &mut self.effects) {
             Some(panic) => child.exit().joined(panic),
             None => runtime.watch(run, join, None),
         }
@@ -258,19 +263,23 @@ pub(super) fn is_exiting(actor: &ActorCell) -> bool {
     actor.get_status() >= ActorStatus::Stopping
 }
 
-/// The outcome of a task that may have ended: `None` when it has not, else the panic that ended it, if one did.
-fn outcome(join: &mut JoinHandle<()>) -> Option<Option<Failure>> {
+/// The outcome of a task that may have ended: `None` when it has not, else the panic that ended it, if one did. The payload
+/// is dropped outside the lock.
+fn outcome(join: &mut JoinHandle<()>, effects: &mut Effects) -> Option<Option<Failure>> {
     if !join.is_finished() {
         return None;
     }
     // A task without budget left is told that the handle is not ready.
-    join.now_or_never().map(|ended| ended.err().and_then(panic_of))
+    let panic = join.now_or_never()?.err().and_then(panic_of);
+    Some(panic.map(|(failure, payload)| {
+        effects.push(Effect::Drop(payload));
+        failure
+    }))
 }
 
-fn panic_of(error: JoinError) -> Option<Failure> {
+/// The panic that ended a task, and its payload.
+fn panic_of(error: JoinError) -> Option<(Failure, Dropped)> {
     let task = error.id();
     let payload = error.try_into_panic().ok()?;
-    let failure = panics::located(panics::message(payload.as_ref()), Some(task));
-    discard(payload);
-    Some(failure)
+    Some((panics::located(panics::message(payload.as_ref()), Some(task)), payload))
 }

@@ -37,6 +37,13 @@ impl DynamicState {
         }
     }
 
+    /// The caller does not wait for the end of this child any longer.
+    pub(crate) fn forget_waiter(&mut self, key: SlotKey, request: RequestId) {
+        if let Some(waiters) = self.children.get_mut(&key).and_then(Child::waiters) {
+            waiters.retain(|waiter| *waiter != request);
+        }
+    }
+
     /// The supervisor was killed: so are all children.
     pub(super) fn kill(&mut self, now: Duration) {
         match &mut self.phase {

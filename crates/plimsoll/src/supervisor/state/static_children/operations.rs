@@ -105,6 +105,14 @@ impl StaticState {
         self.settle(now);
     }
 
+    /// The caller does not wait for the end of this child any longer. That of a start counts on: its spec is kept.
+    pub(crate) fn forget_waiter(&mut self, id: &str, request: RequestId) {
+        let Some(child) = self.ids.get(id).and_then(|key| self.children.get_mut(key)) else { return };
+        if let State::Stopping { waiters, .. } | State::Exited { waiters, .. } = &mut child.state {
+            waiters.retain(|waiter| *waiter != request);
+        }
+    }
+
     fn enqueue(&mut self, request: RequestId, operation: Operation, now: Duration) {
         if self.is_shutting_down() {
             return self.refuse(request, Refusal::ShuttingDown);
@@ -222,6 +230,7 @@ impl StaticState {
         let key = self.key_of(&settings.id);
         match key.and_then(|key| self.phase_of(key)) {
             Some(ChildPhase::Running(run)) => self.reply(request, Reply::Started { run }),
+            // Only one that was abandoned after a kill comes here in another phase than stopped.
             Some(_) => self.restart_now(&settings.id, request),
             None => self.start_now(settings, request),
         }
