@@ -396,6 +396,20 @@ mod tests {
         assert_eq!(alive.load(Ordering::SeqCst), 0);
     }
 
+    /// A child that does not stop and callers that ask again and again keep nothing.
+    #[tokio::test(start_paused = true)]
+    async fn callers_that_left_are_forgotten() {
+        let spec = ChildSpec::task("lingers", |_| std::future::pending::<Result<(), BoxError>>());
+        let spec = spec.shutdown(crate::supervisor::Shutdown::Infinity);
+        let tree = Supervisor::builder("top").child(spec).start().await.unwrap();
+        for _ in 0..100 {
+            assert!(tokio::time::timeout(Duration::from_secs(1), tree.terminate_child("lingers")).await.is_err());
+            assert!(tokio::time::timeout(Duration::from_secs(1), tree.delete_child("lingers")).await.is_err());
+        }
+        assert_eq!(tree.runtime.read(Inner::waiting), (0, 0));
+        tree.actor().kill();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_nested_supervisor_with_a_defect_is_started_again() {
         let alive = Arc::new(AtomicUsize::new(0));

@@ -251,15 +251,6 @@ impl<T: ChildTable> Runtime<T::State, T> {
         (request, response)
     }
 
-    /// Requests an operation and waits for its response; `None` when the supervisor is gone.
-    pub(crate) async fn request(
-        self: &Arc<Self>,
-        operation: impl FnOnce(&mut InnerOf<T>, RequestId, Duration),
-    ) -> Option<Response> {
-        let (_, response) = self.submit(operation);
-        response.await.ok()
-    }
-
     /// Stops the supervisor, without waiting.
     pub(crate) fn begin_stop(self: &Arc<Self>) {
         self.apply(Event::Stop);

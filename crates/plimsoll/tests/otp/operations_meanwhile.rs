@@ -135,9 +135,14 @@ async fn otp_a_caller_that_gives_up_in_the_queue_changes_nothing_for_others() {
     let tree = builder.child(stage.child_with("slow", slow(2))).start().await.unwrap();
     tell_id(&tree, "a", Do::Panic);
     quiet().await;
+    let stays = start_meanwhile(&tree, stage.child("w"));
+    quiet().await;
+    // Unlike in OTP, whose supervisor cannot know that the caller has left, its start is withdrawn.
     assert!(tokio::time::timeout(Duration::from_millis(10), tree.start_child(stage.child("x"))).await.is_err());
+    let also_stays = start_meanwhile(&tree, stage.child("y"));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(shown(&tree), "a+ slow+ x+");
+    assert!(stays.await.unwrap().is_ok() && also_stays.await.unwrap().is_ok());
+    assert_eq!(shown(&tree), "a+ slow+ w+ y+");
 }
 
 #[tokio::test(start_paused = true)]

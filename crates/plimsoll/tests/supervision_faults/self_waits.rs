@@ -382,3 +382,85 @@ async fn worker_that_stops_its_servers_supervisor_is_refused() {
         assert!(tree.stop().await.unwrap().is_clean());
     }
 }
+
+/// A start in a supervisor that is being started itself waits for its parent's operations, which wait for that start.
+#[tokio::test(start_paused = true)]
+async fn start_within_a_starting_supervisor_that_waits_for_its_parent_is_refused() {
+    for levels in 1..=3 {
+        let living = Living::default();
+        let slot: Arc<OnceLock<SupervisorRef>> = Arc::default();
+        let refused: Arc<std::sync::Mutex<Vec<bool>>> = Arc::default();
+        fn nest(
+            level: u32,
+            living: Living,
+            slot: Arc<OnceLock<SupervisorRef>>,
+            refused: Arc<std::sync::Mutex<Vec<bool>>>,
+        ) -> ChildSpec {
+            if level == 0 {
+                return ChildSpec::new("asks", move |parent| {
+                    let (living, slot, refused) = (living.clone(), slot.clone(), refused.clone());
+                    async move {
+                        if let Some(top) = slot.get() {
+                            let outcome = refused_at_once(top.start_child(agent("later", &living))).await;
+                            refused.lock().unwrap().push(outcome);
+                        }
+                        Agent::start(living, parent).await
+                    }
+                });
+            }
+            ChildSpec::supervisor("nested", move || {
+                let spec = nest(level - 1, living.clone(), slot.clone(), refused.clone());
+                Supervisor::builder("nested").child(spec)
+            })
+        }
+        let nested = nest(levels, living.clone(), slot.clone(), refused.clone()).backoff(Backoff::NONE);
+        let builder = Supervisor::builder("top").strategy(Strategy::RestForOne).intensity(10, Duration::from_secs(60));
+        let tree = builder.child(nested).start().await.unwrap();
+        slot.set(tree.clone()).ok().unwrap();
+        actor(&tree, "nested").kill();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(*refused.lock().unwrap(), [true], "{levels} levels");
+        assert_eq!(shown(&tree), "nested+");
+        unharmed(&tree).await;
+    }
+}
+
+/// A child that runs below a supervisor which is still starting may wait for it: it is no start.
+#[tokio::test(start_paused = true)]
+async fn child_of_a_starting_supervisor_may_wait_for_its_parents_operations() {
+    let living = Living::default();
+    let slot: Arc<OnceLock<SupervisorRef>> = Arc::default();
+    let outcome: Arc<std::sync::Mutex<Option<bool>>> = Arc::default();
+    let (alive, top, noted) = (living.clone(), slot.clone(), outcome.clone());
+    let nested = ChildSpec::supervisor("nested", move || {
+        let (slot, noted, living) = (top.clone(), noted.clone(), alive.clone());
+        let also = living.clone();
+        let asks = ChildSpec::task("asks", move |stop| {
+            let (slot, noted, living) = (slot.clone(), noted.clone(), also.clone());
+            async move {
+                if let Some(top) = slot.get() {
+                    let started = top.start_child(agent("later", &living)).await;
+                    *noted.lock().unwrap() = Some(started.is_ok());
+                }
+                stop.cancelled().await;
+                Ok(())
+            }
+        });
+        let slow = ChildSpec::new("slow", move |parent| {
+            let living = living.clone();
+            async move {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Agent::start(living, parent).await
+            }
+        });
+        Supervisor::builder("nested").child(asks).child(slow)
+    });
+    let builder = Supervisor::builder("top").strategy(Strategy::RestForOne).intensity(10, Duration::from_secs(60));
+    let tree = builder.child(nested.backoff(Backoff::NONE)).start().await.unwrap();
+    slot.set(tree.clone()).ok().unwrap();
+    actor(&tree, "nested").kill();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(*outcome.lock().unwrap(), Some(true));
+    assert_eq!(shown(&tree), "nested+ later+");
+    unharmed(&tree).await;
+}

@@ -220,3 +220,29 @@ impl<T: ChildTable> Runtime<T::State, T> {
         wait_for(Target::Supervisor(self.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Workers that wait are found by their server, not by looking at every wait.
+    #[tokio::test]
+    async fn waiting_workers_are_found_by_their_server() {
+        let (server, other) = (ActorId::Local(u64::MAX), ActorId::Local(u64::MAX - 1));
+        let task = |server| async move {
+            let caller = Caller { task: tokio::task::id(), server: Some(server) };
+            let waits = [(); 2].map(|()| Wait::enter(caller, Target::Start(caller.task)));
+            (caller.task, waits)
+        };
+        let mut waits = Vec::new();
+        for n in 0..10 {
+            waits.push(tokio::spawn(task(if n == 3 { other } else { server })).await.unwrap());
+        }
+        let found = |actor| Target::Child(tokio::task::id(), actor, None).waiters().len();
+        let counted = tokio::spawn(async move { (found(server), found(other)) }).await.unwrap();
+        assert_eq!(counted, (9, 1));
+        drop(waits);
+        let left = WAITS.lock();
+        assert!(!left.by_server.contains_key(&server) && !left.by_server.contains_key(&other));
+    }
+}

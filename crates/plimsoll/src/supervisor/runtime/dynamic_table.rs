@@ -25,7 +25,7 @@ use crate::panics::discard;
 use crate::supervisor::child::Presence;
 use crate::supervisor::child::{Child, ChildRef};
 use crate::supervisor::child_entry::{ChildCount, ChildEntry, ChildState};
-use crate::supervisor::child_path::{ChildPath, within};
+use crate::supervisor::child_path::ChildPath;
 use crate::supervisor::child_spec::{ChildSettings, StartBox, placed};
 use crate::supervisor::error::StartError;
 use crate::supervisor::event_queue::EventObserver;
@@ -265,7 +265,7 @@ impl<A: Send + 'static> DynamicRuntime<A> {
         };
         let outcome = {
             let path = ChildPath::new(&self.path, None);
-            let mut attempt = pin!(within(path, attempt(start, &monitor, timeout, &slot.loose)));
+            let mut attempt = pin!(attempt(start, &monitor, path, timeout, &slot.loose));
             match futures::poll!(&mut attempt) {
                 // Most starts are over at the first poll.
                 Poll::Ready(outcome) => outcome,

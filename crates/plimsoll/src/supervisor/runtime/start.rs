@@ -249,7 +249,7 @@ async fn perform_start<T: ChildTable>(
             placed(&mut place)
         };
         let path = ChildPath::new(&runtime.path, id);
-        let mut attempt = pin!(within(path, attempt(call, &monitor, timeout, &report.loose)));
+        let mut attempt = pin!(attempt(call, &monitor, path, timeout, &report.loose));
         // Most starts are over at the first poll, which costs no timer.
         match futures::poll!(&mut attempt) {
             Poll::Ready(outcome) => outcome,
@@ -365,6 +365,7 @@ pub(crate) fn describe(no_child: NoChild) -> Failure {
 pub(super) async fn attempt<F, Fut>(
     start: F,
     parent: &ActorCell,
+    path: ChildPath,
     timeout: Option<Duration>,
     loose: &AtomicBool,
 ) -> Result<Option<Child>, StartFailure>
@@ -374,7 +375,7 @@ where
 {
     loose.store(true, Ordering::Relaxed);
     // What is rare is in a box of its own, so that the future of an ordinary start is small and moves cheaply.
-    let result = pin!(guarded_start(|| start(parent.clone())));
+    let result = pin!(guarded_start(|| within(path, async move { start(parent.clone()).await })));
     let result = match timeout {
         Some(limit) => {
             let limited = Box::pin(tokio::time::timeout(limit, result));

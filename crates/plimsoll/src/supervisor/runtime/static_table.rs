@@ -203,6 +203,12 @@ impl Inner<StaticState, StaticTable> {
         }
     }
 
+    /// Callers that wait, and callers and operations that the state remembers.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.requests.len(), self.state.waiting())
+    }
+
     /// Takes back an operation that waits; returns whether it did.
     fn withdraw(&mut self, request: RequestId) -> bool {
         let withdrawn = self.state.withdraw(request);

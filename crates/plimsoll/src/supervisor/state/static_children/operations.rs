@@ -113,6 +113,17 @@ impl StaticState {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        let waiters = self.children.values().map(|child| match &child.state {
+            State::Starting { waiters, .. } | State::Stopping { waiters, .. } | State::Exited { waiters, .. } => {
+                waiters.len()
+            }
+            State::Stopped | State::Running { .. } | State::Restarting => 0,
+        });
+        self.queued.len() + waiters.sum::<usize>()
+    }
+
     fn enqueue(&mut self, request: RequestId, operation: Operation, now: Duration) {
         if self.is_shutting_down() {
             return self.refuse(request, Refusal::ShuttingDown);
