@@ -28,7 +28,9 @@ static WAITS: Mutex<Waits> = Mutex::new(Waits {
 });
 
 /// Supervisors that are being started below another, by the task in which they are started.
-static BOOTS: Mutex<HashMap<Id, Vec<Arc<dyn Nested>>, FxBuildHasher>> = Mutex::new(HashMap::with_hasher(FxBuildHasher));
+static BOOTS: Mutex<Boots> = Mutex::new(HashMap::with_hasher(FxBuildHasher));
+
+type Boots = HashMap<Id, Vec<Arc<dyn Nested>>, FxBuildHasher>;
 
 /// The callers that wait.
 struct Waits {
