@@ -29,7 +29,7 @@ async fn child_ends_by_itself_while_it_is_terminated() {
     let tree = Supervisor::builder("top").start().await.unwrap();
     for round in 0..500 {
         let spec = stage.child("a").restart(Restart::Temporary);
-        let child = tree.start_child(spec).await.unwrap().child().unwrap();
+        let child = tree.start_child(spec).await.unwrap();
         let terminating = tokio::spawn({
             let tree = tree.clone();
             async move { tree.terminate_child("a").await }
@@ -208,7 +208,7 @@ async fn anubis_239_orderly_exits_of_transient_children_use_no_restarts() {
     });
     let tree = builder.restart(Restart::Transient).intensity(3, MINUTE).backoff(Backoff::NONE).start().await.unwrap();
     for round in 0..50 {
-        let child = tree.start_child(()).await.unwrap().child().unwrap();
+        let child = tree.start_child(()).await.unwrap();
         tell(&child, if round % 2 == 0 { Do::Stop("expired") } else { Do::Normal });
     }
     quiet().await;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use plimsoll::supervisor::{
-    Backoff, BoxError, Child, ChildError, ChildSpec, DynamicSupervisor, Start, StartError, Supervisor,
+    Backoff, BoxError, Child, ChildError, ChildSpec, DynamicSupervisor, StartError, Supervisor,
 };
 use plimsoll_testkit::gate::Gate;
 use ractor::{Actor, ActorCell, ActorStatus};
@@ -29,15 +29,15 @@ fn blocks(living: &Living, returns: Returns) -> (ChildSpec, mpsc::Sender<()>, Ar
         let (receiver, living, starts) = (receiver.clone(), living.clone(), counted.clone());
         async move {
             if starts.fetch_add(1, Ordering::SeqCst) != 1 {
-                return Agent::start(living, parent).await.map(Start::from).map_err(BoxError::from);
+                return Agent::start(living, parent).await.map_err(BoxError::from);
             }
             let child = match returns {
-                Returns::Child => Start::from(Agent::start(living, parent).await?),
-                Returns::Nothing => Start::Ignore,
+                Returns::Child => Ok(Agent::start(living, parent).await?),
+                Returns::Nothing => Err(BoxError::from(StartError::Ignored)),
             };
             starts.fetch_add(1, Ordering::SeqCst);
             let _ = receiver.lock().unwrap().recv_timeout(Duration::from_secs(20));
-            Ok(child)
+            child
         }
     });
     (spec.backoff(Backoff::NONE), release, starts)
@@ -93,7 +93,7 @@ async fn dynamic_restart_that_was_cancelled_and_succeeds_leaves_no_child() {
     });
     let builder = builder.backoff(Backoff::NONE).kill_timeout(Duration::from_secs(60));
     let tree = builder.start().await.unwrap();
-    let first = tree.start_child(()).await.unwrap().child().unwrap().actor().clone();
+    let first = tree.start_child(()).await.unwrap().actor().clone();
     fail(&first);
     until(|| starts.load(Ordering::SeqCst) == 2).await;
     let terminating = tokio::spawn({
@@ -169,7 +169,7 @@ async fn starts_do_not_slow_down_while_many_are_pending() {
         assert!(tree.start_child(Some(false)).await.is_err());
         let began = Instant::now();
         for _ in 0..500 {
-            let child = tree.start_child(None).await.unwrap().child().unwrap();
+            let child = tree.start_child(None).await.unwrap();
             assert!(inside(child.actor(), || async {}).await.is_some());
         }
         let time = began.elapsed();

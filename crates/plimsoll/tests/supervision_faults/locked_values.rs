@@ -79,7 +79,7 @@ fn arguments_are_copied_for_a_restart_outside_the_lock() {
         let args = Args { workers: Arc::default(), seen: Arc::default() };
         let seen = args.seen.clone();
         let _ = args.workers.set(tree.clone());
-        let child = tree.start_child(args).await.unwrap().child().unwrap();
+        let child = tree.start_child(args).await.unwrap();
         let handle = tree.child_handle::<crate::stage::Job>(child.actor().get_id()).unwrap();
         for restarts in 1..=3 {
             fail(&handle.get().unwrap().get_cell());
