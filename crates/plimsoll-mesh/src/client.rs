@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use h3::client::{RequestStream, SendRequest};
 use h3::error::Code as H3Code;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -26,6 +28,9 @@ pub const MAX_RESPONSE: usize = 16 << 20;
 
 /// How long connecting may take: the handshake and the setup of HTTP/3.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one address of a node is tried alone before the next one is tried too.
+pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// How long a client waits for a node that does not respond. Each method has a timer of its own, so a node that is frozen
 /// holds none of them.
@@ -127,6 +132,9 @@ pub enum ConnectError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is no address to connect to.
+    #[error("the node has no address")]
+    NoAddress,
     /// The TLS configuration of the client is not valid.
     #[error(transparent)]
     Setup(#[from] IdentityError),
@@ -168,6 +176,42 @@ impl Client {
     /// Cancel safe: the connection attempt ends.
     pub async fn connect(endpoint: &quinn::Endpoint, address: SocketAddr, pin: NodeId) -> Result<Self, ConnectError> {
         Self::connect_over(endpoint, address, pin, transport()).await
+    }
+
+    /// Connects to the node `pin` at the first of `addresses` that it is reached at, over an endpoint of its own, which is
+    /// returned too. All are tried: each next one [`ATTEMPT_DELAY`] after the one before (RFC 8305, 5), or as soon as that has
+    /// failed.
+    ///
+    /// # Errors
+    /// [`ConnectError`] of the first address that responded in another way, of the last one if none did;
+    /// [`ConnectError::NoAddress`] without an address.
+    ///
+    /// Cancel safe: the attempts end.
+    pub async fn connect_any(addresses: &[SocketAddr], pin: NodeId) -> Result<(Self, quinn::Endpoint), ConnectError> {
+        let mut attempts = FuturesUnordered::new();
+        let (mut rest, mut failure) = (addresses.iter().copied(), None::<ConnectError>);
+        loop {
+            let more = rest.next().map(|address| attempts.push(connect_at(address, pin))).is_some();
+            loop {
+                let next = attempts.next();
+                let ended = if more { timeout(ATTEMPT_DELAY, next).await } else { Ok(next.await) };
+                match ended {
+                    // The next address has its turn.
+                    Err(_) => break,
+                    Ok(None) if more => break,
+                    Ok(None) => return Err(failure.unwrap_or(ConnectError::NoAddress)),
+                    Ok(Some(Ok(connected))) => return Ok(connected),
+                    Ok(Some(Err(error))) => {
+                        if failure.as_ref().is_none_or(|known| matches!(known, ConnectError::Timeout { .. })) {
+                            failure = Some(error);
+                        }
+                        if more {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// As [`connect`](Self::connect), with windows, stream limits and times of the caller's choice.
@@ -400,6 +444,11 @@ impl fmt::Debug for Subscription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription").field("read", &self.read.len()).finish_non_exhaustive()
     }
+}
+
+async fn connect_at(address: SocketAddr, pin: NodeId) -> Result<(Client, quinn::Endpoint), ConnectError> {
+    let endpoint = endpoint(address).map_err(|error| ConnectError::Handshake { address, source: Box::new(error) })?;
+    Ok((Client::connect(&endpoint, address, pin).await?, endpoint))
 }
 
 async fn in_time<T>(limit: Duration, work: impl Future<Output = Result<T, RequestError>>) -> Result<T, RequestError> {

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use plimsoll::bounded::{ByteCap, Cap, Compact, CompactPolicy, History, HistoryCaps};
+use plimsoll::bounded::{ByteCap, Cap, Compact, CompactPolicy, History, HistoryCaps, LogThrottle};
+use plimsoll::exit::ExitReason;
 use plimsoll::inspect::{Details, Inspect, Metric};
+use plimsoll::supervisor::SupervisorEvent;
 use serde::{Deserialize, Serialize};
 
 use crate::names::NodeId;
@@ -110,14 +112,7 @@ pub struct Events(Arc<Mutex<Inner>>);
 #[derive(Debug)]
 struct Inner {
     history: History<Option<NodeId>, StoredEvent>,
-    throttled: HashMap<(EventKind, Option<NodeId>), Throttled>,
-    suppressed: u64,
-}
-
-/// The last stored event of a throttled kind about one peer.
-#[derive(Debug)]
-struct Throttled {
-    stored_at: Instant,
+    throttled: HashMap<(EventKind, Option<NodeId>), LogThrottle>,
     suppressed: u64,
 }
 
@@ -163,6 +158,36 @@ impl Events {
         true
     }
 
+    /// An observer of supervisors: records their restarts, the panics of their children and that one gave up. For
+    /// [`on_event`](plimsoll::supervisor::SupervisorBuilder::on_event).
+    ///
+    /// ```
+    /// use plimsoll::supervisor::Supervisor;
+    /// use plimsoll_mesh::events::Events;
+    ///
+    /// let events = Events::default();
+    /// let builder = Supervisor::builder("edge").on_event(events.observer());
+    /// # drop(builder);
+    /// ```
+    pub fn observer(&self) -> impl Fn(&str, &SupervisorEvent) + Send + Sync + 'static {
+        let events = self.clone();
+        move |supervisor, event| {
+            let (kind, reason) = match event {
+                SupervisorEvent::ChildRestarting { child, delay } => {
+                    (EventKind::Restart, format!("{supervisor}/{child} is restarted in {delay:?}"))
+                }
+                SupervisorEvent::GaveUp { child, reason } => {
+                    (EventKind::Restart, format!("{supervisor} gives up on {child}: {reason}"))
+                }
+                SupervisorEvent::ChildExited { child, reason: ExitReason::Failed(failure), .. } => {
+                    (EventKind::Panic, format!("{supervisor}/{child} failed: {}", failure.message))
+                }
+                _ => return,
+            };
+            events.record(kind, None, &reason);
+        }
+    }
+
     /// The latest events, at most `max`, oldest first. O(`max`).
     pub fn latest(&self, max: usize) -> Vec<Event> {
         let inner = self.0.lock();
@@ -191,17 +216,9 @@ impl Inner {
         if self.throttled.len() >= MAX_THROTTLED && !self.throttled.contains_key(&(kind, peer)) {
             self.throttled.clear();
         }
-        let Some(last) = self.throttled.get_mut(&(kind, peer)) else {
-            self.throttled.insert((kind, peer), Throttled { stored_at: now, suppressed: 0 });
-            return Some(0);
-        };
-        if now.saturating_duration_since(last.stored_at) < THROTTLE {
-            last.suppressed += 1;
-            self.suppressed += 1;
-            return None;
-        }
-        last.stored_at = now;
-        Some(std::mem::take(&mut last.suppressed))
+        let admitted = self.throttled.entry((kind, peer)).or_default().record_every(THROTTLE, now);
+        self.suppressed += u64::from(admitted.is_none());
+        admitted
     }
 }
 

@@ -58,7 +58,7 @@ use crate::names::NodeId;
 use crate::pubsub::Pubsub;
 
 pub use admission::{AdmissionLimits, Attempts};
-pub use endpoint::bind;
+pub use endpoint::{bind, bind_first};
 pub use limits::Limits;
 pub use memory_requirement::{
     ADVERTISEMENT_BYTES, BudgetTooSmall, CONNECTION_BYTES, MemoryRequirement, SUBSCRIPTION_BYTES,
@@ -94,6 +94,8 @@ impl Gateway {
         limits: Limits,
         backends: Backends,
     ) -> Self {
+        #[cfg(plimsoll_controls)]
+        let limits = crate::controls::limits(limits);
         limits.apply(&mut server);
         let state = Arc::new(GatewayState::new(node, limits, backends));
         Self { state, endpoint, server, grace: Duration::from_secs(5) }
@@ -115,6 +117,7 @@ impl Gateway {
         Supervisor::builder("gateway")
             .strategy(Strategy::RestForOne)
             .intensity(3, Duration::from_secs(10))
+            .on_event(self.state.backends.events.observer())
             .child(self.sessions())
             .child(self.state.pubsub.child("topics"))
             .child(workers("workers", &self.state.workers))

@@ -48,6 +48,7 @@
 #![allow(clippy::result_large_err, reason = "a refusal carries its problem whole; refusing is the rare path")]
 
 pub mod client;
+#[cfg(plimsoll_controls)]
 mod controls;
 pub mod directory;
 pub mod events;

@@ -33,6 +33,8 @@ use crate::directory::GossipDirectory;
 use crate::gateway::{BudgetTooSmall, Gateway};
 use crate::identity::IdentityError;
 use crate::names::NodeId;
+use crate::peers::Peers;
+use crate::services::ServiceTable;
 
 pub use allow_list::{AllowListError, read_allow_list};
 pub use builder::NodeBuilder;
@@ -53,6 +55,8 @@ pub struct Node {
     tree: SupervisorRef,
     directory: GossipDirectory,
     gateway: Gateway,
+    services: ServiceTable,
+    peers: Peers,
     endpoint: quinn::Endpoint,
     view: NodeView,
     // Unlocks the data folder when the node is gone.
@@ -136,9 +140,9 @@ impl Node {
         &self.view
     }
 
-    /// Calls of clients that were still running when the grace of a stop had passed. They may have run.
+    /// Calls of clients and of peers that were still running when the grace of a stop had passed. They may have run.
     pub fn calls_cut_off(&self) -> u64 {
-        self.gateway.requests().cut_off
+        self.gateway.requests().cut_off + self.services.calls_cut_off() + self.peers.calls_cut_off()
     }
 
     /// The root of its tree.

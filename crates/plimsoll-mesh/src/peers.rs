@@ -181,6 +181,11 @@ impl Peers {
         self.0.table.lock().peers()
     }
 
+    /// Calls of peers that were stopped on this node before they had ended, with their streams. They may have run.
+    pub fn calls_cut_off(&self) -> u64 {
+        self.0.counters.calls_cut_off.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Changes whenever a peer's state does.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.0.changed.subscribe()

@@ -9,7 +9,7 @@ mod provider;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -47,6 +47,8 @@ struct Inner {
     owner: watch::Sender<Option<BoundedRef<Change>>>,
     changed: watch::Sender<u64>,
     events: Events,
+    /// Calls of peers that the stop of a service ended.
+    cut_off: Arc<AtomicU64>,
 }
 
 type Entries = BTreeMap<ServiceName, Entry>;
@@ -148,7 +150,13 @@ impl ServiceTable {
             owner: watch::Sender::new(None),
             changed: watch::Sender::new(0),
             events,
+            cut_off: Arc::default(),
         }))
+    }
+
+    /// Calls of peers whose worker was ended by a stop of its service. They may have run.
+    pub fn calls_cut_off(&self) -> u64 {
+        self.0.cut_off.load(Ordering::Relaxed)
     }
 
     /// The owner of the table, as a child to be started before the servers of the services.
@@ -174,7 +182,7 @@ impl ServiceTable {
     where
         S: Service<Request = Request, Reply = Response, Error = ApplicationError>,
     {
-        let reporter = Reporter::new(name.clone(), self.0.events.clone());
+        let reporter = Reporter::new(name.clone(), self.0.events.clone(), Arc::clone(&self.0.cut_off));
         self.insert(name, idempotent, Arc::new(ServerProvider::new(client, reporter))).await
     }
 

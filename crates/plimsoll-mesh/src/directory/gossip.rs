@@ -30,6 +30,9 @@ use super::{INBOX, Inner, count};
 /// How long nodes that are gone, and keys that were deleted, are remembered.
 const GRACE: Duration = Duration::from_secs(300);
 
+/// Rounds in which heartbeats of a node that is dead still go round, and in which the failure detector gives up on it.
+const PROOF_ROUNDS: u32 = 20;
+
 /// Runs the engine until `stop`. An engine that fails is an error, and its supervisor starts it again; the sender of its last
 /// message is expelled first.
 pub(super) async fn run(
@@ -57,7 +60,7 @@ pub(super) async fn run(
     let connected: Vec<NodeId> = inner.reachable.read().values().copied().collect();
     gossip_now(&engine.0, connected);
 
-    let mut records = RecordTable::new(me, config.realm.clone());
+    let mut records = RecordTable::new(me, config.realm.clone(), PROOF_ROUNDS * config.gossip_interval);
     let mut versions = BTreeMap::new();
     let mut offers = services.changes();
     offers.mark_changed();
@@ -123,7 +126,7 @@ fn read(
     versions: &mut BTreeMap<Incarnation, u64>,
     inner: &Inner,
 ) -> (Vec<EngineEntry>, EngineSummary) {
-    let alive: HashSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
+    let beating: HashSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
     let connected: HashSet<NodeId> = inner.reachable.read().values().copied().collect();
     let (mut seen, mut lives) = (Vec::new(), HashMap::new());
     for (id, state) in chitchat.node_states() {
@@ -133,9 +136,8 @@ fn read(
         let changed = versions.insert(life, state.max_version()) != Some(state.max_version());
         let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
         let values = changed.then(|| state.key_values().map(owned).collect());
-        // A connection proves that a node is alive before its heartbeats do.
-        let alive = alive.contains(id) || connected.contains(&node);
-        seen.push(EngineEntry { life, alive, values });
+        let (connected, beating) = (connected.contains(&node), beating.contains(id));
+        seen.push(EngineEntry { life, connected, beating, values });
     }
     versions.retain(|life, _| lives.contains_key(life));
     (seen, EngineSummary { me: Some(me), lives })

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use plimsoll::bounded::{Cap, Rate, TokenBucket};
 
 use crate::identity::PublicKey;
 use crate::names::{NodeId, ServiceName};
@@ -18,14 +20,17 @@ mod tests;
 pub(crate) const MAX_RECORDS: usize = 10_000;
 /// Service records of one node.
 pub(crate) const MAX_PER_NODE: usize = 1_000;
-/// New or changed names of a node that are taken in a second, after a first thousand at once.
-const CHANGES_PER_SECOND: f64 = 10.0;
+/// New or changed names of a node that are taken: ten a second, after a first thousand at once.
+const CHANGES: Rate = Rate { per_second: Cap::of::<10>(), burst: Cap::of::<MAX_PER_NODE>() };
 
 /// One incarnation of a node as the engine holds it. `values` is `None` when nothing has changed since the last check.
 #[derive(Debug)]
 pub(crate) struct EngineEntry {
     pub(crate) life: Incarnation,
-    pub(crate) alive: bool,
+    /// There is a connection to it.
+    pub(crate) connected: bool,
+    /// Its heartbeats arrive, through any node.
+    pub(crate) beating: bool,
     pub(crate) values: Option<Vec<(String, String)>>,
 }
 
@@ -34,39 +39,43 @@ pub(crate) struct EngineEntry {
 pub(crate) struct RecordTable {
     me: NodeId,
     realm: String,
+    /// How long heartbeats must arrive to prove that a node is alive: longer than those that it sent before its end go round.
+    proof: Duration,
     lives: HashMap<Incarnation, NodeRecords>,
     invalid_records: u64,
 }
 
 #[derive(Debug)]
 struct NodeRecords {
+    first_seen: Instant,
     alive: bool,
-    /// It was alive once, by its heartbeats or its connection.
-    seen_alive: bool,
+    /// It has proved to be alive, by its connection or by heartbeats. It renews its lease at a third, so from then on the age
+    /// of the lease is known: it was received since, or is not older than that.
+    proven: bool,
     values: Vec<(String, String)>,
     node: Option<(String, NodeRecord)>,
     lease: Option<(String, Lease, Instant)>,
     /// By name: the value checked, and the record if its signature held.
     services: BTreeMap<ServiceName, (String, Option<ServiceRecord>)>,
-    allowance: Allowance,
+    changes: TokenBucket,
 }
 
 impl RecordTable {
-    pub(crate) fn new(me: NodeId, realm: impl Into<String>) -> Self {
-        Self { me, realm: realm.into(), lives: HashMap::new(), invalid_records: 0 }
+    pub(crate) fn new(me: NodeId, realm: impl Into<String>, proof: Duration) -> Self {
+        Self { me, realm: realm.into(), proof, lives: HashMap::new(), invalid_records: 0 }
     }
 
     /// Takes what the engine holds now, and forgets what it does not hold any more.
     pub(crate) fn update(&mut self, seen: Vec<EngineEntry>, now: Instant) {
         let shown: std::collections::HashSet<Incarnation> = seen.iter().map(|seen| seen.life).collect();
         self.lives.retain(|life, _| shown.contains(life));
-        for EngineEntry { life, alive, values } in seen {
+        for EngineEntry { life, connected, beating, values } in seen {
             if life.0 == self.me {
                 continue;
             }
             let held = self.lives.entry(life).or_insert_with(|| NodeRecords::new(now));
-            held.alive = alive;
-            held.seen_alive |= alive;
+            held.proven |= connected || beating && now.duration_since(held.first_seen) >= self.proof;
+            held.alive = connected || beating && held.proven;
             if let Some(values) = values {
                 held.values = values;
             }
@@ -75,7 +84,7 @@ impl RecordTable {
         }
     }
 
-    /// RecordTable found to be unsigned or signed by another, ever since.
+    /// Records found to be unsigned or signed by another, ever since.
     pub(crate) fn invalid_records(&self) -> u64 {
         self.invalid_records
     }
@@ -94,8 +103,8 @@ impl RecordTable {
         for (node, (_, held)) in latest {
             let (alive, leaving) = (held.alive, held.is_withdrawn());
             view.members.push(Member { node, address: held.listens(), alive, leaving });
-            // The lease of a node that was never alive here arrived through others, and its age is not known.
-            if !held.seen_alive || !held.leased(now) {
+            // The lease of a node that has not proved to be alive arrived through others, and its age is not known.
+            if !held.proven || !held.leased(now) {
                 continue;
             }
             for (name, record) in held.proven().take(MAX_RECORDS - records) {
@@ -111,13 +120,14 @@ impl RecordTable {
 impl NodeRecords {
     fn new(now: Instant) -> Self {
         Self {
+            first_seen: now,
             alive: false,
-            seen_alive: false,
+            proven: false,
             values: Vec::new(),
             node: None,
             lease: None,
             services: BTreeMap::new(),
-            allowance: Allowance::new(now),
+            changes: TokenBucket::default(),
         }
     }
 
@@ -184,7 +194,7 @@ impl NodeRecords {
             let known = self.services.remove(&name);
             let entry = match known {
                 Some((known, record)) if known == *value => (known, record),
-                known if !self.allowance.take(now) => match known {
+                known if !take_change(&mut self.changes, now) => match known {
                     // Checked again when there is room; what held so far stays until then.
                     Some(known) => known,
                     None => continue,
@@ -211,30 +221,15 @@ impl NodeRecords {
     }
 }
 
+/// Takes a token for a change, if there is one.
+fn take_change(changes: &mut TokenBucket, now: Instant) -> bool {
+    let free = changes.check(CHANGES, now).is_ok();
+    if free {
+        changes.take(CHANGES, now);
+    }
+    free
+}
+
 fn value<'a>(values: &'a [(String, String)], key: &str) -> Option<&'a str> {
     values.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
-}
-
-/// A token bucket for changes.
-#[derive(Debug)]
-struct Allowance {
-    left: f64,
-    filled: Instant,
-}
-
-impl Allowance {
-    fn new(now: Instant) -> Self {
-        Self { left: MAX_PER_NODE as f64, filled: now }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let gained = now.duration_since(self.filled).as_secs_f64() * CHANGES_PER_SECOND;
-        self.left = (self.left + gained).min(MAX_PER_NODE as f64);
-        self.filled = now;
-        let enough = self.left >= 1.0;
-        if enough {
-            self.left -= 1.0;
-        }
-        enough
-    }
 }

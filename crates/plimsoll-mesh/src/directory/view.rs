@@ -40,7 +40,7 @@ pub struct Member {
     pub node: NodeId,
     /// Where it listens, if it announces that.
     pub address: Option<SocketAddr>,
-    /// Whether it is connected, or its heartbeats arrive through any node.
+    /// Whether it is connected, or its heartbeats have arrived through other nodes for long enough to prove that they are new.
     pub alive: bool,
     /// Whether it has withdrawn its services, as a node does that stops in order.
     pub leaving: bool,

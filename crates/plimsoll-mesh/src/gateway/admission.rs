@@ -99,7 +99,7 @@ pub(super) enum Decision {
     /// Many handshakes are in progress: the client must prove its address first.
     Retry,
     /// Neither is free: refuse.
-    Refuse,
+    Refuse(AdmissionRefusal),
     /// The attempt was refused before: refuse again, count nothing.
     Repeated,
 }
@@ -184,7 +184,7 @@ impl ClientAdmission {
             Decision::Respond(self.slot(SlotKind::Responder), refused)
         } else {
             attempts.refused_without_reason += 1;
-            Decision::Refuse
+            Decision::Refuse(refused)
         }
     }
 

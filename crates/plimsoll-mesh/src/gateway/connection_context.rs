@@ -14,6 +14,7 @@ use super::limits::Limits;
 use super::response::{HttpProblem, HttpResponse};
 use super::sessions::ClientSession;
 use super::state::GatewayState;
+use crate::events::EventKind;
 use crate::http3::{SendStream, StreamEnd};
 use crate::problem::Code;
 
@@ -73,7 +74,17 @@ impl ConnectionContext {
 
     /// The response to a refused request, which is counted.
     pub(super) fn refuse(&self, problem: HttpProblem) -> HttpResponse {
-        self.state.requests.refused(problem.problem.code);
+        let code = problem.problem.code;
+        self.state.requests.refused(code);
+        let kind = match code {
+            Code::Overloaded | Code::RateLimited => Some(EventKind::Refusal),
+            Code::WorkerPanicked => Some(EventKind::Panic),
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            let detail = problem.problem.detail.as_str();
+            self.state.backends.events.record(kind, None, &format!("request refused with {}: {detail}", code.as_str()));
+        }
         HttpResponse::problem(problem, self.state.node)
     }
 

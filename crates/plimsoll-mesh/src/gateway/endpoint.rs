@@ -30,3 +30,41 @@ pub fn bind(address: SocketAddr, mut config: quinn::EndpointConfig) -> io::Resul
     config.supported_versions(vec![QUIC_V1]);
     quinn::Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime))
 }
+
+/// As [`bind`], at the first of `addresses` that can be listened on.
+///
+/// # Errors
+/// The system's error for the first address; [`io::ErrorKind::InvalidInput`] without an address.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn bind_first(addresses: &[SocketAddr], config: &quinn::EndpointConfig) -> io::Result<quinn::Endpoint> {
+    let mut first = None;
+    for &address in addresses {
+        match bind(address, config.clone()) {
+            Ok(endpoint) => return Ok(endpoint),
+            Err(error) => drop(first.get_or_insert(error)),
+        }
+    }
+    Err(first.unwrap_or_else(|| io::Error::from(io::ErrorKind::InvalidInput)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Issue 10, 4.5: an address that cannot be listened on does not hide the next one of its name.
+    #[tokio::test]
+    async fn the_first_address_that_can_be_listened_on_is_taken() {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let held = UdpSocket::bind(taken).unwrap();
+        let config = quinn::EndpointConfig::default();
+        let free = "127.0.0.1:0".parse().unwrap();
+        let endpoint = bind_first(&[taken, free], &config).unwrap();
+        assert_ne!(endpoint.local_addr().unwrap().port(), taken.port());
+        assert_eq!(bind_first(&[taken], &config).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind_first(&[], &config).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        drop(held);
+        assert_eq!(bind_first(&[taken, free], &config).unwrap().local_addr().unwrap(), taken);
+    }
+}

@@ -25,7 +25,6 @@ use super::request_head::{self, Route};
 use super::request_workers::Served;
 use super::response::HttpResponse;
 use super::routes::{self, StreamSlot};
-use crate::controls::switched_off;
 use crate::http3::{SendStream, StreamEnd, pseudo_fault};
 use crate::problem::{Code, Problem};
 use crate::pubsub::Filter;
@@ -48,9 +47,6 @@ pub(super) fn handle_request(
     async move {
         let state = &context.state;
         let mut in_flight = state.requests.begin(&context.activity);
-        if switched_off("caller-death") {
-            stream_end = Box::pin(std::future::pending());
-        }
         // Kept until the response is on its way: dropping it wakes the driver, which would run before the transport.
         let mut received = None;
         let first_frame = poll_fn(|cx| resolver.frame_stream.poll_next(cx));

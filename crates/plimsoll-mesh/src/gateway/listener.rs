@@ -9,6 +9,8 @@ use plimsoll::supervisor::{BoxError, CancellationToken, StartError};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::events::EventKind;
+
 use super::admission::{AdmissionSlot, AdmittedConnection, Decision, Outcome};
 use super::handshake::{self, close, is_peer};
 use super::refusal_responder;
@@ -55,12 +57,31 @@ fn decide(state: &Arc<GatewayState>, incoming: quinn::Incoming, handshakes: &mut
             handshakes.spawn(admit(state, incoming, slot));
         }
         Decision::Respond(slot, refusal) => {
+            record(&state, &refusal);
             handshakes.spawn(replace_or_refuse(state, incoming, slot, refusal));
         }
         // Fails only for an address that is validated, and then the decision is another.
-        Decision::Retry => drop(incoming.retry()),
-        Decision::Refuse | Decision::Repeated => incoming.refuse(),
+        Decision::Retry => {
+            let reason = "many handshakes are in progress: clients must prove their address";
+            state.backends.events.record(EventKind::HalfOpenFlood, None, reason);
+            drop(incoming.retry());
+        }
+        Decision::Refuse(refusal) => {
+            record(&state, &refusal);
+            incoming.refuse();
+        }
+        Decision::Repeated => incoming.refuse(),
     }
+}
+
+/// Records a refusal for the operator.
+fn record(state: &GatewayState, refusal: &AdmissionRefusal) {
+    let kind = match refusal {
+        AdmissionRefusal::MaxClientsReached { .. } => EventKind::CapReached,
+        AdmissionRefusal::HalfOpen { .. } => EventKind::HalfOpenFlood,
+        _ => EventKind::Refusal,
+    };
+    state.backends.events.record(kind, None, &format!("client refused: {refusal}"));
 }
 
 /// Admits a client to a full gateway in place of the one that has been idle for longest; responds with the refusal if there

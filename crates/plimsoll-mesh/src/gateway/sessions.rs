@@ -88,8 +88,11 @@ impl SessionsHandle {
         let counters = Arc::new(table.counters());
         let ended = Arc::<EndedList>::default();
         let (leases, changes, activities) = (table.leases(), table.changes(), Activities::default());
+        let close = SessionTable::close;
+        #[cfg(plimsoll_controls)]
+        let close = SessionTable::close_in_part;
         let state =
-            SessionServer { table, ended: Arc::clone(&ended), activities: Arc::clone(&activities), sweep: None };
+            SessionServer { table, close, ended: Arc::clone(&ended), activities: Arc::clone(&activities), sweep: None };
         let started = server::builder(state).idle(IDLE_TIME).start_linked(parent).await?;
         let inspector = SessionInspector { counters, server: started.inspector() };
         let number = self.instance.load().as_ref().map_or(0, |former| former.number + 1);
@@ -301,6 +304,7 @@ impl Instance {
 #[derive(Debug)]
 struct SessionServer {
     table: SessionTable,
+    close: fn(&mut SessionTable, SessionKey),
     ended: Arc<EndedList>,
     activities: Activities,
     sweep: Option<(TimerKey, Instant)>,
@@ -391,7 +395,7 @@ impl SessionServer {
         for ended in ended {
             match ended {
                 Ended::Session(session) => {
-                    self.table.close(session);
+                    (self.close)(&mut self.table, session);
                     self.activities.write().remove(&session);
                 }
                 Ended::Subscription(subscription) => self.table.unsubscribe(subscription),

@@ -16,7 +16,7 @@ use super::origin_requests::OriginRequests;
 use super::request_counters::RequestCounters;
 use super::request_workers::RequestWorkers;
 use super::sessions::SessionsHandle;
-use crate::events::Events;
+use crate::events::{EventKind, Events};
 use crate::names::NodeId;
 use crate::pubsub::Pubsub;
 use crate::service::{Dispatch, Overview};
@@ -119,6 +119,7 @@ impl GatewayState {
     /// Counts a client that the gateway disconnects.
     pub(super) fn disconnected(&self, reason: Disconnect) {
         self.disconnects[reason as usize].fetch_add(1, Relaxed);
+        self.backends.events.record(EventKind::Refusal, None, &format!("client disconnected: {}", reason.reason()));
     }
 
     /// Clients that the gateway disconnected, by reason.

@@ -40,7 +40,8 @@ enum Watch {
     Message { guard: FrameGuard, headers: HeaderBytes },
     /// The frames of the peer's control stream.
     Control { connection: quinn::Connection, guard: FrameGuard },
-    /// Nothing, in a build without the guard.
+    /// Nothing.
+    #[cfg(plimsoll_controls)]
     Nothing,
 }
 
@@ -78,8 +79,14 @@ impl RecvStream {
     }
 
     fn new(stream: quinn::RecvStream, role: Role, watch: Watch, prefix: Bytes, unscanned: Bytes) -> Self {
-        let watch = if crate::controls::switched_off("frame-guard") { Watch::Nothing } else { watch };
         Self { stream, prefix, unscanned, watch, role, ended: false, refused: false }
+    }
+
+    /// The stream without its guard.
+    #[cfg(plimsoll_controls)]
+    pub(crate) fn without_guard(mut self) -> Self {
+        self.watch = Watch::Nothing;
+        self
     }
 
     /// Whether the guard has refused a frame of this stream for its size.
@@ -166,6 +173,7 @@ impl quic::RecvStream for RecvStream {
             if !ready!(self.poll_unscanned(cx))? {
                 let rest = match &mut self.watch {
                     Watch::Message { guard, .. } | Watch::Control { guard, .. } => guard.unfinished(),
+                    #[cfg(plimsoll_controls)]
                     Watch::Nothing => None,
                 };
                 return Poll::Ready(Ok(rest));
@@ -175,6 +183,7 @@ impl quic::RecvStream for RecvStream {
                     .scan(&mut self.unscanned)
                     .and_then(|passed| headers.hold(guard.incomplete_headers()).map(|()| passed)),
                 Watch::Control { guard, .. } => guard.scan(&mut self.unscanned),
+                #[cfg(plimsoll_controls)]
                 Watch::Nothing => Ok(Some(std::mem::take(&mut self.unscanned))),
             };
             match passed {

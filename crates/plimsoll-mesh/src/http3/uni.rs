@@ -101,7 +101,10 @@ impl UniStreams {
         prefix: Bytes,
         rest: Bytes,
     ) -> RecvStream {
-        RecvStream::control(stream, connection.clone(), self.role, prefix, rest)
+        let control = RecvStream::control(stream, connection.clone(), self.role, prefix, rest);
+        #[cfg(plimsoll_controls)]
+        let control = crate::controls::received(control);
+        control
     }
 
     fn add_qpack(

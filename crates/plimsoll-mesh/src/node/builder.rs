@@ -82,7 +82,8 @@ impl NodeBuilder {
         let identity = Identity::load_or_create(&config.data)?;
         let folder = lock(&config.data)?;
         let bind_error = |source| NodeError::Bind { address: config.listen, source };
-        let endpoint = gateway::bind(config.listen, identity::endpoint_config(&identity)).map_err(bind_error)?;
+        let addresses = [&[config.listen], &*config.listen_fallbacks].concat();
+        let endpoint = gateway::bind_first(&addresses, &identity::endpoint_config(&identity)).map_err(bind_error)?;
         let address = endpoint.local_addr().map_err(bind_error)?;
 
         let me = identity.node_id();
@@ -114,12 +115,24 @@ impl NodeBuilder {
         let gateway = Gateway::new(me, endpoint.clone(), server, config.gateway.clone(), behind).grace(config.grace);
         let view = NodeView::new(me, [address, own], config.realm.clone(), [local, router.clone()], events);
         let console = console.map(|console| console(view.clone()));
-        let (withdrawing, counted) = (directory.clone(), gateway.clone());
-        let parts =
-            Parts { trusted: config.trusted, trust, directory, peers, services, offers, router, gateway, console };
+        let (withdrawing, counted) = (directory.clone(), (gateway.clone(), services.clone(), peers.clone()));
+        let observed = view.events().clone();
+        let parts = Parts {
+            trusted: config.trusted,
+            trust,
+            directory,
+            peers,
+            services,
+            offers,
+            router,
+            gateway,
+            console,
+            events: observed,
+        };
         let tree = tree(parts).start().await?;
         view.show(&tree);
-        Ok(Node { tree, directory: withdrawing, gateway: counted, endpoint, view, _folder: folder })
+        let (gateway, services, peers) = counted;
+        Ok(Node { tree, directory: withdrawing, gateway, services, peers, endpoint, view, _folder: folder })
     }
 }
 

@@ -19,6 +19,8 @@ pub struct NodeConfig {
     pub data: PathBuf,
     /// The UDP address for clients and peers; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Tried in order when [`listen`](Self::listen) cannot be listened on: the other addresses of a host name. Default none.
+    pub listen_fallbacks: Vec<SocketAddr>,
     /// Where others should dial this node; port 0 stands for the one it listens on. Default: where it listens, and if
     /// that is every address, the one from which this machine reaches others.
     pub advertise: Option<SocketAddr>,
@@ -64,6 +66,7 @@ impl NodeConfig {
         Self {
             data,
             listen,
+            listen_fallbacks: Vec::new(),
             advertise: None,
             realm: "default".parse().unwrap_or_else(|error| unreachable!("{error}")),
             trusted,

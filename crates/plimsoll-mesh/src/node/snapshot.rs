@@ -102,6 +102,10 @@ impl NodeView {
         self.0.events.record(kind, None, reason);
     }
 
+    pub(super) fn events(&self) -> &Events {
+        &self.0.events
+    }
+
     /// Everything, now.
     pub fn snapshot(&self) -> NodeSnapshot {
         let [_, meshed] = &self.0.routers;

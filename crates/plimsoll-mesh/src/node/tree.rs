@@ -5,6 +5,7 @@ use std::time::Duration;
 use plimsoll::supervisor::{BoxError, ChildSpec, Strategy, Supervisor, SupervisorBuilder};
 
 use crate::directory::GossipDirectory;
+use crate::events::Events;
 use crate::gateway::Gateway;
 use crate::identity::TrustStore;
 use crate::peers::Peers;
@@ -29,20 +30,28 @@ pub(super) struct Parts {
     pub(super) router: Router,
     pub(super) gateway: Gateway,
     pub(super) console: Option<ChildSpec>,
+    /// Records restarts and panics of the children.
+    pub(super) events: Events,
 }
 
 /// The whole tree. What a part needs is started before it: if one is restarted, all after it are too.
 pub(super) fn tree(parts: Parts) -> SupervisorBuilder {
-    let Parts { trusted, trust, directory, peers, services, offers, router, gateway, console } = parts;
+    let Parts { trusted, trust, directory, peers, services, offers, router, gateway, console, events } = parts;
     let (offered, transport, table) = (services.clone(), peers.clone(), services.owner());
+    let (directory_events, peers_events, services_events) = (events.clone(), events.clone(), events.clone());
     Supervisor::builder(ROOT)
         .strategy(Strategy::RestForOne)
         .intensity(3, Duration::from_secs(10))
+        .on_event(events.observer())
         .children(identity(trusted, trust))
-        .child(ChildSpec::supervisor("directory", move || directory.supervisor(&transport, &offered)))
-        .child(ChildSpec::supervisor("peers", move || peers.supervisor()))
+        .child(ChildSpec::supervisor("directory", move || {
+            directory.supervisor(&transport, &offered).on_event(directory_events.observer())
+        }))
+        .child(ChildSpec::supervisor("peers", move || peers.supervisor().on_event(peers_events.observer())))
         .child(table)
-        .child(ChildSpec::supervisor("services", move || call_servers(&services, &offers)))
+        .child(ChildSpec::supervisor("services", move || {
+            call_servers(&services, &offers).on_event(services_events.observer())
+        }))
         .child(router.child())
         .child(ChildSpec::supervisor("gateway", move || gateway.supervisor()))
         .children(console)

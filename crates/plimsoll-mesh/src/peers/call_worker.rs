@@ -21,7 +21,7 @@ use crate::owned_task::panic_text;
 use crate::problem::{Code, Problem};
 use crate::service::{Caller, Refusal, Request, Response, ServePeer};
 
-use super::close_reason::{BAD_FRAME, CANCELLED};
+use super::close_reason::{BAD_FRAME, CANCELLED, CloseReason};
 use super::frames::{self, Frame, ReceiveError};
 use super::link::Link;
 use super::pool::LeasedConnection;
@@ -41,6 +41,8 @@ enum Outcome {
     Answered,
     /// The caller or its connection is gone.
     Abandoned,
+    /// The worker was stopped before the call had ended.
+    Stopped,
     /// The frame was rejected.
     Malformed,
     /// The worker panicked.
@@ -132,7 +134,15 @@ struct Accounting {
 impl Accounting {
     fn begin(shared: &Arc<PeersState>, link: &Arc<Link>) -> Self {
         link.begin_serving();
-        Self { shared: Arc::clone(shared), link: Arc::clone(link), outcome: Outcome::Abandoned }
+        Self { shared: Arc::clone(shared), link: Arc::clone(link), outcome: Outcome::Stopped }
+    }
+}
+
+impl Accounting {
+    /// Whether the worker was stopped because this node stops, and not because the connection has ended.
+    fn is_stopping(&self) -> bool {
+        let open = matches!(self.link.connection.close_reason(), None | Some(quinn::ConnectionError::LocallyClosed));
+        open && matches!(self.link.closing(), None | Some(CloseReason::Stopping { .. }))
     }
 }
 
@@ -142,7 +152,8 @@ impl Drop for Accounting {
         let counters = &self.shared.counters;
         count(match self.outcome {
             Outcome::Answered => &counters.calls_answered,
-            Outcome::Abandoned => &counters.calls_abandoned,
+            Outcome::Stopped if self.is_stopping() => &counters.calls_cut_off,
+            Outcome::Abandoned | Outcome::Stopped => &counters.calls_abandoned,
             Outcome::Malformed => &counters.calls_malformed,
             Outcome::Panicked => &counters.calls_panicked,
             Outcome::TimedOut => &counters.calls_timed_out,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
+use plimsoll::bounded::{Cap, Rate, TokenBucket};
 use plimsoll::ractor::{ActorCell, SpawnErr};
 use plimsoll::supervisor::Child;
 use quinn::{Connection, ConnectionError};
@@ -29,8 +30,8 @@ use super::wire::{self, Expected, Kind, MAX_GOSSIP};
 
 /// How long a retired connection stays when it has no calls: long enough for packets in flight.
 const RETIRED_IDLE: Duration = Duration::from_secs(1);
-/// Gossip messages taken from a peer in a second. An honest one sends a few each round; more would displace the others'.
-const GOSSIP_PER_SECOND: u32 = 200;
+/// Gossip messages taken from a peer. An honest one sends a few each round; more would displace the others'.
+const GOSSIP_RATE: Rate = Rate::per_second(Cap::of::<100>());
 /// How long a gossip message may take to arrive or leave.
 const GOSSIP_TRANSFER: Duration = Duration::from_secs(5);
 
@@ -173,13 +174,13 @@ async fn accept_calls(shared: &Arc<PeersState>, link: &Arc<Link>, actor: &ActorC
 
 async fn receive_gossip(shared: &Arc<PeersState>, link: &Arc<Link>) {
     let expected = Expected { kind: Kind::Gossip, max_body: MAX_GOSSIP };
-    let mut rate = GossipRate::new(Instant::now());
+    let mut taken = TokenBucket::default();
     while let Ok(mut stream) = link.connection.accept_uni().await {
         let received = tokio::time::timeout(GOSSIP_TRANSFER, frames::receive(&mut stream, expected)).await;
         match received {
             Ok(Ok(frame)) => {
                 count(&shared.counters.gossip_received);
-                if !rate.admits(Instant::now()) {
+                if !admits_gossip(&mut taken, Instant::now()) {
                     count(&shared.counters.gossip_dropped);
                 } else if let Err(poison) = shared.gossip.deliver(link.node, frame.body) {
                     shared.expel(link.node, &poison);
@@ -193,24 +194,13 @@ async fn receive_gossip(shared: &Arc<PeersState>, link: &Arc<Link>) {
     }
 }
 
-/// Gossip messages taken in the current second.
-struct GossipRate {
-    second: Instant,
-    taken: u32,
-}
-
-impl GossipRate {
-    fn new(now: Instant) -> Self {
-        Self { second: now, taken: 0 }
+/// Whether one more message is taken at `now`.
+fn admits_gossip(taken: &mut TokenBucket, now: Instant) -> bool {
+    let admitted = taken.check(GOSSIP_RATE, now).is_ok();
+    if admitted {
+        taken.take(GOSSIP_RATE, now);
     }
-
-    fn admits(&mut self, now: Instant) -> bool {
-        if now.duration_since(self.second) >= Duration::from_secs(1) {
-            (self.second, self.taken) = (now, 0);
-        }
-        self.taken = self.taken.saturating_add(1);
-        self.taken <= GOSSIP_PER_SECOND
-    }
+    admitted
 }
 
 async fn send_gossip(link: &Link, mut queue: mpsc::Receiver<Bytes>) {
@@ -252,12 +242,12 @@ mod tests {
     /// The rate holds in every second, not only in the first.
     #[test]
     fn gossip_is_limited_in_each_second_and_not_for_ever() {
-        let start = Instant::now();
-        let mut rate = GossipRate::new(start);
+        let (start, mut taken) = (Instant::now(), TokenBucket::default());
         for second in 0..5 {
-            let at = |ms| start + Duration::from_secs(second) + Duration::from_millis(ms);
-            let admitted = (0..3 * u64::from(GOSSIP_PER_SECOND)).filter(|n| rate.admits(at(n % 1_000))).count();
-            assert_eq!(admitted, GOSSIP_PER_SECOND as usize, "second {second}");
+            let at = |ms| start + Duration::from_millis(second * 1_000 + ms);
+            let admitted = (0..1_000_u64).filter(|&ms| admits_gossip(&mut taken, at(ms))).count();
+            // The first burst, and then one each 10 ms.
+            assert_eq!(admitted, if second == 0 { 199 } else { 100 }, "second {second}");
         }
     }
 }

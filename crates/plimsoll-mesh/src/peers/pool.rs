@@ -16,7 +16,6 @@ use plimsoll::bounded::pool::{
 use plimsoll::bounded::{Cap, Compact, CompactPolicy, Compacted, PoolSettings};
 use tokio::sync::oneshot;
 
-use crate::controls::switched_off;
 use crate::names::NodeId;
 
 use super::close_reason::{CloseReason, ConnectError};
@@ -47,7 +46,11 @@ pub(crate) struct ConnectionPool {
     creations: HashMap<NodeId, Creation>,
     /// Connections without a lease, until their actor has ended or their time is up.
     closings: HashMap<LinkId, (Closing, Instant)>,
+    close: Close,
 }
+
+/// Begins the end of a connection that the pool has given up.
+type Close = fn(&mut ConnectionPool, Closing, Arc<Link>, &mut Vec<PoolCommand>);
 
 /// What has to be done after a decision.
 pub(super) enum PoolCommand {
@@ -76,7 +79,20 @@ impl ConnectionPool {
             idle_time: Duration::MAX,
             ..PoolSettings::default()
         };
-        Self { pool: LruPool::new(settings), open: HashMap::new(), creations: HashMap::new(), closings: HashMap::new() }
+        Self {
+            pool: LruPool::new(settings),
+            open: HashMap::new(),
+            creations: HashMap::new(),
+            closings: HashMap::new(),
+            close: Self::close,
+        }
+    }
+
+    /// Counts connections that it gives up as closed, and leaves them open.
+    #[cfg(plimsoll_controls)]
+    pub(crate) fn without_closing(mut self) -> Self {
+        self.close = |pool, closing, _, _| pool.pool.closed(closing, CloseOutcome::Closed);
+        self
     }
 
     /// The pool itself, for its counters.
@@ -219,7 +235,7 @@ impl ConnectionPool {
             match action {
                 PoolAction::Create { creation, key, evicted } => {
                     if let Some((closing, _, pooled)) = evicted {
-                        self.close(closing, pooled.link, commands);
+                        (self.close)(self, closing, pooled.link, commands);
                     }
                     self.creations.insert(key, creation);
                     commands.push(PoolCommand::Dial(key));
@@ -231,7 +247,7 @@ impl ConnectionPool {
                         self.pool.creation_abandoned(creation);
                     }
                 }
-                PoolAction::Close { closing, value, .. } => self.close(closing, value.link, commands),
+                PoolAction::Close { closing, value, .. } => (self.close)(self, closing, value.link, commands),
                 PoolAction::Grant { waiter, lease } => {
                     if let Some(pooled) = self.pool.value(lease.entry()) {
                         commands.push(PoolCommand::Grant(waiter, Arc::clone(&pooled.link), lease));
@@ -244,7 +260,7 @@ impl ConnectionPool {
     }
 
     fn close(&mut self, closing: Closing, link: Arc<Link>, commands: &mut Vec<PoolCommand>) {
-        if !self.open.contains_key(&link.id) || switched_off("close-on-evict") {
+        if !self.open.contains_key(&link.id) {
             self.pool.closed(closing, CloseOutcome::Closed);
             return;
         }

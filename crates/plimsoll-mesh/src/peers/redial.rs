@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use plimsoll::supervisor::Backoff;
+
 /// A wait as long as this, or longer, is never: a hundred years, which every clock can count.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -34,8 +36,8 @@ impl Redial {
             return Duration::ZERO;
         }
         let longest = if refused { self.longest_refused } else { self.longest };
-        let doubled = self.first.saturating_mul(1 << (failures - 1).min(16));
-        doubled.min(longest).min(NEVER).mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
+        let doubled = Backoff::exponential(self.first, longest).without_jitter().delay(failures - 1, 0.0);
+        doubled.min(NEVER).mul_f64(1.0 - 0.25 * jitter.clamp(0.0, 1.0))
     }
 }
 

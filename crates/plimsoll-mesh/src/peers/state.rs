@@ -133,6 +133,7 @@ pub(crate) struct Counters {
     pub(crate) evicted: AtomicU64,
     pub(crate) calls_answered: AtomicU64,
     pub(crate) calls_abandoned: AtomicU64,
+    pub(crate) calls_cut_off: AtomicU64,
     pub(crate) calls_malformed: AtomicU64,
     pub(crate) calls_panicked: AtomicU64,
     pub(crate) calls_timed_out: AtomicU64,
@@ -165,6 +166,10 @@ impl PeersState {
                 SeedAddress::Name { host, port } => table.names().add(host, *port, seed.node, now),
             }
         }
+        let connections = ConnectionPool::new(config.connections, config.redial);
+        #[cfg(plimsoll_controls)]
+        let connections =
+            if crate::controls::is_off("close-on-evict") { connections.without_closing() } else { connections };
         Ok(Self {
             me,
             trust,
@@ -173,7 +178,7 @@ impl PeersState {
             serve,
             gossip,
             table: Mutex::new(table),
-            connections: Mutex::new(ConnectionPool::new(config.connections, config.redial)),
+            connections: Mutex::new(connections),
             expelled: Mutex::default(),
             anonymous: Mutex::default(),
             handshakes: Arc::new(Semaphore::new(config.max_handshakes)),
@@ -385,6 +390,7 @@ impl PeersState {
             ("evicted", &counters.evicted),
             ("calls_answered", &counters.calls_answered),
             ("calls_abandoned", &counters.calls_abandoned),
+            ("calls_cut_off", &counters.calls_cut_off),
             ("calls_malformed", &counters.calls_malformed),
             ("calls_panicked", &counters.calls_panicked),
             ("calls_timed_out", &counters.calls_timed_out),

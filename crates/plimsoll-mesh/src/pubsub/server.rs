@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use plimsoll::bounded::{BacklogBudget, ByteCap, Consumer, Counters, Delivery, Fanout, FanoutCaps, Subscription};
+use plimsoll::bounded::{BacklogBudget, Consumer, Counters, Delivery, Fanout, FanoutCaps, Subscription};
 use plimsoll::ractor::{ActorCell, SpawnErr};
 use plimsoll::server::{self, BoxError, Context, GenServer, Response, ServerRef};
 use plimsoll::supervisor::Child;
 
 use super::filter_trie::FilterTrie;
 use super::{Filter, Full, PubsubCaps, PubsubEvent, Subscriber};
-use crate::controls::switched_off;
 
 /// How often the backlogs of subscribers are checked.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -144,10 +143,7 @@ impl TopicServer {
             return Err(Full { what: "filters", cap: self.caps.filters.get() });
         }
         let fanout = filters.get_or_insert_with(filter, || {
-            let PubsubCaps { subscribers, mut backlog, mut patience, .. } = self.caps;
-            if switched_off("fanout-bound") {
-                (backlog, patience) = (ByteCap::of::<{ ByteCap::MAX }>(), Duration::MAX);
-            }
+            let PubsubCaps { subscribers, backlog, patience, .. } = self.caps;
             let fanout = Fanout::sharing(
                 "filter",
                 FanoutCaps { subscribers, backlog, patience, ..FanoutCaps::default() },

@@ -1,6 +1,7 @@
 //! A call to a service of this node, and what its end means to a caller anywhere.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures::FutureExt as _;
@@ -14,7 +15,7 @@ use tracing::warn;
 use crate::events::{EventKind, Events};
 use crate::names::ServiceName;
 use crate::problem::{Code, Problem};
-use crate::service::{ApplicationError, Refusal, Request, Response};
+use crate::service::{ApplicationError, Caller, Refusal, Request, Response};
 
 /// A running service, whatever its type.
 pub(crate) trait LocalProvider: Send + Sync + 'static {
@@ -43,8 +44,10 @@ where
 {
     fn call(&self, request: Request) -> BoxFuture<'static, Result<Response, Refusal>> {
         let (deadline, reporter) = (request.deadline, Arc::clone(&self.reporter));
+        // A call that comes when the server takes no more is refused, not cut off.
+        let of_peer = matches!(request.caller, Caller::Peer(_)) && self.client.is_open();
         let call = self.client.call_by(request, deadline);
-        call.map(move |settled| settled.map_err(|error| reporter.refusal(error))).boxed()
+        call.map(move |settled| settled.map_err(|error| reporter.refusal(error, of_peer))).boxed()
     }
 
     fn is_open(&self) -> bool {
@@ -56,16 +59,25 @@ where
 pub(super) struct Reporter {
     service: ServiceName,
     events: Events,
+    cut_off: Arc<AtomicU64>,
     logged: Mutex<LogThrottle>,
 }
 
 impl Reporter {
-    pub(super) fn new(service: ServiceName, events: Events) -> Self {
-        Self { service, events, logged: Mutex::default() }
+    /// `cut_off` counts calls of peers that the stop of the service ends.
+    pub(super) fn new(service: ServiceName, events: Events, cut_off: Arc<AtomicU64>) -> Self {
+        Self { service, events, cut_off, logged: Mutex::default() }
     }
 
-    fn refusal(&self, error: CallError<ApplicationError>) -> Refusal {
+    fn refusal(&self, error: CallError<ApplicationError>, of_peer: bool) -> Refusal {
         match &error {
+            // A client's call is counted where its response is sent.
+            CallError::ShuttingDown
+            | CallError::Died(Died::Exit(
+                ExitReason::Killed | ExitReason::Shutdown | ExitReason::ShutdownWith { .. },
+            )) if of_peer => {
+                self.cut_off.fetch_add(1, Ordering::Relaxed);
+            }
             CallError::Died(Died::Exit(ExitReason::Failed(failure))) => self.panicked(failure),
             CallError::Overloaded(_) => {
                 self.events.record(EventKind::CapReached, None, &format!("service {}: {error}", self.service));
@@ -133,9 +145,9 @@ mod tests {
     #[test]
     fn the_place_of_a_panic_is_recorded_and_not_sent_to_the_caller() {
         let events = Events::default();
-        let reporter = Reporter::new("echo".parse().unwrap(), events.clone());
+        let reporter = Reporter::new("echo".parse().unwrap(), events.clone(), Arc::default());
         let failure = Failure::new("boom").at("src/secret.rs:7:1");
-        let refused = reporter.refusal(CallError::Died(Died::Exit(ExitReason::Failed(failure))));
+        let refused = reporter.refusal(CallError::Died(Died::Exit(ExitReason::Failed(failure))), false);
         assert!(refused.problem.detail.contains("boom") && !refused.problem.detail.contains("secret"));
         let event = events.latest(1).remove(0);
         assert_eq!(event.kind, EventKind::Panic);

@@ -19,7 +19,7 @@ fn counter(server: &Server, name: &str) -> u64 {
 }
 
 /// A first flight as an attacker with a forged address sends it: the answer reaches nobody.
-async fn forged(server: &Server, count: usize) -> Vec<std::net::UdpSocket> {
+pub(crate) async fn forged(server: &Server, count: usize) -> Vec<std::net::UdpSocket> {
     let mut sockets = Vec::new();
     for n in 0..count {
         // A real first packet, which a client sent to somebody else.

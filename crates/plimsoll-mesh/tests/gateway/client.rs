@@ -83,3 +83,24 @@ async fn connecting_to_a_socket_that_is_silent_ends_in_time() {
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     server.stop().await;
 }
+
+/// Issue 10, 4.5: all addresses of a name are tried; one that does not respond delays the next one by a moment only.
+#[tokio::test]
+async fn every_address_of_a_node_is_tried() {
+    let server = Server::start(Limits::default()).await;
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent = (silent.local_addr().unwrap(), silent);
+    let began = Instant::now();
+    let (client, endpoint) = Client::connect_any(&[silent.0, server.address], server.node).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(250) && began.elapsed() < Duration::from_secs(4));
+    assert_eq!(client.call(Call::new("echo".parse().unwrap(), "here")).await.unwrap().status, 200);
+    client.close();
+    endpoint.wait_idle().await;
+
+    let other = Server::start(Limits::default()).await;
+    let error = Client::connect_any(&[silent.0, other.address, silent.0], server.node).await.unwrap_err();
+    assert!(matches!(error, ConnectError::WrongNode { found, .. } if found == other.node), "{error:?}");
+    assert!(matches!(Client::connect_any(&[], server.node).await, Err(ConnectError::NoAddress)));
+    other.stop().await;
+    server.stop().await;
+}

@@ -133,6 +133,7 @@ pub(crate) struct Server {
     pub(crate) stand: Arc<Stand>,
     pub(crate) address: SocketAddr,
     pub(crate) tree: SupervisorRef,
+    pub(crate) events: Events,
 }
 
 impl Server {
@@ -146,15 +147,12 @@ impl Server {
         let endpoint = plimsoll_mesh::gateway::bind(([127, 0, 0, 1], 0).into(), endpoint_config(&identity)).unwrap();
         let node = identity.node_id();
         let stand = Arc::new(Stand::default());
-        let behind = Backends {
-            dispatch: stand.clone(),
-            overview: stand.clone(),
-            peers: stand.clone(),
-            events: Events::default(),
-        };
+        let events = Events::default();
+        let behind =
+            Backends { dispatch: stand.clone(), overview: stand.clone(), peers: stand.clone(), events: events.clone() };
         let gateway = Gateway::new(node, endpoint.clone(), server, limits, behind).grace(grace);
         let tree = gateway.supervisor().start().await.unwrap();
-        Self { node, gateway, stand, address: endpoint.local_addr().unwrap(), tree }
+        Self { node, gateway, stand, address: endpoint.local_addr().unwrap(), tree, events }
     }
 
     pub(crate) fn ask_to_stop(&self) {

@@ -360,3 +360,53 @@ async fn another_node_on_the_address_of_a_dead_one_is_one_node_alive() -> TestRe
     first.stop().await;
     Ok(())
 }
+
+/// Issue 10, 4.3: the last heartbeats of a node that has just died reach a newcomer through several nodes, one after the
+/// other. It never lists the dead node, and never calls it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_does_not_take_the_last_heartbeats_of_a_dead_node_for_life() -> TestResult {
+    let first = Plan::new(&[], &[])?.start().await?;
+    let second = Plan::new(&[], &[first.address])?.start().await?;
+    let third = Plan::new(&[], &[first.address])?.start().await?;
+    let dead = Plan::new(&[("echo", false)], &[first.address])?.start_apart().await?;
+    for node in [&first, &second, &third] {
+        node.sees_providers("echo", &[&dead]).await?;
+    }
+    let dead = dead.vanish().await?;
+    let newcomer = Plan::new(&[], &[first.address, second.address, third.address])?.start().await?;
+    let until = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < until {
+        let view = newcomer.directory.view();
+        assert!(view.services.is_empty(), "{view:?}");
+        assert!(view.members.iter().all(|member| member.node != dead || !member.alive), "{view:?}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(newcomer.state_of(dead).is_some(), "it has its records");
+    assert!(newcomer.call("echo", "").await.is_err());
+    for node in [first, second, third, newcomer] {
+        node.stop().await;
+    }
+    Ok(())
+}
+
+/// Issue 10, 4.9: calls of peers that a stop cuts off are counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_of_peers_that_a_stop_cuts_off_are_counted() -> TestResult {
+    let first = Plan::new(&[], &[])?.start().await?;
+    let second = Plan::new(&[("echo", false)], &[first.address])?.start().await?;
+    first.sees_providers("echo", &[&second]).await?;
+    assert_eq!(first.call("echo", "").await, Ok(second.id));
+    let (services, peers) = (second.services.clone(), second.peers.clone());
+    let calls = async {
+        tokio::join!(first.call_within("echo", "hold", PATIENCE), first.call_within("echo", "hold", PATIENCE))
+    };
+    let stopping = async {
+        second.eventually("both run", || second.in_flight() == 2).await.unwrap();
+        second.stop().await;
+    };
+    let ((one, two), ()) = tokio::join!(calls, stopping);
+    assert!(one.is_err() && two.is_err(), "{one:?} {two:?}");
+    assert_eq!(services.calls_cut_off() + peers.calls_cut_off(), 2);
+    first.stop().await;
+    Ok(())
+}

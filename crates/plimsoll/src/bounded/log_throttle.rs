@@ -26,7 +26,12 @@ impl LogThrottle {
 
     /// Records an event at `now`. Returns the number of events suppressed before it if this one is to be logged.
     pub fn record(&mut self, now: Instant) -> Option<u64> {
-        if self.logged_at.is_some_and(|logged_at| now.saturating_duration_since(logged_at) < Self::INTERVAL) {
+        self.record_every(Self::INTERVAL, now)
+    }
+
+    /// As [`record`](Self::record), with another interval.
+    pub fn record_every(&mut self, interval: Duration, now: Instant) -> Option<u64> {
+        if self.logged_at.is_some_and(|logged_at| now.saturating_duration_since(logged_at) < interval) {
             self.suppressed += 1;
             return None;
         }

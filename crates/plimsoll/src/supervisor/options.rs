@@ -122,8 +122,8 @@ impl Backoff {
         self
     }
 
-    /// The delay before restart number `attempt` (from 0), with `random` in `0..1`.
-    pub(crate) fn delay(&self, attempt: u32, random: f64) -> Duration {
+    /// The delay before restart number `attempt` (from 0), with `random` in `0..1`; it has no effect without jitter.
+    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
         if self.max.is_zero() {
             return Duration::ZERO;
         }

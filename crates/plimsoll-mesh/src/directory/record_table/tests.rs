@@ -6,6 +6,7 @@ use crate::identity::Identity;
 type TestResult = Result<(), Box<dyn std::error::Error>>;
 
 const TTL: Duration = Duration::from_secs(9);
+const PROOF: Duration = Duration::from_secs(2);
 
 /// A node that signs what the tests want.
 struct Author {
@@ -40,12 +41,12 @@ impl Author {
     }
 
     fn seen(&self, values: Vec<(String, String)>) -> Vec<EngineEntry> {
-        vec![EngineEntry { life: (self.id(), self.generation), alive: true, values: Some(values) }]
+        vec![EngineEntry { life: (self.id(), self.generation), connected: true, beating: true, values: Some(values) }]
     }
 }
 
 fn records() -> RecordTable {
-    RecordTable::new(NodeId::from_digest([0; 32]), "default")
+    RecordTable::new(NodeId::from_digest([0; 32]), "default", PROOF)
 }
 
 fn names(view: &DirectoryView) -> Vec<String> {
@@ -69,7 +70,7 @@ fn one_lease_renews_all_names_of_a_node() -> TestResult {
         assert_eq!(names(&records.view(now, everybody)), ["echo", "time"]);
     }
     let silent_since = start + TTL / 3 * 4;
-    let unchanged = || vec![EngineEntry { life: (author.id(), 1), alive: true, values: None }];
+    let unchanged = || vec![EngineEntry { life: (author.id(), 1), connected: true, beating: true, values: None }];
     for (after, left) in [(TTL - Duration::from_millis(1), 2), (TTL, 0)] {
         records.update(unchanged(), silent_since + after);
         assert_eq!(records.view(silent_since + after, everybody).services.len(), left);
@@ -121,29 +122,41 @@ fn an_old_lease_renews_nothing() -> TestResult {
     Ok(())
 }
 
-/// Issue 10, 4.3: records of a node that died before this one joined reach it through others. Its services are not offered,
-/// however long its lease is; they are once it proves to be alive, and then for as long as the lease holds.
+/// Issue 10, 4.3: records of a node that died before this one joined reach it through others, and so do its last heartbeats.
+/// Its services are not offered, however long its lease is; they are once it proves to be alive, and then for as long as the
+/// lease holds.
 #[test]
-fn a_node_that_was_never_alive_here_provides_nothing() -> TestResult {
+fn a_node_that_did_not_prove_to_be_alive_here_provides_nothing() -> TestResult {
     let (author, start) = (Author::new(1)?, Instant::now());
-    let mut records = records();
     let mut values = author.introduced(1)?;
     values.push(author.service("echo", 1)?);
-    let entry = |alive, values| vec![EngineEntry { life: (author.id(), 1), alive, values }];
-    records.update(entry(false, Some(values)), start);
-    let view = records.view(start, everybody);
-    assert!(view.services.is_empty() && !view.members[0].alive, "{view:?}");
-    records.update(entry(false, None), start + TTL / 3);
-    assert!(records.view(start + TTL / 3, everybody).services.is_empty());
+    let entry = |connected, beating, values| vec![EngineEntry { life: (author.id(), 1), connected, beating, values }];
+    let shown = |records: &RecordTable, now| {
+        let view = records.view(now, everybody);
+        (names(&view).len(), view.members[0].alive)
+    };
 
-    let alive = start + TTL / 2;
-    records.update(entry(true, None), alive);
-    let view = records.view(alive, everybody);
-    assert!(names(&view) == ["echo"] && view.members[0].alive, "{view:?}");
-    records.update(entry(false, None), alive);
-    let view = records.view(alive, everybody);
-    assert!(names(&view) == ["echo"] && !view.members[0].alive, "until its lease ends: {view:?}");
-    assert!(records.view(start + TTL, everybody).services.is_empty(), "its age counts from when it was received");
+    let mut records = records();
+    records.update(entry(false, false, Some(values.clone())), start);
+    assert_eq!(shown(&records, start), (0, false));
+    // Its last heartbeats arrive through several nodes, for a while.
+    for ms in (0..2_000).step_by(100) {
+        let now = start + Duration::from_millis(ms);
+        records.update(entry(false, true, None), now);
+        assert_eq!(shown(&records, now), (0, false), "after {ms} ms");
+    }
+    records.update(entry(false, false, None), start + TTL / 3);
+    assert_eq!(shown(&records, start + TTL / 3), (0, false));
+
+    for (proof, connected) in [(start + TTL / 2, true), (start + PROOF, false)] {
+        let mut records = self::records();
+        records.update(entry(false, false, Some(values.clone())), start);
+        records.update(entry(connected, true, None), proof);
+        assert_eq!(shown(&records, proof), (1, true), "connected: {connected}");
+        records.update(entry(false, false, None), proof);
+        assert_eq!(shown(&records, proof), (1, false), "until its lease ends");
+        assert_eq!(shown(&records, start + TTL).0, 0, "its age counts from when it was received");
+    }
     Ok(())
 }
 
@@ -174,7 +187,7 @@ fn a_name_that_is_taken_back_is_gone_and_a_later_life_counts_alone() -> TestResu
     let mut later = second.introduced(1)?;
     later.push(second.service("new", 1)?);
     let mut both = second.seen(later.clone());
-    both.push(EngineEntry { life: (first.id(), 1), alive: false, values: None });
+    both.push(EngineEntry { life: (first.id(), 1), connected: false, beating: false, values: None });
     records.update(both, now);
     assert_eq!(names(&records.view(now, everybody)), ["new"]);
     assert_eq!(records.view(now, everybody).members.len(), 1);
@@ -203,7 +216,7 @@ fn a_flood_of_changes_is_taken_in_at_a_rate() -> TestResult {
     }
     records.update(author.seen(changed), now);
     assert_eq!(records.view(now, everybody).services.len(), 0, "the allowance is spent");
-    let unchanged = vec![EngineEntry { life: (author.id(), 1), alive: true, values: None }];
+    let unchanged = vec![EngineEntry { life: (author.id(), 1), connected: true, beating: true, values: None }];
     records.update(unchanged, now + Duration::from_secs(2));
     assert_eq!(records.view(now, everybody).services.len(), 20);
     Ok(())

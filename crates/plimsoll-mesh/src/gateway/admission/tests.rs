@@ -14,7 +14,7 @@ fn over_the_cap_a_responder_then_a_plain_refusal() {
     let Decision::Respond(mut responder, _) = admission.decide(from(2), true, b"b") else {
         panic!("a responder is free")
     };
-    assert!(matches!(admission.decide(from(3), true, b"c"), Decision::Refuse));
+    assert!(matches!(admission.decide(from(3), true, b"c"), Decision::Refuse(_)));
     assert!(matches!(admission.decide(from(3), true, b"c"), Decision::Repeated), "a repeated first packet counts once");
     responder.settle(Outcome::RefusedWithReason);
     drop(responder);
@@ -46,7 +46,7 @@ proptest! {
             match step {
                 0 | 1 => match admission.decide(from(n as u16), true, b"id") {
                     Decision::Admit(slot) | Decision::Respond(slot, _) => held.push(slot),
-                    Decision::Refuse | Decision::Retry => {}
+                    Decision::Refuse(_) | Decision::Retry => {}
                     Decision::Repeated => prop_assert!(false, "every attempt is a new one"),
                 },
                 _ if held.is_empty() => {}

@@ -14,7 +14,6 @@ use plimsoll::bounded::{
 use plimsoll::inspect::{Details, Inspect as _};
 use tokio_util::sync::CancellationToken;
 
-use crate::controls::switched_off;
 use crate::names::ServiceName;
 
 /// What clients of a gateway may advertise, and for how long.
@@ -160,18 +159,28 @@ impl SessionTable {
     /// Removes a session once, with its calls, subscriptions and leases.
     pub(super) fn close(&mut self, session: SessionKey) {
         let Some(removed) = self.sessions.remove(session) else { return };
-        if !switched_off("caller-death") {
+        removed.client.cancel();
+        end_subscriptions(removed.resources);
+        self.withdraw_all(session);
+    }
+
+    /// [`close`](Self::close) without the steps that are off.
+    #[cfg(plimsoll_controls)]
+    pub(super) fn close_in_part(&mut self, session: SessionKey) {
+        use crate::controls::is_off;
+        let Some(removed) = self.sessions.remove(session) else { return };
+        if !is_off("caller-death") {
             removed.client.cancel();
         }
-        for (_, resource) in removed.resources {
-            if let SessionResource::Subscription(end) = resource {
-                end.cancel();
-            }
+        end_subscriptions(removed.resources);
+        if !is_off("coordinated-cleanup") {
+            self.withdraw_all(session);
         }
-        if !switched_off("coordinated-cleanup") {
-            self.advertised.write().remove_owner(&session);
-            self.changed();
-        }
+    }
+
+    fn withdraw_all(&mut self, session: SessionKey) {
+        self.advertised.write().remove_owner(&session);
+        self.changed();
     }
 
     /// Adds a subscription. `end` is cancelled when its session is removed.
@@ -235,9 +244,6 @@ impl SessionTable {
 
     /// Removes expired advertisements.
     pub(super) fn sweep(&mut self, now: Instant) {
-        if switched_off("sweep") {
-            return;
-        }
         let swept = self.advertised.write().sweep(now);
         for (_, _, resource) in swept {
             self.sessions.detach(resource);
@@ -264,6 +270,14 @@ impl SessionTable {
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
         (self.sessions.len(), self.sessions.count(ResourceKind::Subscription))
+    }
+}
+
+fn end_subscriptions(resources: impl IntoIterator<Item = (ResourceKind, SessionResource)>) {
+    for (_, resource) in resources {
+        if let SessionResource::Subscription(end) = resource {
+            end.cancel();
+        }
     }
 }
 
