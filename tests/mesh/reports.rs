@@ -375,7 +375,7 @@ async fn events_show_panics_and_refusals_whatever_is_logged() {
     let shown = String::from_utf8(node.ask(&["events"]).stdout).unwrap();
     let line = |kind: &str, words: &str| shown.lines().any(|line| line.contains(kind) && line.contains(words));
     assert!(line("panic", "service crash: man overboard"), "{shown}");
-    assert!(line("refusal", "requests refused code=\"overloaded\""), "{shown}");
+    assert!(line("refusal", "request refused with overloaded"), "{shown}");
     assert!(line("cap reached", "service sleep: "), "{shown}");
     assert!(node.log().is_empty(), "{}", node.log());
     assert_eq!(sleeping.await.unwrap().unwrap().status, 200);

@@ -1,7 +1,7 @@
 //! Log lines as events of the node, which `mesh-node events` lists.
 //!
-//! The library logs what an operator should know, throttled: restarts, refusals at a limit, floods of handshakes. Here these
-//! lines become events, whatever `log.filter` says. What the mesh records itself, such as a panic of a service, is left out.
+//! The library logs what an operator should know, throttled, such as refusals at a limit. Here these lines become events,
+//! whatever `log.filter` says. What the mesh records itself is left out: restarts, panics, and what the gateway refuses.
 
 use std::fmt::{Debug, Write};
 use std::sync::OnceLock;
@@ -18,8 +18,16 @@ use tracing_subscriber::layer::Context;
 const SUPERVISOR: &str = "plimsoll::supervisor";
 
 /// Lines of the mesh about what it records as an event itself, by how they begin.
-const RECORDED: [&str; 4] =
-    ["peer ", "a worker failed", "the worker of a peer's call panicked", "seed name does not resolve"];
+const RECORDED: [&str; 5] = [
+    "peer ",
+    "a worker failed",
+    "the worker of a peer's call panicked",
+    "seed name does not resolve",
+    "requests refused",
+];
+
+/// Lines of supervisors about what the mesh records as an event itself, by what they contain.
+const RECORDED_OF_SUPERVISORS: [&str; 3] = ["restart", "retrying", "giving up"];
 
 static NODE: OnceLock<NodeView> = OnceLock::new();
 
@@ -32,9 +40,9 @@ pub(crate) fn record_in(node: &NodeView) {
 #[derive(Debug)]
 pub(crate) struct Events;
 
-/// The lines that may be events: warnings and errors, and what supervisors report as information, restarts among them.
+/// The lines that may be events: warnings and errors.
 pub(crate) fn filter() -> Targets {
-    Targets::new().with_default(Level::WARN).with_target(SUPERVISOR, Level::INFO)
+    Targets::new().with_default(Level::WARN)
 }
 
 impl<S: Subscriber> Layer<S> for Events {
@@ -42,24 +50,22 @@ impl<S: Subscriber> Layer<S> for Events {
         let Some(node) = NODE.get() else { return };
         let mut line = Line::default();
         event.record(&mut line);
-        if let Some(kind) = kind(*event.metadata().level(), event.metadata().target(), &line) {
+        if let Some(kind) = kind(event.metadata().target(), &line) {
             node.record(kind, &format!("{}{}", line.message, line.fields));
         }
     }
 }
 
 /// The kind of a line; `None` if it is not recorded.
-fn kind(level: Level, target: &str, line: &Line) -> Option<EventKind> {
+fn kind(target: &str, line: &Line) -> Option<EventKind> {
     let message = line.message.as_str();
-    let contains = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
     match target {
-        SUPERVISOR if contains(&["restart", "retrying"]) => Some(EventKind::Restart),
-        SUPERVISOR if level > Level::WARN => None,
+        SUPERVISOR if RECORDED_OF_SUPERVISORS.iter().any(|part| message.contains(part)) => None,
         // The response to the caller is recorded by the mesh, and the location of the panic is for the log.
         "mesh_node" if message.starts_with("panicked: ") => None,
         "plimsoll::mesh" if RECORDED.iter().any(|begin| message.starts_with(begin)) => None,
-        "plimsoll::bounded" if contains(&["handshakes are in progress"]) => Some(EventKind::HalfOpenFlood),
-        "plimsoll::bounded" if contains(&["too many attempts", "no client is admitted"]) => Some(EventKind::Refusal),
+        // A client that the gateway does not admit.
+        "plimsoll::bounded" if message.starts_with("refused: ") => None,
         "plimsoll::bounded" => Some(EventKind::CapReached),
         "plimsoll::mesh" if message.starts_with("bytes refused") => Some(EventKind::CapReached),
         _ if message.contains("refused") => Some(EventKind::Refusal),
@@ -96,29 +102,23 @@ mod tests {
 
     #[test]
     fn a_line_has_the_kind_of_what_it_reports() {
-        let handshakes = "refused: 1024 handshakes are in progress; try again in 1s";
-        let clients = "refused: all 10 places for clients are taken; try again in 1s";
-        for (level, target, message, wanted) in [
-            (Level::WARN, "plimsoll::supervisor", "child failed: restarting", Some(EventKind::Restart)),
-            (Level::INFO, "plimsoll::supervisor", "child exited: restarting", Some(EventKind::Restart)),
-            (Level::WARN, "plimsoll::supervisor", "child failed to start: retrying", Some(EventKind::Restart)),
-            (Level::ERROR, "plimsoll::supervisor", "giving up: more restarts than allowed", Some(EventKind::Restart)),
-            (Level::WARN, "plimsoll::supervisor", "child did not stop as its spec says", Some(EventKind::Warning)),
-            (Level::INFO, "plimsoll::supervisor", "supervisor started", None),
-            (Level::WARN, "plimsoll::bounded", handshakes, Some(EventKind::HalfOpenFlood)),
-            (Level::WARN, "plimsoll::bounded", clients, Some(EventKind::CapReached)),
-            (Level::WARN, "plimsoll::bounded", "refused: too many attempts", Some(EventKind::Refusal)),
-            (Level::WARN, "plimsoll::bounded", "refused", Some(EventKind::CapReached)),
-            (Level::WARN, "plimsoll::mesh", "bytes refused", Some(EventKind::CapReached)),
-            (Level::WARN, "plimsoll::mesh", "requests refused", Some(EventKind::Refusal)),
-            (Level::WARN, "plimsoll::mesh", "peer refused", None),
-            (Level::WARN, "plimsoll::mesh", "a worker failed", None),
-            (Level::WARN, "plimsoll::mesh", "the gossip engine failed", Some(EventKind::Warning)),
-            (Level::ERROR, "mesh_node", "panicked: boom", None),
-            (Level::WARN, "mesh_node", "log lines dropped", Some(EventKind::Warning)),
+        for (target, message, wanted) in [
+            ("plimsoll::supervisor", "child failed: restarting", None),
+            ("plimsoll::supervisor", "child failed to start: retrying", None),
+            ("plimsoll::supervisor", "giving up: more restarts than allowed", None),
+            ("plimsoll::supervisor", "child did not stop as its spec says", Some(EventKind::Warning)),
+            ("plimsoll::bounded", "refused: 1024 handshakes are in progress; try again in 1s", None),
+            ("plimsoll::bounded", "refused", Some(EventKind::CapReached)),
+            ("plimsoll::mesh", "bytes refused", Some(EventKind::CapReached)),
+            ("plimsoll::mesh", "requests refused", None),
+            ("plimsoll::mesh", "peer refused", None),
+            ("plimsoll::mesh", "a worker failed", None),
+            ("plimsoll::mesh", "the gossip engine failed", Some(EventKind::Warning)),
+            ("mesh_node", "panicked: boom", None),
+            ("mesh_node", "log lines dropped", Some(EventKind::Warning)),
         ] {
             let line = Line { message: message.into(), fields: String::new() };
-            assert_eq!(kind(level, target, &line), wanted, "{target}: {message}");
+            assert_eq!(kind(target, &line), wanted, "{target}: {message}");
         }
     }
 }

@@ -108,6 +108,7 @@ fn refusal(error: CallError<ApplicationError>) -> Refusal {
             Problem::new(Code::WorkerPanicked, format!("the worker failed: {}", failure.message))
         }
         CallError::Died(Died::NoProcess) => Problem::new(Code::NoProvider, "the service's server has just ended"),
+        CallError::Restarting => Problem::new(Code::NoProvider, "the service is being restarted"),
         CallError::ShuttingDown => Problem::new(Code::ShuttingDown, "the service is stopping"),
         CallError::Died(_) | CallError::Cancelled | CallError::Deadlock(_) => Problem::new(Code::WorkerDied, detail),
         _ => Problem::new(Code::WorkerDied, detail),
@@ -127,6 +128,7 @@ mod tests {
             (CallError::Timeout, Code::Deadline, false),
             (CallError::ShuttingDown, Code::ShuttingDown, false),
             (CallError::Died(Died::NoProcess), Code::NoProvider, true),
+            (CallError::Restarting, Code::NoProvider, true),
             (CallError::Died(Died::NoReply), Code::WorkerDied, false),
             (CallError::Died(Died::Exit(ExitReason::Killed)), Code::WorkerDied, false),
             (CallError::Died(Died::Exit(ExitReason::Failed(Failure::new("boom")))), Code::WorkerPanicked, false),
