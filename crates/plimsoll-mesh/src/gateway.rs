@@ -24,6 +24,8 @@ mod client_activity;
 mod connection_context;
 mod connection_driver;
 mod connections;
+#[cfg(plimsoll_controls)]
+mod controls;
 mod endpoint;
 mod handle_request;
 mod handshake;
@@ -95,7 +97,7 @@ impl Gateway {
         backends: Backends,
     ) -> Self {
         #[cfg(plimsoll_controls)]
-        let limits = crate::controls::limits(limits);
+        let limits = controls::limits(limits);
         limits.apply(&mut server);
         let state = Arc::new(GatewayState::new(node, limits, backends));
         Self { state, endpoint, server, grace: Duration::from_secs(5) }

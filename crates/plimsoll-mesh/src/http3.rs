@@ -16,6 +16,8 @@
 //! - **QPACK streams** are read and checked: h3 never reads them, and what a client sent there would stay in the transport.
 
 mod connection;
+#[cfg(plimsoll_controls)]
+mod controls;
 mod frame_guard;
 mod head;
 mod pseudo;

@@ -158,7 +158,7 @@ const KNOWN: &[&str] = &[
     "RwLockReadGuard", "RwLockWriteGuard", "Semaphore", "SemaphorePermit", "Sender", "SendRequest", "ServerConfig",
     "SessionCounters", "SessionKey", "SessionRefusal", "Signal", "Sleep", "SmallRng", "SocketAddr", "SocketAddrV4",
     "SocketAddrV6", "Span", "SpawnErr", "StatsAlloc", "StatusCode", "StdRng", "StreamError", "String", "System",
-    "SystemRandom", "SystemTime", "TcpListener", "TcpStream", "TempDir", "Thread", "ThreadId", "TypeId", "UdpSocket",
+    "SystemRandom", "SystemTime", "TcpListener", "TcpStream", "TempDir", "Thread", "ThreadId", "TokenBucket", "TypeId", "UdpSocket",
     "UnixListener", "UnixStream", "UnsafeCell", "UnsyncBoxBody", "Uri", "Value", "Version", "WaitKey", "Waker",
     "WAYS", "Weak", "WeakSender", "WebPkiSupportedAlgorithms", "Wrapping", "WriteBuf",
 ];

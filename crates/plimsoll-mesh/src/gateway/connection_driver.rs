@@ -130,7 +130,7 @@ impl ConnectionDriver {
     fn spawn_request(&mut self, mut stream: BidiStream) {
         let stream_end = Box::pin(stream.stopped());
         #[cfg(plimsoll_controls)]
-        let stream_end = crate::controls::stream_end(stream_end);
+        let stream_end = super::controls::stream_end(stream_end);
         let Some(send) = stream.take_send() else { return };
         let resolver = self.h3.create_resolver(FrameStream::new(BufRecvStream::new(stream)));
         self.tasks.spawn(handle_request(Arc::clone(&self.context), resolver, send, stream_end));

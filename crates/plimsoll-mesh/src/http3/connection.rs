@@ -126,7 +126,7 @@ impl OpenStreams {
     fn bidi_stream(&self, (send, recv): BidiPair) -> BidiStream {
         let recv = RecvStream::message(recv, self.role, Arc::clone(&self.headers));
         #[cfg(plimsoll_controls)]
-        let recv = crate::controls::received(recv);
+        let recv = super::controls::received(recv);
         BidiStream { send: Some(SendStream::new(send, self.role)), recv }
     }
 }

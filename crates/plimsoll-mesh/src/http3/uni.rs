@@ -103,7 +103,7 @@ impl UniStreams {
     ) -> RecvStream {
         let control = RecvStream::control(stream, connection.clone(), self.role, prefix, rest);
         #[cfg(plimsoll_controls)]
-        let control = crate::controls::received(control);
+        let control = super::controls::received(control);
         control
     }
 
