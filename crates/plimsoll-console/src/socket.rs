@@ -19,7 +19,7 @@ pub enum BindError {
     #[error("{} exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
     /// The path has more bytes than the address of a Unix socket.
-    #[error("the socket path {} has {} bytes, and the system allows about 100; use a shorter folder", .0.display(), .0.as_os_str().len())]
+    #[error("the socket path {} has {} bytes, and the system allows about 100; use a shorter path", .0.display(), .0.as_os_str().len())]
     TooLong(PathBuf),
     /// The system refused.
     #[error("cannot listen on {}: {source}", path.display())]
@@ -32,49 +32,58 @@ pub enum BindError {
     },
 }
 
-/// Whether a socket can have this path, and the one under which it is made.
+/// Whether a socket can have this path, and its temporary path.
 pub(crate) fn check(path: &Path) -> Result<(), BindError> {
     let fits = |path: &Path| SocketAddr::from_pathname(path).is_ok();
-    if fits(path) && fits(&inside(path)) { Ok(()) } else { Err(BindError::TooLong(path.to_owned())) }
+    if fits(path) && fits(&staging_path(path)) { Ok(()) } else { Err(BindError::TooLong(path.to_owned())) }
 }
 
 /// The folder in which the socket is made.
-fn private(path: &Path) -> PathBuf {
+fn staging_folder(path: &Path) -> PathBuf {
     path.with_extension("tmp")
 }
 
-fn inside(path: &Path) -> PathBuf {
-    private(path).join("s")
+fn staging_path(path: &Path) -> PathBuf {
+    staging_folder(path).join("s")
+}
+
+/// Removes the folder in which a socket was made. A folder that holds anything else is not ours, and stays.
+fn remove_staging(path: &Path) {
+    let socket = staging_path(path);
+    if fs::symlink_metadata(&socket).is_ok_and(|found| found.file_type().is_socket()) {
+        let _ = fs::remove_file(&socket);
+    }
+    let _ = fs::remove_dir(staging_folder(path));
 }
 
 /// Listens on `path`, with mode 0600 from the first moment on: the socket is made inside a folder of mode 0700 and then
 /// moved to its place, which also replaces a stale one in a single step.
 pub(crate) async fn bind(path: &Path) -> Result<UnixListener, BindError> {
     check(path)?;
-    let refuse = |source| BindError::Io { path: path.to_owned(), source };
+    let io_error = |source| BindError::Io { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(refuse(error)),
+        Err(error) => return Err(io_error(error)),
         Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
         Ok(_) => match UnixStream::connect(path).await {
             Ok(_) => return Err(BindError::InUse(path.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-            Err(error) => return Err(refuse(error)),
+            Err(error) => return Err(io_error(error)),
         },
     }
-    let private = private(path);
-    let _ = fs::remove_dir_all(&private);
-    DirBuilder::new().mode(0o700).create(&private).map_err(refuse)?;
-    let made = make(path).map_err(refuse);
-    let _ = fs::remove_dir_all(&private);
-    made
+    // What a process that was killed here left.
+    remove_staging(path);
+    DirBuilder::new().mode(0o700).create(staging_folder(path)).map_err(io_error)?;
+    let listener = make(path).map_err(io_error);
+    remove_staging(path);
+    listener
 }
 
 fn make(path: &Path) -> io::Result<UnixListener> {
-    let inside = inside(path);
-    let listener = UnixListener::bind(&inside)?;
-    fs::set_permissions(&inside, Permissions::from_mode(0o600))?;
-    fs::rename(&inside, path)?;
+    let staging = staging_path(path);
+    let listener = UnixListener::bind(&staging)?;
+    fs::set_permissions(&staging, Permissions::from_mode(0o600))?;
+    fs::rename(&staging, path)?;
     Ok(listener)
 }
 
@@ -110,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
+    async fn a_stale_socket_is_replaced_and_an_active_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
         drop(bind(&path).await.unwrap());
@@ -120,11 +129,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_folder_that_is_not_ours_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let theirs = folder.path().join("admin.tmp");
+        fs::create_dir(&theirs).unwrap();
+        for name in ["file", "s"] {
+            fs::write(theirs.join(name), "content").unwrap();
+        }
+        assert!(matches!(bind(&path).await, Err(BindError::Io { .. })));
+        assert_eq!(fs::read_dir(&theirs).unwrap().count(), 2);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_left_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        fs::create_dir(folder.path().join("admin.tmp")).unwrap();
+        drop(UnixListener::bind(folder.path().join("admin.tmp/s")).unwrap());
+        let _listener = bind(&path).await.unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left");
+    }
+
+    #[tokio::test]
     async fn a_file_that_is_no_socket_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
-        fs::write(&path, "precious").unwrap();
+        fs::write(&path, "content").unwrap();
         assert!(matches!(bind(&path).await, Err(BindError::NotASocket(_))));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "content");
     }
 }
