@@ -1,7 +1,7 @@
 //! The decisions of a pool: its rows, and how callers get a lease.
 
-mod close;
 mod create;
+mod eviction;
 mod index;
 #[cfg(test)]
 mod invariants;
