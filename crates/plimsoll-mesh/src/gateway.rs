@@ -1,19 +1,19 @@
 //! The gateway: serves clients over HTTP/3.
 //!
 //! ```text
-//! gateway       rest_for_one
-//! |- sessions     a server: the clients, their subscriptions and advertisements
-//! |- topics       a server: the filters with their subscribers
-//! |- workers      a call server: one actor for each listing, publication and advertisement
-//! |- subscriptions  a call server: one actor for each subscription
-//! |- listener     a task: the accept loop, admission and handshakes
-//! |- connections  dynamic, one actor for each client connection
-//! |  `- driver      a task that alone drives h3's accept
-//! |     `- request    a task that holds one stream; the work is done in a worker
-//! `- monitor      a task that checks every client once a second
+//! gateway            rest_for_one
+//! |- sessions        a server: the clients, their subscriptions and advertisements
+//! |- topics          a server: the filters with their subscribers
+//! |- workers         a call server: one actor for each listing, publication and advertisement
+//! |- subscriptions   a call server: one actor for each subscription
+//! |- listener        a task: the accept loop, admission and handshakes
+//! |- connections     dynamic, one actor for each client connection
+//! |  `- driver       a task that alone drives h3's accept
+//! |     `- request   a task that holds one stream; the work is done in a worker
+//! `- monitor         a task that checks every client once a second
 //! ```
 //!
-//! A call has its worker at the service, on the node that serves it.
+//! Workers of calls are not listed: they belong to the call server of their service, on the node that serves it.
 //!
 //! The connections start after the listener, so they stop first: the listener refuses new connections while the existing
 //! ones are drained.
@@ -110,7 +110,7 @@ impl Gateway {
         self
     }
 
-    /// The supervisor of the gateway: the sessions, the listener, then the connections.
+    /// The supervisor of the gateway, with the children that the page of this module lists.
     ///
     /// When it stops, it sends GOAWAY on every connection, serves requests in flight within the grace, responds to the rest
     /// with 503 `shutting_down`, and closes; new connections are refused meanwhile. Give it [`Shutdown::Infinity`], the

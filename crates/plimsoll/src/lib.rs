@@ -11,8 +11,11 @@
 //!
 //! # A tour
 //!
-//! A [`Supervisor`](supervisor::Supervisor) starts its children, restarts those that fail, and stops all in reverse order.
-//! A child is an actor, an async function or another supervisor:
+//! A [`Supervisor`](supervisor::Supervisor) starts its children, restarts those that end, and stops all in reverse order.
+//! By default a child is [permanent](supervisor::Restart::Permanent): it is restarted also after a normal end. After more
+//! than one restart in five seconds the supervisor gives up, and [`run_until`](supervisor::SupervisorRef::run_until)
+//! returns. A child is an actor,
+//! an async function or another supervisor:
 //!
 //! ```
 //! use std::time::Duration;
@@ -35,7 +38,8 @@
 //! # }
 //! ```
 //!
-//! A [`Server`](server::Server) owns its state and handles one call at a time. Its client survives restarts:
+//! A [`Server`](server::Server) owns its state and handles one call at a time. An `Err` from `call` ends the server; errors
+//! of single calls belong into the reply. Its client survives restarts, the state does not:
 //!
 //! ```
 //! use plimsoll::server::{self, Context, Server};
@@ -64,9 +68,14 @@
 //! # }
 //! ```
 //!
-//! `child` returns one incarnation. References to the child survive its restarts and find the incarnation that runs, by a path
-//! of ids: a [`ChildHandle`](supervisor::ChildHandle) for messages, and for calls the clients of
-//! [`server_ref`](supervisor::SupervisorRef::server_ref) and [`call_client`](supervisor::SupervisorRef::call_client).
+//! [`SupervisorRef::child`](supervisor::SupervisorRef::child) returns one incarnation. References to the child survive its
+//! restarts and find the incarnation that runs, by a path of ids:
+//! [`child_handle`](supervisor::SupervisorRef::child_handle) for messages,
+//! [`server_ref`](supervisor::SupervisorRef::server_ref) and [`call_client`](supervisor::SupervisorRef::call_client) for
+//! calls. While none runs a call fails with [`Restarting`](call::CallError::Restarting), or waits with
+//! [`wait_for_restart`](call::CallClient::wait_for_restart). A call that a server had begun when it ended is not repeated.
+//! Children that are started while the program runs belong to a
+//! [`DynamicSupervisor`](supervisor::DynamicSupervisor).
 //!
 //! A [`CallServer`](call::CallServer) runs each call in a worker of its own, so that a panic or a large buffer ends with its
 //! call. What does not fit is refused at once:

@@ -113,7 +113,7 @@ impl SupervisorRef {
         done(self.runtime.terminate_child(id).await)
     }
 
-    /// Starts the child of a spec that is kept.
+    /// Starts a child that was terminated or has ended, from its spec.
     ///
     /// # Errors
     /// [`ChildError::NotFound`]; [`ChildError::Running`], [`ChildError::Starting`] or [`ChildError::Restarting`] when it does
@@ -163,7 +163,8 @@ impl SupervisorRef {
         })
     }
 
-    /// The running child with this id.
+    /// The running child with this id, also while it is being stopped: one incarnation. For a reference that survives
+    /// restarts see [`child_handle`](Self::child_handle).
     ///
     /// # Errors
     /// [`ChildError::NotFound`] when there is no such spec or it has no running child, [`ChildError::Starting`],
@@ -237,7 +238,7 @@ impl SupervisorRef {
     /// Stops the children in reverse order, each as its spec says, then the supervisor. All that call this during
     /// the stop get the same report.
     ///
-    /// Takes as long as the children's graces in sequence.
+    /// Takes at most the sum of the children's graces.
     ///
     /// # Errors
     /// [`Deadlock`] when the caller runs below this supervisor, or is waited for from there: nothing is stopped then.
@@ -265,8 +266,10 @@ impl SupervisorRef {
         Ok(self.runtime.wait().await)
     }
 
-    /// Runs until `signal` completes, then stops the supervisor. Returns earlier when the supervisor ends by itself. The
-    /// last line of a `main` function: `tree.run_until(tokio::signal::ctrl_c()).await?`.
+    /// Runs until `signal` completes, then stops the supervisor. Returns earlier when the supervisor ends by itself: the
+    /// [`cause`](ShutdownReport::cause) of the report says whether it gave up. For a `main` function:
+    /// `let report = tree.run_until(tokio::signal::ctrl_c()).await?`. What `signal` returns is dropped, so that a signal
+    /// which cannot be received stops the supervisor at once: make the receiver before, where that may fail.
     ///
     /// # Errors
     /// As [`stop`](Self::stop).
@@ -284,14 +287,14 @@ impl SupervisorRef {
         self.runtime.report()
     }
 
-    /// The tree below and with this supervisor, without a turn of any actor.
+    /// The tree below and with this supervisor, without a message to any actor.
     pub fn inspect(&self) -> TreeNode {
-        let over = self.runtime.report().is_some();
-        let closing = self.runtime.is_shutting_down();
+        let stopped = self.runtime.report().is_some();
+        let stopping = self.runtime.is_shutting_down();
         TreeNode {
             id: self.name().to_owned(),
             kind: Kind::Supervisor,
-            status: match (over, closing) {
+            status: match (stopped, stopping) {
                 (true, _) => Status::Stopped,
                 (false, true) => Status::Stopping,
                 (false, false) => Status::Running,

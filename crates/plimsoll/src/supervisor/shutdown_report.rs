@@ -97,7 +97,8 @@ impl ShutdownReport {
         }
     }
 
-    /// Whether every child stopped as its spec says.
+    /// Whether every child stopped as its spec says. That holds also for a supervisor that gave up and then stopped its
+    /// children in order: see [`cause`](Self::cause).
     pub fn is_clean(&self) -> bool {
         self.failures.is_empty() && self.omitted == 0
     }
