@@ -14,7 +14,6 @@ const PUBLIC: &[&str] = &[
     "builder.rs: pub fn waiting(mut self, senders: u32) -> Self",
     "counters.rs: pub fn inspector(&self) -> Arc<dyn Inspect>",
     "delivery.rs: pub fn into_message(self) -> Option<M>",
-    "delivery.rs: pub fn sender(&self) -> BoundedRef<M>",
     "delivery.rs: pub fn take(mut self) -> Option<Delivery<M>>",
     "sender.rs: pub async fn send_by(&self, message: M, deadline: impl Into<tokio::time::Instant>) -> Result<Sent, SendError<M>>",
     "sender.rs: pub async fn send_timeout(&self, message: M, timeout: Duration) -> Result<Sent, SendError<M>>",
@@ -22,6 +21,7 @@ const PUBLIC: &[&str] = &[
     "sender.rs: pub fn compact(&self, factor: usize) -> usize",
     "sender.rs: pub fn into_message(self) -> M",
     "sender.rs: pub fn send(&self, message: M) -> Result<Sent, SendError<M>>",
+    "sender.rs: pub fn sender(&self) -> BoundedRef<M>",
     "sender.rs: pub fn set_pressure(&self, level: PressureLevel)",
 ];
 
@@ -77,8 +77,8 @@ fn nothing_public_makes_or_gives_out_what_would_go_round_the_bound() {
         [
             "builder.rs:Ok((BoundedRef { core }, ended))",
             "builder.rs:Ok((BoundedRef { core }, ended))",
-            "delivery.rs:BoundedRef { core: Arc::clone(&self.core) }",
             "delivery.rs:let bounded = Bounded { core: Arc::clone(self), payload };",
+            "sender.rs:BoundedRef { core: Arc::clone(&self.core) }",
         ]
     );
 }
