@@ -19,7 +19,7 @@ pub enum BindError {
     #[error("{} exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
     /// The path has more bytes than the address of a Unix socket.
-    #[error("the socket path {} has {} bytes, and the system allows about 100; use a shorter path", .0.display(), .0.as_os_str().len())]
+    #[error("the socket path {} has {} bytes, and the system allows about 100; use a shorter folder", .0.display(), .0.as_os_str().len())]
     TooLong(PathBuf),
     /// The system refused.
     #[error("cannot listen on {}: {source}", path.display())]
